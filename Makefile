@@ -1,0 +1,27 @@
+# Fresh machine: Python 3.10 or newer and make. Everything is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint install clean
+
+demo: install
+	$(BIN)/diet demo
+
+test: install
+	$(BIN)/python -m pytest --cov=diet_lightning --cov-report=term-missing:skip-covered --cov-fail-under=95
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable ".[timm,hf]" --group dev
+	touch $@
+
+clean:
+	rm -rf .venv

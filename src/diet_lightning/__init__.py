@@ -1,0 +1,24 @@
+"""DIET: self-supervised learning with the datum index as target, for PyTorch Lightning."""
+
+from diet_lightning.backbones import create_backbone
+from diet_lightning.callbacks import EmbeddingWriter, FiniteGuard, InterruptCheckpoint, OnlineLinearProbe, RunFigure
+from diet_lightning.data.batch import DatumBatch
+from diet_lightning.data.indexed import IndexedDataset
+from diet_lightning.data.module import DIETDataModule
+from diet_lightning.errors import DIETError
+from diet_lightning.module import DIETModule
+
+__version__ = "0.1.0"
+__all__ = [
+    "DIETDataModule",
+    "DIETError",
+    "DIETModule",
+    "DatumBatch",
+    "EmbeddingWriter",
+    "FiniteGuard",
+    "IndexedDataset",
+    "InterruptCheckpoint",
+    "OnlineLinearProbe",
+    "RunFigure",
+    "create_backbone",
+]

@@ -1,0 +1,9 @@
+"""Callbacks: online probe, guard, interruption, embeddings, and the run's figure."""
+
+from diet_lightning.callbacks.embeddings import EmbeddingWriter
+from diet_lightning.callbacks.figure import RunFigure
+from diet_lightning.callbacks.guard import FiniteGuard
+from diet_lightning.callbacks.interrupt import InterruptCheckpoint
+from diet_lightning.callbacks.probe import OnlineLinearProbe
+
+__all__ = ["EmbeddingWriter", "FiniteGuard", "InterruptCheckpoint", "OnlineLinearProbe", "RunFigure"]

@@ -1,0 +1,69 @@
+"""RunFigure: the picture of a run, drawn when it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from diet_lightning.plots import save_figure, training_curves
+
+LOSS_GAP = "train/loss_gap"
+
+
+class RunFigure(Callback):
+    """Draws loss gap and probe accuracy over the epochs to ``figure.png``, also when a run is interrupted.
+
+    The curves are kept in the checkpoint, so that a resumed run's figure shows all of it. Loggers that take images
+    (W&B) get it as ``figure``.
+
+    Args:
+        dirpath: Folder of the picture; None for the Trainer's ``default_root_dir``.
+    """
+
+    def __init__(self, dirpath: str | None = None) -> None:
+        self.dirpath = dirpath
+        self._curves: dict[str, dict[int, float]] = {}  # metric → epochs completed → value
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reads the epoch's metrics that are there by now (this callback comes after the probes)."""
+        self._record(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reads the validation's metrics."""
+        if not trainer.sanity_checking:
+            self._record(trainer)
+
+    def _record(self, trainer: Trainer) -> None:
+        for name, value in trainer.callback_metrics.items():
+            if name == LOSS_GAP or name.endswith(("_top1", "_top5")):
+                self._curves.setdefault(name, {})[trainer.current_epoch + 1] = float(value)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the picture."""
+        self._draw(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Draws what there is."""
+        if self._curves:
+            self._draw(trainer)
+
+    def _draw(self, trainer: Trainer) -> None:
+        gap = self._curves.get(LOSS_GAP, {})
+        if not trainer.is_global_zero or not gap:
+            return
+        accuracies = {name: curve for name, curve in self._curves.items() if name != LOSS_GAP}
+        path = Path(self.dirpath or trainer.default_root_dir) / "figure.png"
+        save_figure(training_curves(gap, accuracies), path)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image("figure", [str(path)])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The curves so far."""
+        return {"curves": self._curves}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with a checkpoint's curves."""
+        self._curves = state_dict["curves"]

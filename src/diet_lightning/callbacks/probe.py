@@ -1,0 +1,259 @@
+"""OnlineLinearProbe: how good the embeddings are, while they are learnt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from diet_lightning.data.batch import DatumBatch
+from diet_lightning.errors import ConfigurationError
+from diet_lightning.seeding import derive_seed
+
+
+class OnlineLinearProbe(Callback):
+    """Trains a linear classifier with bias on the detached embeddings of each training batch, and measures it.
+
+    The backbone is not touched: its weights are bitwise those of a run without the probe. The probe has its own AdamW
+    in float32, averages its gradients over the ranks, and resumes from a checkpoint. Samples without a label (-1) are
+    passed over. Logs ``{name}/train_top1`` (augmented images), ``{name}/val_top1`` and ``{name}/test_top1`` (clean
+    images), and ``top5`` where there are more than five classes.
+
+    Args:
+        name: Prefix of the metrics; several probes at once need different names.
+        num_classes: Number of classes; None reads it from the data module.
+        lr: Learning rate.
+        weight_decay: AdamW's.
+        enabled: None switches the probe off, with a message, where the data have no labels; True raises there.
+
+    Raises:
+        ConfigurationError: When training starts, if `enabled` is True and labels or the number of classes are missing.
+    """
+
+    def __init__(
+        self,
+        name: str = "probe",
+        num_classes: int | None = None,
+        lr: float = 1e-2,
+        weight_decay: float = 0.0,
+        enabled: bool | None = True,
+    ) -> None:
+        self.name = name
+        self.num_classes = num_classes
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.enabled = enabled
+        self._classifier: nn.Linear | None = None  # made when the dimension of the embeddings is known
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._restored: dict[str, Any] = {}  # a checkpoint's state, until the classifier is made
+        self._metrics: dict[str, dict[str, Metric]] = {}  # split → metric → torchmetrics' object
+        self._off = enabled is False
+
+    @property
+    def state_key(self) -> str:
+        """Keeps the states of several probes apart."""
+        return f"{type(self).__qualname__}[{self.name}]"
+
+    @property
+    def classifier(self) -> nn.Linear:
+        """The probe itself, once training or evaluation has started."""
+        if self._classifier is None:
+            raise ConfigurationError(f"Probe {self.name!r} has not been trained yet: fit first, or load a checkpoint.")
+        return self._classifier
+
+    # -- set-up --------------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds the number of classes, before anything is trained."""
+        data = getattr(trainer, "datamodule", None)
+        if self._off or self.num_classes is not None:
+            return
+        self.num_classes = getattr(data, "num_classes", None)
+        if self.num_classes is None and self.enabled is None:
+            self._off = True
+            rank_zero_info(f"The training data have no labels: probe {self.name!r} is off.")
+        elif self.num_classes is None:
+            raise ConfigurationError(
+                f"Probe {self.name!r} is asked for, but the training data have no labels: add labels, pass "
+                "`num_classes` if samples carry them, or remove the probe."
+            )
+
+    def _make(self, pl_module: LightningModule) -> None:
+        if self._off or self._classifier is not None:
+            return
+        embed_dim: Any = pl_module.embed_dim
+        with torch.random.fork_rng(devices=[]):  # a probe must not change what the backbone draws
+            torch.manual_seed(derive_seed(0))
+            classifier = nn.Linear(embed_dim, self.num_classes or 0, dtype=torch.float32)
+        self._classifier = classifier.to(pl_module.device)
+        self._optimizer = torch.optim.AdamW(self._classifier.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        if self._restored:
+            self._classifier.load_state_dict(self._restored["classifier"])
+            self._optimizer.load_state_dict(self._restored["optimizer"])
+            self._restored = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Makes the classifier: the backbone exists and is on its device."""
+        self._make(pl_module)
+
+    def _start(self, split: str, pl_module: LightningModule) -> None:
+        if self._off or not self.num_classes:
+            return
+        for top_k in (1, 5) if self.num_classes > 5 else (1,):
+            metric = MulticlassAccuracy(self.num_classes, top_k=top_k, average="micro", validate_args=False)
+            self._metrics.setdefault(split, {})[f"top{top_k}"] = metric.to(pl_module.device)
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Resets the training metrics."""
+        self._start("train", pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DatumBatch, batch_idx: int
+    ) -> None:
+        """One step of the probe on the embeddings that the backbone's step computed."""
+        if self._off or self._optimizer is None:
+            return
+        if "train" not in self._metrics:  # resumed in mid-epoch
+            self._start("train", pl_module)
+        features, label = outputs["features"].float(), batch.label
+        self._check_labels(label, trainer)
+        keep = label >= 0
+        with torch.enable_grad():
+            logits = self.classifier(features)
+            # the sum, so that ranks with unequal numbers of labelled samples average rightly
+            loss = F.cross_entropy(logits, label, ignore_index=-1, reduction="sum")
+            torch.autograd.backward(loss)
+        for metric in self._metrics["train"].values():
+            metric.update(logits.detach()[keep], label[keep])
+        steps = trainer.accumulate_grad_batches
+        if (batch_idx + 1) % steps == 0 or trainer.is_last_batch:
+            self._step(trainer, keep.sum() * steps)
+
+    def _step(self, trainer: Trainer, count: Tensor) -> None:
+        gradients = [p.grad for p in self.classifier.parameters() if p.grad is not None]
+        flat = torch.cat([*(gradient.flatten() for gradient in gradients), count.float().reshape(1)])
+        flat = trainer.strategy.reduce(flat, reduce_op="sum")
+        flat = flat / flat[-1].clamp(min=1.0)
+        for gradient, part in zip(gradients, flat[:-1].split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+        if self._optimizer is not None:
+            self._optimizer.step()
+            self._optimizer.zero_grad()
+
+    def _check_labels(self, label: Tensor, trainer: Trainer) -> None:
+        # on an accelerator the comparison would make every step wait
+        if label.device.type == "cpu" and self.num_classes and bool((label >= self.num_classes).any()):
+            raise ConfigurationError(
+                f"Probe {self.name!r} has {self.num_classes} classes, but a sample has label {int(label.max())}: set "
+                f"`num_classes` to at least {int(label.max()) + 1}."
+            )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the accuracy on the epoch's augmented samples."""
+        self._log("train", pl_module)
+
+    # -- evaluation ----------------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Resets the validation metrics."""
+        self._start_evaluation("val", trainer, pl_module)
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Resets the test metrics."""
+        self._start_evaluation("test", trainer, pl_module)
+
+    def _start_evaluation(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._classifier is None and not self._restored:
+            if not self._off:
+                rank_zero_info(f"Probe {self.name!r} is untrained: pass `ckpt_path` to evaluate one.")
+            self._off = True
+        self._make(pl_module)
+        self._start(split, pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: DatumBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measures the probe on clean samples."""
+        self._evaluate("val", trainer, outputs, batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: DatumBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measures the probe on clean samples."""
+        self._evaluate("test", trainer, outputs, batch)
+
+    def _evaluate(self, split: str, trainer: Trainer, outputs: Any, batch: DatumBatch) -> None:
+        if self._off:
+            return
+        self._check_labels(batch.label, trainer)
+        # distributed samplers repeat the first samples at the end; an original sits on the rank of its index
+        keep = (batch.label >= 0) & (batch.index % trainer.world_size == trainer.global_rank)
+        with torch.no_grad():
+            logits = self.classifier(outputs["features"].float())
+        for metric in self._metrics[split].values():
+            metric.update(logits[keep], batch.label[keep])
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the accuracy.
+
+        Raises:
+            ConfigurationError: If no validation sample has a label.
+        """
+        self._log("val", pl_module)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the accuracy.
+
+        Raises:
+            ConfigurationError: If no test sample has a label.
+        """
+        self._log("test", pl_module)
+
+    def _log(self, split: str, pl_module: LightningModule) -> None:
+        for name, metric in self._metrics.pop(split, {}).items():
+            state: Any = metric
+            total = pl_module.trainer.strategy.reduce(state.tp.sum() + state.fn.sum(), reduce_op="sum")
+            if total == 0 and split != "train":
+                raise ConfigurationError(
+                    f"Probe {self.name!r} is asked for, but no sample of the {split} split has a label: add labels, "
+                    "leave the split out, or remove the probe."
+                )
+            pl_module.log(f"{self.name}/{split}_{name}", metric.compute(), prog_bar=name == "top1")
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Classifier and optimiser, as plain values and tensors."""
+        if self._classifier is None or self._optimizer is None:
+            return {}
+        return {
+            "num_classes": self.num_classes,
+            "classifier": self._classifier.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keeps the state until the classifier is made."""
+        if state_dict:
+            self.num_classes = state_dict["num_classes"]
+            self._restored = state_dict

@@ -1,0 +1,262 @@
+"""`diet fit | validate | test | predict`: Lightning's command line over DIETModule and DIETDataModule."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import set_parsing_settings
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+
+from diet_lightning import __version__
+from diet_lightning.callbacks import EmbeddingWriter, FiniteGuard, InterruptCheckpoint, OnlineLinearProbe, RunFigure
+from diet_lightning.checkpoint import read_checkpoint
+from diet_lightning.data.module import DIETDataModule
+from diet_lightning.errors import CheckpointError
+from diet_lightning.module import DIETModule
+from diet_lightning.runs import CHECKPOINTS, CONFIG, claim_run_dir, new_run_dir, run_dir_of, run_logger
+
+RUN_DIR_VARIABLE = "DIET_RUN_DIR"  # tells the processes of one run the folder that the first of them chose
+
+
+class NamedDIETModule(DIETModule):
+    """Self-supervised learning with the datum index as target (DIET).
+
+    A command line names its backbone; with modules allowed, the help would list every `torch.nn.Module`.
+
+    Args:
+        backbone: "resnet8" (tiny images), the name of a torchvision classification model, or "timm/NAME".
+        **settings: As for `DIETModule`.
+    """
+
+    def __init__(self, backbone: str = "resnet18", **settings: Any) -> None:
+        super().__init__(backbone, **settings)
+
+
+class RunConfig(SaveConfigCallback):
+    """Writes the whole configuration to the run's folder, and to loggers that take it."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Any, run_dir: Path) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+        self.run_dir = run_dir
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Called once, on rank zero."""
+        path = self.run_dir / CONFIG
+        if not path.exists():
+            self.parser.save(self.config, path, skip_none=False)
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        for logger in trainer.loggers:
+            if not isinstance(logger, CSVLogger):
+                logger.log_hyperparams(config)
+
+
+class DIETCLI(LightningCLI):
+    """LightningCLI with a folder per run, N linked from the data, and the callbacks that a run needs."""
+
+    run_dir: Path
+
+    def __init__(self, args: list[str] | None = None) -> None:
+        super().__init__(
+            NamedDIETModule,
+            DIETDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults={"max_epochs": 100},
+            parser_kwargs={
+                "version": __version__,
+                "description": "DIET: self-supervised learning with the datum index as target. `diet fit` alone trains on "
+                "embedded digits; `diet demo` also shows what the features are worth.",
+            },
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's four; checkpoints never run code, and predictions go to a file."""
+        fixed = {"weights_only", "return_predictions"}
+        return {name: skipped | fixed for name, skipped in LightningCLI.subcommands().items()}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses `args` alone; Lightning's own version warns of every argument list that is passed from Python."""
+        self.config = parser.parse_args(args)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the run's own options and ties the data to the model."""
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="Folder of the run: config, metrics, checkpoints, figure. None makes one below runs/.",
+        )
+        parser.add_argument(
+            "--save_every_n_epochs", type=int, default=1, help="Epochs between checkpoints; the last one is kept."
+        )
+        parser.add_class_arguments(OnlineLinearProbe, "probe")
+        parser.set_defaults({"probe.enabled": None})
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=_data_seed)
+        parser.link_arguments("data.num_samples", "model.num_samples", apply_on="instantiate")
+
+    def _parse_ckpt_path(self) -> None:
+        # replaces Lightning's, whose checkpoint values override the command line's even where N is linked
+        path = self._get_parsed("ckpt_path")
+        if path is None:
+            return
+        hparams = read_checkpoint(path).get("hyper_parameters", {})
+        if "backbone" not in hparams:
+            raise CheckpointError(
+                f"Checkpoint '{path}' was trained in Python with a backbone of its own: load it there, by "
+                "DIETModule.load_from_checkpoint(path, backbone=...)."
+            )
+        if self.config.subcommand != "fit":
+            model = self.config[self.config.subcommand].model
+            model.update({name: value for name, value in hparams.items() if name in model and name != "num_samples"})
+
+    def _get_parsed(self, key: str) -> Any:
+        return self.config[self.config.subcommand].get(key)
+
+    def before_instantiate_classes(self) -> None:
+        """Claims the run's folder before any data are read."""
+        config = self.config[self.subcommand]
+        path = config.get("ckpt_path")
+        chosen = os.environ.get(RUN_DIR_VARIABLE) or config.run_dir
+        if chosen is None and path is not None:
+            chosen = run_dir_of(path)
+        elif chosen is None:
+            chosen = new_run_dir(config.data.source, config.model.backbone) if self.subcommand == "fit" else Path()
+        self.run_dir = Path(chosen)
+        self.resumed = path is not None and run_dir_of(path) == self.run_dir.resolve()
+        if self.subcommand == "fit" and not config.trainer.fast_dev_run:
+            rank_zero_only(claim_run_dir)(self.run_dir, self.resumed)
+            os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
+        config.run_dir = str(self.run_dir)
+        for logger in _as_list(config.trainer.logger):
+            settings = getattr(logger, "init_args", {})
+            if "save_dir" in settings and settings["save_dir"] in (None, "."):
+                settings["save_dir"] = str(self.run_dir)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Gives the Trainer the run's callbacks and loggers, beside the user's."""
+        config = self._get(self.config_init, "trainer")
+        # the probe comes before the figure, which reads its metrics
+        callbacks: list[Callback] = [*_as_list(config.callbacks), self._get(self.config_init, "probe")]
+        options: dict[str, Any] = {"default_root_dir": str(self.run_dir), "enable_autolog_hparams": False, **kwargs}
+        if self.subcommand == "fit" and not config.fast_dev_run:
+            loggers = _as_list(config.logger) if not isinstance(config.logger, bool) else []
+            path = self._get_parsed("ckpt_path")
+            step = read_checkpoint(path)["global_step"] if self.resumed else None
+            options["logger"] = [run_logger(self.run_dir, step), *loggers]
+            callbacks += self._run_callbacks()
+        else:
+            options["logger"] = False
+            callbacks += [EmbeddingWriter()] if self.subcommand == "predict" else [FiniteGuard()]
+        return super().instantiate_trainer(callbacks=callbacks, **options)
+
+    def _run_callbacks(self) -> list[Callback]:
+        checkpoints = str(self.run_dir / CHECKPOINTS)
+        return [
+            FiniteGuard(),
+            InterruptCheckpoint(checkpoints),
+            LearningRateMonitor(),
+            ModelCheckpoint(
+                checkpoints,
+                "last",
+                every_n_epochs=self._get_parsed("save_every_n_epochs"),
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+            ),
+            RunConfig(self._parser(self.subcommand), self.config[self.subcommand], run_dir=self.run_dir),
+            RunFigure(str(self.run_dir)),
+        ]
+
+    def fit(self, **kwargs: Any) -> None:
+        """Trains; checkpoints are read without running code."""
+        self.trainer.fit(weights_only=True, **kwargs)
+
+    def validate(self, **kwargs: Any) -> None:
+        """Measures on the validation split."""
+        self.trainer.validate(weights_only=True, **kwargs)
+
+    def test(self, **kwargs: Any) -> None:
+        """Measures on the test split."""
+        self.trainer.test(weights_only=True, **kwargs)
+
+    def predict(self, **kwargs: Any) -> None:
+        """Writes embeddings to the run's folder."""
+        self.trainer.predict(weights_only=True, return_predictions=False, **kwargs)
+
+    def after_fit(self) -> None:
+        """Says where everything is."""
+        metrics = {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.endswith(("loss_gap", "_top1"))}
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        rank_zero_info(f"Finished: {shown}\nRun folder: {self.run_dir}")
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None or isinstance(value, bool):
+        return []
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _data_seed(seed: bool | int) -> int:
+    return 0 if isinstance(seed, bool) else seed
+
+
+def _with_named_configs(args: Sequence[str]) -> list[str]:
+    """Lets ``--config digits`` name a shipped file, and finds a run's own config beside its checkpoint."""
+    args = list(args)
+    if args == ["fit"]:
+        args += ["--config", "digits"]
+    shipped = resources.files("diet_lightning") / "configs"
+    for n, arg in enumerate(args):
+        flag, equals, value = arg.partition("=")
+        if flag not in ("--config", "-c"):
+            continue
+        name = value if equals else args[n + 1] if n + 1 < len(args) else ""
+        file = shipped / f"{name}.yaml"
+        if name and not Path(name).exists() and file.is_file():
+            args[n : n + 1 if equals else n + 2] = [f"--config={file}"]
+            return [*args[: n + 1], *_with_named_configs(args[n + 1 :])]
+    return args
+
+
+def _with_run_config(args: list[str]) -> list[str]:
+    """A checkpoint alone is enough: its run's own config is read where none is given."""
+    if any(arg.partition("=")[0] in ("--config", "-c") for arg in args):
+        return args
+    for n, arg in enumerate(args):
+        flag, equals, value = arg.partition("=")
+        if flag == "--ckpt_path" and (equals or n + 1 < len(args)):
+            config = run_dir_of(value if equals else args[n + 1]) / CONFIG
+            if config.is_file():
+                return [args[0], f"--config={config}", *args[1:]]
+    return args
+
+
+def run_lightning(args: Sequence[str]) -> DIETCLI:
+    """Runs ``diet fit | validate | test | predict``.
+
+    Args:
+        args: The command line's arguments.
+
+    Returns:
+        The finished command line, with its ``trainer``, ``model``, ``datamodule`` and ``run_dir``.
+
+    Raises:
+        DIETError: For input that cannot be served.
+    """
+    set_parsing_settings(add_print_completion_argument=True)
+    try:
+        return DIETCLI(_with_run_config(_with_named_configs(args)))
+    finally:
+        os.environ.pop(RUN_DIR_VARIABLE, None)

@@ -1,0 +1,329 @@
+"""The paper's augmentation ladder for whole batches: every sample has its own parameters, on the batch's own device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diet_lightning.errors import ConfigurationError
+
+ATTEMPTS = 10  # torchvision draws a crop or an erased box this often before it falls back
+LUMA = (0.2989, 0.587, 0.114)  # weights of red, green and blue in torchvision's grayscale
+
+
+class LadderParameters(NamedTuple):
+    """What was drawn for a batch of B images; boxes are ``(top, left, height, width)`` in pixels.
+
+    Attributes:
+        crop: Box of the input that is resized to the output, ``(B, 4)``.
+        flip: Whether to mirror left and right, ``(B,)`` bool.
+        jitter: Whether the four colour operations apply, ``(B,)`` bool.
+        brightness: Factor, ``(B,)``.
+        contrast: Factor, ``(B,)``.
+        saturation: Factor, ``(B,)``.
+        hue: Shift as a share of the colour circle, ``(B,)``.
+        gray: Whether to drop the colour, ``(B,)`` bool.
+        blur: Whether to blur, ``(B,)`` bool.
+        sigma: Standard deviation of the blur in pixels, ``(B,)``.
+        erase: Box of the output that is erased, ``(B, 4)``; height 0 for none.
+    """
+
+    crop: Tensor
+    flip: Tensor
+    jitter: Tensor
+    brightness: Tensor
+    contrast: Tensor
+    saturation: Tensor
+    hue: Tensor
+    gray: Tensor
+    blur: Tensor
+    sigma: Tensor
+    erase: Tensor
+
+
+class Ladder:
+    """Augmentation at one of four strengths, with torchvision's distributions.
+
+    0 none; 1 random resized crop and horizontal flip; 2 adds colour jitter and grayscale; 3 adds Gaussian blur and
+    random erasing. Jitter takes brightness, contrast, saturation, hue in this order. One-channel images skip saturation,
+    hue and grayscale; images of other than 1 or 3 channels skip all colour operations.
+
+    Args:
+        strength: 0 to 3.
+        crop_scale: Range of the crop's share of the area.
+        crop_ratio: Range of the crop's width / height.
+        flip: Probability of a mirror image.
+        jitter: Strength of brightness, contrast, saturation and hue.
+        jitter_p: Probability of the jitter.
+        gray_p: Probability of grayscale.
+        blur_kernel: Width of the blur in pixels, odd.
+        blur_sigma: Range of the blur's standard deviation in pixels.
+        blur_p: Probability of the blur.
+        erase_p: Probability of erasing.
+        erase_scale: Range of the erased share of the area.
+        erase_ratio: Range of the erased box's height / width.
+
+    Raises:
+        ConfigurationError: If `strength` is not 0, 1, 2 or 3, or a range is not one.
+    """
+
+    def __init__(
+        self,
+        strength: int = 3,
+        crop_scale: Sequence[float] = (0.08, 1.0),
+        crop_ratio: Sequence[float] = (3 / 4, 4 / 3),
+        flip: float = 0.5,
+        jitter: Sequence[float] = (0.4, 0.4, 0.4, 0.2),
+        jitter_p: float = 0.3,
+        gray_p: float = 0.2,
+        blur_kernel: int = 3,
+        blur_sigma: Sequence[float] = (1.0, 2.0),
+        blur_p: float = 0.2,
+        erase_p: float = 0.25,
+        erase_scale: Sequence[float] = (0.02, 0.33),
+        erase_ratio: Sequence[float] = (0.3, 3.3),
+    ) -> None:
+        if strength not in (0, 1, 2, 3):
+            raise ConfigurationError(
+                f"Expected argument `strength` to be 0, 1, 2 or 3, but got {strength}: 0 is no augmentation, 3 the "
+                "paper's default."
+            )
+        ranges = {
+            "crop_scale": crop_scale,
+            "crop_ratio": crop_ratio,
+            "blur_sigma": blur_sigma,
+            "erase_scale": erase_scale,
+            "erase_ratio": erase_ratio,
+        }
+        for name, pair in ranges.items():
+            if len(pair) != 2 or not 0.0 < pair[0] <= pair[1]:
+                raise ConfigurationError(
+                    f"Expected range `{name}` to be two numbers, 0 < low <= high, but got {list(pair)}."
+                )
+        for name, p in {
+            "flip": flip,
+            "jitter_p": jitter_p,
+            "gray_p": gray_p,
+            "blur_p": blur_p,
+            "erase_p": erase_p,
+        }.items():
+            if not 0.0 <= p <= 1.0:
+                raise ConfigurationError(f"Expected range `{name}` to be a probability in [0, 1], but got {p}.")
+        if len(jitter) != 4 or min(jitter) < 0.0 or jitter[3] > 0.5:
+            raise ConfigurationError(
+                "Expected range `jitter` to be four strengths >= 0 (brightness, contrast, saturation, hue <= 0.5), but "
+                f"got {list(jitter)}."
+            )
+        if blur_kernel < 1 or blur_kernel % 2 == 0:
+            raise ConfigurationError(f"Expected range `blur_kernel` to be odd and positive, but got {blur_kernel}.")
+        self.strength = strength
+        self.crop_scale, self.crop_ratio, self.flip = crop_scale, crop_ratio, flip
+        self.jitter, self.jitter_p, self.gray_p = jitter, jitter_p, gray_p
+        self.blur_kernel, self.blur_sigma, self.blur_p = blur_kernel, blur_sigma, blur_p
+        self.erase_p, self.erase_scale, self.erase_ratio = erase_p, erase_scale, erase_ratio
+
+    def draw(
+        self, count: int, size: tuple[int, int], out: tuple[int, int], generator: torch.Generator
+    ) -> LadderParameters:
+        """Draws parameters for `count` images.
+
+        Args:
+            count: B.
+            size: Height and width of the inputs.
+            out: Height and width of the outputs.
+            generator: Source of randomness; its device is the parameters' device.
+
+        Returns:
+            The parameters. All are drawn at every strength, so that strengths differ by their operations alone.
+        """
+        device = generator.device
+
+        def uniform(low: float, high: float, *more: int) -> Tensor:
+            return torch.rand(count, *more, generator=generator, device=device) * (high - low) + low
+
+        def chance(p: float) -> Tensor:
+            return uniform(0.0, 1.0) < p
+
+        def box(
+            size: tuple[int, int], scale: Sequence[float], ratio: Sequence[float], strict: bool
+        ) -> tuple[Tensor, Tensor]:
+            """The first of ten drawn boxes that fits, and whether any did; `ratio` is of width to height."""
+            area = uniform(scale[0], scale[1], ATTEMPTS) * (size[0] * size[1])
+            aspect = uniform(_log(ratio[0]), _log(ratio[1]), ATTEMPTS).exp()
+            width, height = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+            slack = int(strict)
+            fits = (width > 0) & (height > 0) & (width <= size[1] - slack) & (height <= size[0] - slack)
+            pick = fits.int().argmax(dim=1, keepdim=True)
+            width, height = width.gather(1, pick)[:, 0], height.gather(1, pick)[:, 0]
+            top = (uniform(0.0, 1.0) * (size[0] - height + 1)).floor()
+            left = (uniform(0.0, 1.0) * (size[1] - width + 1)).floor()
+            return torch.stack([top, left, height, width], dim=1), fits.any(dim=1)
+
+        crop, found = box(size, self.crop_scale, self.crop_ratio, strict=False)
+        central = torch.tensor(_central_crop(size, self.crop_ratio), device=device, dtype=crop.dtype)
+        crop = torch.where(found[:, None], crop, central)
+        # torchvision states the ratio of an erased box as height / width
+        erase, found = box(out, self.erase_scale, (1 / self.erase_ratio[1], 1 / self.erase_ratio[0]), strict=True)
+        erase = erase * (found & chance(self.erase_p))[:, None]
+        brightness, contrast, saturation, hue = self.jitter
+        return LadderParameters(
+            crop=crop,
+            flip=chance(self.flip),
+            jitter=chance(self.jitter_p),
+            brightness=uniform(max(0.0, 1.0 - brightness), 1.0 + brightness),
+            contrast=uniform(max(0.0, 1.0 - contrast), 1.0 + contrast),
+            saturation=uniform(max(0.0, 1.0 - saturation), 1.0 + saturation),
+            hue=uniform(-hue, hue),
+            gray=chance(self.gray_p),
+            blur=chance(self.blur_p),
+            sigma=uniform(self.blur_sigma[0], self.blur_sigma[1]),
+            erase=erase,
+        )
+
+    def apply(self, images: Tensor, parameters: LadderParameters, out: tuple[int, int]) -> Tensor:
+        """Applies the operations of this strength, all but the erasing, which comes after normalisation.
+
+        Args:
+            images: Shape ``(B, C, H, W)``, float, values in [0, 1].
+            parameters: From `draw`.
+            out: Height and width of the result.
+
+        Returns:
+            Shape ``(B, C, *out)``, values in [0, 1].
+        """
+        if self.strength >= 1:
+            images = resized_crop(images, parameters.crop, parameters.flip, out)
+        if self.strength >= 2 and images.shape[1] in (1, 3):
+            images = _where(parameters.jitter, self._jittered(images, parameters), images)
+            images = _where(parameters.gray, grayscale(images).expand_as(images), images)
+        if self.strength >= 3:
+            images = _where(parameters.blur, gaussian_blur(images, parameters.sigma, self.blur_kernel), images)
+        return images
+
+    def _jittered(self, images: Tensor, parameters: LadderParameters) -> Tensor:
+        images = adjust_brightness(images, parameters.brightness)
+        images = adjust_contrast(images, parameters.contrast)
+        if images.shape[1] == 3:
+            images = adjust_hue(adjust_saturation(images, parameters.saturation), parameters.hue)
+        return images
+
+
+def _log(x: float) -> float:
+    return float(torch.tensor(x, dtype=torch.float64).log())
+
+
+def _where(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    return torch.where(mask[:, None, None, None], yes, no)
+
+
+def _central_crop(size: tuple[int, int], ratio: Sequence[float]) -> tuple[int, int, int, int]:
+    """Torchvision's fallback: the largest central box within the range of ratios."""
+    height, width = size
+    if width / height < ratio[0]:
+        box = (round(width / ratio[0]), width)
+    elif width / height > ratio[1]:
+        box = (height, round(height * ratio[1]))
+    else:
+        box = (height, width)
+    return (height - box[0]) // 2, (width - box[1]) // 2, *box
+
+
+def resized_crop(images: Tensor, crop: Tensor, flip: Tensor, out: tuple[int, int]) -> Tensor:
+    """Crops each image to its own box, resizes it with antialiased bilinear weights, and mirrors some.
+
+    Two batched matrix products, one along each axis.
+
+    Args:
+        images: Shape ``(B, C, H, W)``, float.
+        crop: Boxes ``(B, 4)``: top, left, height, width in pixels.
+        flip: Which to mirror, ``(B,)`` bool.
+        out: Height and width of the result.
+
+    Returns:
+        Shape ``(B, C, *out)``.
+    """
+    rows = _resize_weights(crop[:, 0], crop[:, 2], images.shape[2], out[0])  # (B, out_h, H)
+    columns = _resize_weights(crop[:, 1], crop[:, 3], images.shape[3], out[1])  # (B, out_w, W)
+    columns = torch.where(flip[:, None, None], columns.flip(1), columns)
+    return rows[:, None] @ images @ columns[:, None].transpose(2, 3)
+
+
+def _resize_weights(start: Tensor, length: Tensor, size: int, out: int) -> Tensor:
+    """Weights ``(B, out, size)`` of each input pixel in each output pixel: a triangle as wide as the scale, at least 1."""
+    start, length = start[:, None, None], length[:, None, None]
+    scale = length / out
+    width = scale.clamp(min=1.0)
+    center = (torch.arange(out, device=start.device)[:, None] + 0.5) * scale
+    pixel = torch.arange(size, device=start.device)[None, :] - start
+    weights = (1.0 - (pixel + 0.5 - center).abs() / width).clamp(min=0.0)
+    weights = weights * ((pixel >= 0) & (pixel < length))
+    return weights / weights.sum(dim=2, keepdim=True)
+
+
+def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    factor = factor[:, None, None, None]
+    return (factor * images + (1.0 - factor) * other).clamp(0.0, 1.0)
+
+
+def grayscale(images: Tensor) -> Tensor:
+    """Luma of RGB images ``(B, 3, H, W)`` as ``(B, 1, H, W)``; one-channel images unchanged."""
+    if images.shape[1] == 1:
+        return images
+    return torch.einsum("bchw,c->bhw", images, images.new_tensor(LUMA))[:, None]
+
+
+def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """Scales each image ``(B, C, H, W)`` by its factor ``(B,)``."""
+    return (images * factor[:, None, None, None]).clamp(0.0, 1.0)
+
+
+def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Blends each image ``(B, C, H, W)`` with the mean of its grayscale by its factor ``(B,)``."""
+    return _blend(images, grayscale(images).mean(dim=(1, 2, 3), keepdim=True), factor)
+
+
+def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Blends each RGB image ``(B, 3, H, W)`` with its grayscale by its factor ``(B,)``."""
+    return _blend(images, grayscale(images), factor)
+
+
+def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
+    """Turns the hue of each RGB image ``(B, 3, H, W)`` by its shift ``(B,)``, a share of the colour circle."""
+    value, low = images.amax(dim=1), images.amin(dim=1)
+    chroma = value - low
+    safe = torch.where(chroma == 0, 1.0, chroma)
+    red, green, blue = images.unbind(dim=1)
+    hue = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2.0 + (blue - red) / safe, 4.0 + (red - green) / safe),
+    )
+    hue = hue + 6.0 * shift[:, None, None]  # in sixths of the circle
+    # HSV back to RGB in closed form: channel n is value - chroma * max(0, min(k, 4 - k, 1)), k = (n + hue) mod 6
+    k = (torch.tensor([5.0, 3.0, 1.0], device=images.device)[None, :, None, None] + hue[:, None]) % 6.0
+    return value[:, None] - chroma[:, None] * torch.minimum(k, 4.0 - k).clamp(0.0, 1.0)
+
+
+def gaussian_blur(images: Tensor, sigma: Tensor, kernel: int = 3) -> Tensor:
+    """Blurs each image ``(B, C, H, W)`` with its own standard deviation ``(B,)``, reflecting at the borders."""
+    half = kernel // 2
+    offsets = torch.arange(-half, half + 1, device=images.device)
+    taps = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
+    taps = (taps / taps.sum(dim=1, keepdim=True))[:, :, None, None, None]  # (B, kernel, 1, 1, 1)
+    height, width = images.shape[2:]
+    padded = F.pad(images, (half, half, half, half), mode="reflect")
+    rows = torch.stack([taps[:, t] * padded[:, :, t : t + height] for t in range(kernel)]).sum(dim=0)
+    return torch.stack([taps[:, t] * rows[:, :, :, t : t + width] for t in range(kernel)]).sum(dim=0)
+
+
+def erase_boxes(images: Tensor, boxes: Tensor) -> Tensor:
+    """Sets a box of each image ``(B, C, H, W)`` to 0, which is the mean colour once images are normalised."""
+    top, left, height, width = boxes[:, :, None, None].unbind(dim=1)  # each (B, 1, 1)
+    row = torch.arange(images.shape[2], device=images.device)[:, None]
+    column = torch.arange(images.shape[3], device=images.device)
+    inside = (row >= top) & (row < top + height) & (column >= left) & (column < left + width)
+    return images.masked_fill(inside[:, None], 0.0)

@@ -1,0 +1,23 @@
+"""The one batch type."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+NO_LABEL = -1
+
+
+class DatumBatch(NamedTuple):
+    """A batch of samples, or one sample without the leading dimension.
+
+    Attributes:
+        input: Inputs, shape ``(B, ...)``; images are ``(B, C, H, W)``, uint8 until they are augmented.
+        index: Index of each sample in its data set, shape ``(B,)``, int64, in ``[0, N)``: DIET's class.
+        label: The user's label, shape ``(B,)``, int64, -1 where there is none. Never used for training.
+    """
+
+    input: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a batch
+    label: Tensor

@@ -1,0 +1,184 @@
+"""Images from anywhere: decoded, made RGB, brought to one size, and kept in memory where they fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms.v2 import functional as tv
+
+from diet_lightning.data.batch import NO_LABEL
+from diet_lightning.data.indexed import UNREADABLE, ArrayDataset, labels_of, to_tensor
+from diet_lightning.errors import DataError
+
+
+class ImageFiles(Dataset[tuple[Image.Image, int]]):
+    """Image files with a label each.
+
+    Args:
+        paths: The files, in the order of their indices.
+        labels: One label per file, -1 for none.
+        root: Folder that the fingerprint's paths are relative to, so that a moved folder keeps its fingerprint.
+    """
+
+    def __init__(self, paths: Sequence[Path], labels: Sequence[int], root: Path) -> None:
+        self.paths = list(paths)
+        self.labels = list(labels)
+        self.root = root
+
+    def __len__(self) -> int:
+        """Number of files."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """The decoded file and its label."""
+        with Image.open(self.paths[index]) as image:
+            return image.convert("RGB"), self.labels[index]
+
+    def fingerprint_parts(self) -> list[bytes]:
+        """Relative path and size of every file."""
+        return [f"{path.relative_to(self.root).as_posix()} {path.stat().st_size}".encode() for path in self.paths]
+
+
+class ImageDataset(Dataset[tuple[Tensor, int]]):
+    """RGB images of one size from a data set of images of any size and mode.
+
+    Args:
+        items: A map-style data set of ``(PIL image, array or tensor, label)``, such as torchvision's.
+        image_size: Shorter side and central crop, in pixels; None keeps the images, which must then agree in size.
+        keep: Indices of `items` to keep, in order; None for all.
+    """
+
+    def __init__(self, items: Any, image_size: int | None = None, keep: Sequence[int] | None = None) -> None:
+        self.items = items
+        self.image_size = image_size
+        self.keep: Sequence[int] = range(len(items)) if keep is None else keep
+        self._size: tuple[int, ...] | None = None  # of the first image, found on first use
+
+    def __len__(self) -> int:
+        """Number of images kept."""
+        return len(self.keep)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """The image as uint8 ``(3, H, W)``, and its label.
+
+        Raises:
+            DataError: If it cannot be read, or differs in size from image 0 where `image_size` is None.
+        """
+        image, label = self._read(index)
+        if self._size is None:
+            self._size = tuple((image if index == 0 else self._read(0)[0]).shape)
+        if tuple(image.shape) != self._size:
+            raise DataError(
+                f"Image {index}{self.name_of(index)} has shape {tuple(image.shape)}, but image 0 has {self._size}: set "
+                "`image_size` to bring all images to one size."
+            )
+        return image, label
+
+    def _read(self, index: int) -> tuple[Tensor, int]:
+        try:
+            image, label = self.items[self.keep[index]][:2]
+            tensor = to_tensor(image)
+        except UNREADABLE as error:
+            raise DataError(
+                f"Image {index}{self.name_of(index)} cannot be read: {error}; replace the file, or set "
+                "`drop_unreadable` to true to leave such files out before the run."
+            ) from error
+        if self.image_size is not None:
+            tensor = tv.center_crop(tv.resize(tensor, [self.image_size], antialias=True), [self.image_size] * 2)
+        return tensor, NO_LABEL if label is None else int(label)
+
+    def name_of(self, index: int) -> str:
+        """`` (path)`` where the images are files, else nothing."""
+        paths = getattr(self.items, "paths", None)
+        return f" ({paths[self.keep[index]]})" if paths else ""
+
+    def fingerprint_parts(self) -> list[bytes] | None:
+        """What identifies the images without decoding them; None where only their pixels do."""
+        parts = getattr(self.items, "fingerprint_parts", None)
+        if parts is None:
+            return None
+        every = parts()
+        return [str(self.image_size).encode(), *(every[n] for n in self.keep)]
+
+    @property
+    def labels(self) -> Tensor | None:
+        """All labels, shape ``(N,)``, if `items` keeps them in one place."""
+        labels = labels_of(self.items)
+        return None if labels is None else labels[torch.as_tensor(list(self.keep))]
+
+    def subset(self, indices: Sequence[int]) -> ImageDataset:
+        """The images at `indices`, in that order."""
+        return ImageDataset(self.items, self.image_size, [self.keep[n] for n in indices])
+
+    def without_unreadable(self) -> tuple[ImageDataset, list[str]]:
+        """Decodes every image once and leaves out those that fail.
+
+        Returns:
+            The data set of the readable images, and one line for each that was left out.
+        """
+        keep, dropped = [], []
+        for index, error in enumerate(_in_order(self._error_of, len(self), "checking images")):
+            if error is None:
+                keep.append(index)
+            else:
+                dropped.append(error)
+        return self.subset(keep), dropped
+
+    def _error_of(self, index: int) -> str | None:
+        try:
+            self._read(index)
+        except DataError as error:
+            return str(error.__cause__ and f"{index}{self.name_of(index)}: {error.__cause__}")
+        return None
+
+
+def in_memory(dataset: ImageDataset) -> ArrayDataset:
+    """Decodes a data set into one uint8 tensor, with a progress bar."""
+    first, _ = dataset[0]
+    inputs = torch.empty(len(dataset), *first.shape, dtype=first.dtype)
+    labels = torch.empty(len(dataset), dtype=torch.int64)
+    for index, (image, label) in enumerate(_in_order(dataset.__getitem__, len(dataset), "decoding images")):
+        inputs[index], labels[index] = image, label
+    return ArrayDataset(inputs, labels)
+
+
+def decoded_bytes(dataset: ImageDataset) -> int:
+    """Bytes that `in_memory` would take."""
+    return len(dataset) * dataset[0][0].numel()
+
+
+def _in_order(function: Callable[[int], Any], count: int, description: str) -> Any:
+    """Results of a function of 0 … count-1, computed by threads (PIL releases the lock while it decodes)."""
+    with ThreadPoolExecutor() as pool:
+        yield from track(
+            pool.map(function, range(count)), description, total=count, transient=True, disable=count < 2000
+        )
+
+
+def natural_key(path: Path) -> list[tuple[int, int, str]]:
+    """Sorts ``img2`` before ``img10``, the same on every file system."""
+    return [
+        (0, int(part), "") if part.isdigit() else (1, 0, part.lower())
+        for part in re.split(r"(\d+)", path.as_posix())
+        if part
+    ] + [(2, 0, path.as_posix())]
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files below a folder, in natural order; hidden ones are passed over."""
+    found = [
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".") and path.is_file()
+    ]
+    return sorted(found, key=natural_key)

@@ -1,0 +1,157 @@
+"""From a batch as it is stored to the network's input: scaled, augmented or resized, normalised, on its device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional as tv
+
+from diet_lightning.data.augment import Ladder, LadderParameters, erase_boxes
+from diet_lightning.data.indexed import ArrayDataset
+from diet_lightning.errors import ConfigurationError
+from diet_lightning.seeding import derive_seed
+
+Augment = Callable[..., Any]  # (Tensor, Generator) → Tensor; spelt out, `diet fit --help` would list Tensor subclasses
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+CHUNK = 1024  # images a step while the mean colour is computed
+
+
+class InputPipeline:
+    """What happens to a batch on the device, while training and otherwise.
+
+    Args:
+        sample: One stored input, for its shape and dtype.
+        image_size: Side of the square images that the network sees; None keeps the sample's.
+        strength: Of the ladder, 0 to 3.
+        ranges: Of the ladder.
+        augment: A function of batch and generator in place of the ladder, or None.
+        mean: Of each channel on a scale of 0 to 1; empty for no normalisation.
+        std: As `mean`.
+
+    Raises:
+        ConfigurationError: If an argument does not suit the sample.
+    """
+
+    def __init__(
+        self,
+        sample: Tensor,
+        image_size: int | None,
+        strength: int,
+        ranges: Mapping[str, Any],
+        augment: Augment | None,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        self.is_image = sample.ndim == 3
+        self.input_shape = tuple(sample.shape)
+        if self.is_image and image_size is not None:
+            self.input_shape = (sample.shape[0], image_size, image_size)
+        if mean and not len(mean) == len(std) == sample.shape[0]:
+            raise ConfigurationError(
+                f"Expected `mean` and `std` to have one number per channel ({sample.shape[0]}), but got {list(mean)} and "
+                f"{list(std)}."
+            )
+        self.mean, self.std = list(mean), list(std)
+        self.augment = augment
+        self.ladder = None if augment is not None else _ladder_for(sample, self.input_shape, strength, ranges)
+
+    def plain(self, inputs: Tensor) -> Tensor:
+        """Inputs for evaluation.
+
+        Args:
+            inputs: Stored inputs, ``(B, ...)``.
+
+        Returns:
+            Floats of shape ``(B, *input_shape)``.
+        """
+        inputs = _unit_range(inputs)
+        if self.is_image and tuple(inputs.shape[1:]) != self.input_shape:
+            inputs = tv.resize(inputs, list(self.input_shape[1:]), antialias=True)
+        return self._normalised(inputs)
+
+    def augmented(self, inputs: Tensor, position: tuple[int, ...], world: int, rank: int) -> Tensor:
+        """Inputs for training.
+
+        Args:
+            inputs: Stored inputs, ``(B, ...)``.
+            position: (seed, epoch, step): what the draws are a function of.
+            world: Ranks that draw together.
+            rank: This rank.
+
+        Returns:
+            Floats of shape ``(B, *input_shape)``.
+        """
+        generator = torch.Generator(inputs.device)
+        if self.augment is not None:
+            generator.manual_seed(derive_seed(*position, rank))
+            return self._normalised(self.augment(_unit_range(inputs), generator))
+        if self.ladder is None or self.ladder.strength == 0:
+            return self.plain(inputs)
+        generator.manual_seed(derive_seed(*position))
+        size, out = (inputs.shape[2], inputs.shape[3]), (self.input_shape[1], self.input_shape[2])
+        # sample j of rank r is sample j * world + r of the step: the draws do not depend on the number of ranks
+        every = self.ladder.draw(len(inputs) * world, size, out, generator)
+        parameters = LadderParameters(*(drawn[rank::world] for drawn in every))
+        inputs = self._normalised(self.ladder.apply(_unit_range(inputs), parameters, out))
+        return erase_boxes(inputs, parameters.erase) if self.ladder.strength >= 3 else inputs
+
+    def _normalised(self, inputs: Tensor) -> Tensor:
+        normalised: Tensor = tv.normalize(inputs, self.mean, self.std) if self.mean else inputs
+        return normalised
+
+
+def _ladder_for(
+    sample: Tensor, input_shape: tuple[int, ...], strength: int, ranges: Mapping[str, Any]
+) -> Ladder | None:
+    if sample.ndim != 3:
+        if strength > 0:
+            raise ConfigurationError(
+                f"strength={strength} augments images of shape (channels, height, width), but the inputs have shape "
+                f"{input_shape}: pass a function as `augment`, or set `strength` to 0."
+            )
+        return None
+    if sample.is_floating_point() and strength >= 2 and (sample.min() < 0.0 or sample.max() > 1.0):
+        raise ConfigurationError(
+            f"strength={strength} expects float images in [0, 1], but image 0 has values from {sample.min():.3g} to "
+            f"{sample.max():.3g}: pass uint8 or unnormalised images (`mean` and `std` normalise them), or set `strength` "
+            "to 1."
+        )
+    try:
+        return Ladder(strength, **ranges)
+    except TypeError as error:
+        raise ConfigurationError(f"Unknown name in `ranges`={sorted(ranges)}: {error}; `Ladder` lists them.") from error
+
+
+def colour_statistics(train: Dataset[Any], sample: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel on a scale of 0 to 1.
+
+    Args:
+        train: The training data.
+        sample: One of its inputs.
+
+    Returns:
+        Computed over uint8 images in memory; ImageNet's for RGB images read as they come, 0.5 for other channels; empty
+        for inputs that are no uint8 images.
+    """
+    if sample.dtype != torch.uint8 or sample.ndim != 3:
+        return [], []
+    channels = sample.shape[0]
+    if not isinstance(train, ArrayDataset):
+        return (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ([0.5] * channels, [0.5] * channels)
+    total = torch.zeros(channels, dtype=torch.float64)
+    squares = torch.zeros_like(total)
+    for start in range(0, len(train), CHUNK):
+        pixels = train.inputs[start : start + CHUNK].double() / 255.0
+        total += pixels.sum(dim=(0, 2, 3))
+        squares += pixels.square().sum(dim=(0, 2, 3))
+    count = train.inputs.numel() / channels
+    std = (squares / count - (total / count) ** 2).clamp(min=1e-4).sqrt()
+    return (total / count).tolist(), std.tolist()
+
+
+def _unit_range(inputs: Tensor) -> Tensor:
+    return inputs.float().div_(255.0) if inputs.dtype == torch.uint8 else inputs

@@ -1,0 +1,370 @@
+"""DIETDataModule: any data set, with sample indices as targets and the augmentation on the device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+
+from diet_lightning.data.augment import Ladder
+from diet_lightning.data.batch import DatumBatch
+from diet_lightning.data.images import ImageDataset, decoded_bytes, in_memory
+from diet_lightning.data.indexed import ArrayDataset, IndexedDataset, fingerprint, labels_of
+from diet_lightning.data.inputs import Augment, InputPipeline, colour_statistics
+from diet_lightning.data.sampling import EpochSampler, ResumableLoader, as_is
+from diet_lightning.data.sources import Source, SourceOptions, load_source
+from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
+
+Split = Literal["train", "val", "test"]
+MEMORY_LIMIT = 2**30  # bytes; a decoded set up to here is kept in memory by default
+STREAMING_WORKERS = 8
+
+
+class DIETDataModule(LightningDataModule):
+    """Data for DIET: every sample comes with its index in the training set (DIET, Algorithm 2).
+
+    Batches are `DatumBatch(input, index, label)`. Training images are augmented on the batch's device, each with its
+    own parameters, from a generator seeded by (seed, epoch, step): the same whatever the number of workers and ranks.
+    Labels are only passed through for probes.
+
+    Sources: ``digits`` (scikit-learn's, embedded); ``torchvision:NAME``; ``folder:PATH`` (train/val[/test] folders of
+    class folders, one tree of class folders, or a flat unlabelled folder); ``npz:FILE`` (MedMNIST's keys);
+    ``hf:NAME`` and ``hf:parquet:PATH`` (Hugging Face).
+
+    Args:
+        source: What to train on: digits, torchvision:NAME, folder:PATH, npz:FILE, hf:NAME or hf:parquet:PATH.
+        root: Where torchvision's and Hugging Face's data are kept; None for ``data`` and their own cache.
+        batch_size: Samples per step and device.
+        strength: Augmentation 0 (none) to 3 (the paper's default).
+        ranges: Ranges of the augmentation over the source's own and the paper's, such as ``{"crop_scale": [0.2, 1],
+            "flip": 0}``; `Ladder` lists the names.
+        augment: In place of the ladder: a function of a training batch on its device (uint8 images come as floats in
+            [0, 1], anything else as it is) and of a generator on that device, that returns the augmented batch.
+        image_size: Side of the square images that the network sees, in pixels; None keeps the data's own size.
+        mean: Mean of each channel on a scale of 0 to 1; None computes it for uint8 images in memory and takes ImageNet's
+            for images read as they come.
+        std: Standard deviation of each channel, as `mean`.
+        holdout: Share of one tree of class folders that is held out for validation.
+        subset: Train on this many samples, drawn by `seed`; None for all.
+        predict_split: The split that `predict` reads, unaugmented and in order.
+        in_memory: Keep decoded images in memory; None does if they take at most 1 GiB.
+        drop_unreadable: Check every image before the run and leave out, with a warning, those that cannot be read.
+        download: Let torchvision download what is missing.
+        num_workers: Loader processes; None for 0 in memory and up to 8 for images read as they come.
+        seed: Seed of order, augmentation, hold-out and subset.
+
+    Raises:
+        ConfigurationError: For an argument outside its range.
+        DataError: On `setup`, if the data cannot give every sample a class of its own.
+
+    Example:
+        >>> data = DIETDataModule("digits", batch_size=128)
+        >>> data.num_samples, data.input_shape, data.num_classes
+        (1347, (1, 8, 8), 10)
+    """
+
+    def __init__(
+        self,
+        source: str = "digits",
+        root: str | None = None,
+        batch_size: int = 256,
+        strength: int = 3,
+        ranges: dict[str, Any] | None = None,
+        augment: Augment | None = None,
+        image_size: int | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        holdout: float = 0.1,
+        subset: int | None = None,
+        predict_split: Split = "train",
+        in_memory: bool | None = None,
+        drop_unreadable: bool = False,
+        download: bool = False,
+        num_workers: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in {"batch_size": batch_size, "image_size": image_size, "subset": subset}.items():
+            if value is not None and value < 1:
+                raise ConfigurationError(f"Expected argument `{name}` to be at least 1, but got {value}.")
+        if not 0.0 <= holdout < 1.0:
+            raise ConfigurationError(f"Expected argument `holdout` to be in [0, 1), but got {holdout}.")
+        if seed < 0:
+            raise ConfigurationError(f"Expected argument `seed` to be at least 0, but got {seed}.")
+        if predict_split not in get_args(Split):
+            raise ConfigurationError(
+                f"Expected argument `predict_split` to be one of {list(get_args(Split))}, but got {predict_split!r}."
+            )
+        if (mean is None) != (std is None):
+            raise ConfigurationError(f"Expected both `mean` and `std` or neither, but got mean={mean}, std={std}.")
+        Ladder(strength)  # refuses an unknown strength before any data are read
+        self.source = source
+        self.batch_size = batch_size
+        self.strength = strength
+        self.ranges = ranges or {}
+        self.augment = augment
+        self.image_size = image_size
+        self.mean, self.std = mean, std
+        self.subset = subset
+        self.predict_split = predict_split
+        self.keep_in_memory = in_memory
+        self.drop_unreadable = drop_unreadable
+        self.num_workers = num_workers
+        self.seed = seed
+        self._options = SourceOptions(root, image_size, holdout, download, seed)
+        self._given: Source | None = None  # data sets passed by `from_datasets`
+        self._splits: dict[str, IndexedDataset] = {}  # filled by `setup`
+        self._class_names: Sequence[str] | None = None
+        self._num_classes: int | None = None
+        self._fingerprint = ""
+        self._pipeline: InputPipeline
+
+    @classmethod
+    def from_datasets(  # type: ignore[override]
+        cls,
+        train: Dataset[Any],
+        val: Dataset[Any] | None = None,
+        test: Dataset[Any] | None = None,
+        class_names: Sequence[str] | None = None,
+        **options: Any,
+    ) -> DIETDataModule:
+        """A data module over your own map-style data sets, of images or not.
+
+        Args:
+            train: What DIET trains on; samples as `IndexedDataset` takes them.
+            val: Labelled samples for online probes, or None.
+            test: Labelled samples for `test`, or None.
+            class_names: Names of the labels, or None.
+            **options: Arguments of `DIETDataModule` other than `source`.
+
+        Returns:
+            The data module.
+        """
+        module = cls(**options)
+        module.source = "from_datasets"
+        module._given = Source(train, val, test, class_names)
+        return module
+
+    # -- what the model reads ------------------------------------------------------------------------------------------
+
+    @property
+    def num_samples(self) -> int:
+        """N: the number of training samples, DIET's classes. Reads the data on first use."""
+        self.setup()
+        return len(self._splits["train"])
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input of the network, ``(C, H, W)`` for images. Reads the data on first use."""
+        self.setup()
+        return self._pipeline.input_shape
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of the user's classes, None without labels."""
+        self.setup()
+        return self._num_classes
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """Names of the user's classes, where the source has them."""
+        self.setup()
+        return self._class_names
+
+    # -- set-up --------------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str | None = None) -> None:
+        """Opens the source, once.
+
+        Args:
+            stage: Ignored: all splits are opened together.
+
+        Raises:
+            DataError: If the data cannot give every sample a class of its own.
+            ConfigurationError: If an argument does not suit the data.
+        """
+        if self._splits:
+            return
+        source = self._given if self._given is not None else load_source(self.source, self._options)
+        train = self._readable(source.train, "train")
+        if self.subset is not None:
+            train = self._subset(train)
+        indexed = {"train": IndexedDataset(train)}
+        if len(indexed["train"]) < 2:
+            raise DataError(
+                f"Expected at least 2 training samples, but source {self.source!r} has 1: DIET tells samples apart."
+            )
+        self._fingerprint = fingerprint(train)
+        keep = self._keeps_in_memory(train)
+        for name, dataset in {"train": train, "val": source.val, "test": source.test}.items():
+            if dataset is not None:
+                readable = train if name == "train" else self._readable(dataset, name)
+                indexed[name] = IndexedDataset(_held(readable, keep))
+        sample = indexed["train"][0].input
+        mean, std = self.mean, self.std
+        if mean is None or std is None:
+            mean, std = colour_statistics(indexed["train"].dataset, sample)
+        ranges = {**source.ranges, **self.ranges}
+        self._pipeline = InputPipeline(sample, self.image_size, self.strength, ranges, self.augment, mean, std)
+        self._class_names = source.class_names
+        labels = labels_of(indexed["train"].dataset)
+        if source.class_names is not None:
+            self._num_classes = len(source.class_names)
+        elif labels is not None and bool((labels >= 0).any()):
+            self._num_classes = int(labels.max()) + 1
+        self._splits = indexed
+
+    def _readable(self, dataset: Dataset[Any], split: str) -> Dataset[Any]:
+        if not (self.drop_unreadable and isinstance(dataset, ImageDataset)):
+            return dataset
+        dataset, dropped = dataset.without_unreadable()
+        if dropped:
+            rank_zero_warn(
+                f"Left out {len(dropped)} unreadable images of the {split} split; the rest keep their order:\n"
+                + "\n".join(dropped)
+            )
+        return dataset
+
+    def _subset(self, train: Dataset[Any]) -> Dataset[Any]:
+        count = len(IndexedDataset(train))
+        if self.subset is None or self.subset > count:
+            raise ConfigurationError(
+                f"Expected argument `subset` to be at most the {count} training samples, but got {self.subset}."
+            )
+        indices = sorted(np.random.default_rng(self.seed).permutation(count)[: self.subset].tolist())
+        if isinstance(train, ImageDataset):
+            return train.subset(indices)
+        return ArrayDataset(*train[indices]) if isinstance(train, ArrayDataset) else Subset(train, indices)
+
+    def _keeps_in_memory(self, train: Dataset[Any]) -> bool:
+        if self.keep_in_memory is not None or not isinstance(train, ImageDataset):
+            return bool(self.keep_in_memory)
+        return decoded_bytes(train) <= MEMORY_LIMIT
+
+    # -- loaders -------------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Shuffled by (seed, epoch); a resumed run goes on where it stopped, also within an epoch."""
+        dataset = self._splits["train"]
+        sampler = EpochSampler(dataset, self.batch_size, *self._ranks(), shuffle=True, seed=self.seed)
+        if self.batch_size > len(sampler):
+            raise ConfigurationError(
+                f"batch_size={self.batch_size} is larger than the {len(sampler)} training samples of a device: set "
+                f"`batch_size` to at most {len(sampler)}."
+            )
+        sampler.position = self._samples_seen
+        return ResumableLoader(dataset, self.batch_size, sampler=sampler, **self._loader_options(dataset))
+
+    def val_dataloader(self) -> DataLoader[DatumBatch] | list[Any]:
+        """In order, unaugmented; empty without a validation split."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[DatumBatch] | list[Any]:
+        """In order, unaugmented; empty without a test split."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[DatumBatch] | list[Any]:
+        """The split `predict_split`, in order, unaugmented."""
+        return self._evaluation_loader(self.predict_split)
+
+    def _evaluation_loader(self, split: str) -> DataLoader[DatumBatch] | list[Any]:
+        if split not in self._splits:
+            return []
+        dataset = self._splits[split]
+        sampler = EpochSampler(dataset, self.batch_size, *self._ranks(), shuffle=False)
+        return DataLoader(dataset, self.batch_size, sampler=sampler, **self._loader_options(dataset))
+
+    def clean_batches(self, split: Split) -> Iterator[DatumBatch]:
+        """A split as the network reads it: in order, normalised, not augmented, without a Trainer.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Yields:
+            Batches on the CPU; none where the split does not exist.
+        """
+        self.setup()
+        if split in self._splits:
+            dataset = self._splits[split]
+            for batch in DataLoader(dataset, self.batch_size, **self._loader_options(dataset)):
+                yield batch._replace(input=self._pipeline.plain(batch.input))
+
+    def _samples_seen(self) -> int:
+        """Samples of the current epoch that were trained on before its first batch is read: not 0 on resuming only."""
+        return 0 if self.trainer is None else self._batches_seen(self.trainer) * self.batch_size
+
+    @staticmethod
+    def _batches_seen(trainer: Trainer) -> int:
+        return trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+    def _ranks(self) -> tuple[int, int]:
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+
+    def _loader_options(self, dataset: IndexedDataset) -> dict[str, Any]:
+        workers = self.num_workers
+        if workers is None:
+            streaming = isinstance(dataset.dataset, ImageDataset)
+            workers = min(STREAMING_WORKERS, os.cpu_count() or 1) if streaming else 0
+        return {
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": as_is,
+        }
+
+    # -- on the device -------------------------------------------------------------------------------------------------
+
+    def on_after_batch_transfer(self, batch: DatumBatch, dataloader_idx: int) -> DatumBatch:
+        """Turns a batch into the network's inputs: augmented while training, only normalised otherwise."""
+        if self.trainer is not None and self.trainer.training:
+            position = (self.seed, self.trainer.current_epoch, self._batches_seen(self.trainer))
+            inputs = self._pipeline.augmented(batch.input, position, *self._ranks())
+        else:
+            inputs = self._pipeline.plain(batch.input)
+        if inputs.is_floating_point() and self.trainer is not None:
+            inputs = inputs.to(self.trainer.lightning_module.dtype)
+        return batch._replace(input=inputs)
+
+    # -- what a checkpoint keeps ---------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """N and the fingerprint of the training data's order."""
+        return {"num_samples": self.num_samples, "fingerprint": self._fingerprint}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compares a checkpoint's data with these, when training is resumed.
+
+        Raises:
+            CheckpointError: If N or the samples differ: every row of the head belongs to one sample.
+        """
+        if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        if state_dict["num_samples"] != self.num_samples:
+            raise CheckpointError(
+                f"The checkpoint was trained on {state_dict['num_samples']} samples, but source {self.source!r} has "
+                f"{self.num_samples}: resume with the same data, or start a new run without `ckpt_path`."
+            )
+        if state_dict["fingerprint"] != self._fingerprint:
+            raise CheckpointError(
+                f"The checkpoint was trained on other data of the same length (N={self.num_samples}), or on the same in "
+                f"another order, than source {self.source!r} holds: resume with the same data, or start a new run "
+                "without `ckpt_path`."
+            )
+
+
+def _held(dataset: Dataset[Any], keep: bool) -> Dataset[Any]:
+    """The data set as it is read: decoded into memory where asked, tensors by whole batches."""
+    if isinstance(dataset, ImageDataset) and keep:
+        return in_memory(dataset)
+    if isinstance(dataset, TensorDataset) and labels_of(dataset) is not None:
+        return ArrayDataset(dataset.tensors[0], labels_of(dataset))
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 1:
+        return ArrayDataset(dataset.tensors[0])
+    return dataset

@@ -1,0 +1,83 @@
+"""The order of an epoch, as a function of (seed, epoch), and a loader whose position is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader, DistributedSampler
+
+from diet_lightning.data.batch import DatumBatch
+from diet_lightning.data.indexed import IndexedDataset
+from diet_lightning.seeding import derive_seed
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """A rank's share of the samples: shuffled by (seed, epoch), or in order.
+
+    Rank r takes every `num_replicas`-th sample from r on; the first few stand in again at the end where N does not
+    divide. So a sample is an original, not a repeat, exactly if ``position % num_replicas == rank``, and one step of
+    all ranks together holds the samples that one process would take with the total batch.
+
+    Args:
+        dataset: The indexed data set.
+        batch_size: Samples a batch. A last batch of one sample gets a second one, since batch norm cannot train on one.
+        num_replicas: Ranks.
+        rank: This rank.
+        shuffle: Whether to shuffle.
+        seed: Seed of the order.
+    """
+
+    def __init__(
+        self,
+        dataset: IndexedDataset,
+        batch_size: int,
+        num_replicas: int = 1,
+        rank: int = 0,
+        shuffle: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)
+        self.position: Callable[[], int] = int  # samples of this epoch that a resumed run has already seen
+        self._base_seed = seed
+        self._companion = int(shuffle and batch_size > 1 and self.num_samples % batch_size == 1)
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Fixes the order; the parent seeds its shuffle with ``seed + epoch``, where neighbouring seeds would collide."""
+        self.epoch = epoch
+        self.seed = derive_seed(self._base_seed, epoch) - epoch if self.shuffle else 0
+
+    def __iter__(self) -> Iterator[int]:
+        """Indices of this rank, from `position()` on."""
+        indices: list[int] = list(super().__iter__())
+        indices += indices[: self._companion]
+        return iter(indices[self.position() :])
+
+    def __len__(self) -> int:
+        """Samples of a whole epoch on this rank."""
+        return self.num_samples + self._companion
+
+
+class ResumableLoader(DataLoader[DatumBatch]):
+    """A loader that Lightning may stop and resume in mid-epoch.
+
+    Lightning asks for the iterator before it restores the epoch and the position that its sampler needs, and workers
+    would then fetch the wrong samples ahead; so the iteration begins with the first batch that is asked for.
+    """
+
+    def __iter__(self) -> Iterator[DatumBatch]:  # type: ignore[override]
+        """Batches of the sampler's epoch, from its position on."""
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing to keep: order and position follow from the Trainer's progress. Without it Lightning warns."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to restore."""
+
+
+def as_is(batch: DatumBatch) -> DatumBatch:
+    """Collate function: `IndexedDataset` already returns whole batches."""
+    return batch

@@ -1,0 +1,35 @@
+"""The package's exceptions: each message is one sentence that names the argument, its value and the cure."""
+
+from __future__ import annotations
+
+
+class DIETError(Exception):
+    """Base of every error that this package raises for a user's input.
+
+    A `DataLoader` worker re-raises an exception with its whole traceback as the message; only the original sentence is
+    kept, so that the message is the same with and without workers.
+
+    Args:
+        message: One sentence: what was expected, what came, what to do.
+    """
+
+    def __init__(self, message: str) -> None:
+        if message.startswith("Caught ") and "Original Traceback" in message:
+            message = message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip()
+        super().__init__(message)
+
+
+class ConfigurationError(DIETError, ValueError):
+    """An argument, or a combination of arguments, that cannot be served."""
+
+
+class DataError(DIETError):
+    """A data set, a sample or an index that would give DIET a wrong label."""
+
+
+class CheckpointError(DIETError):
+    """A checkpoint that cannot be read, or that belongs to other data."""
+
+
+class NonFiniteError(DIETError):
+    """A loss that is not a finite number."""

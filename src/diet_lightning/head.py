@@ -1,0 +1,93 @@
+"""DIET's classifier: one row per training sample, no bias."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diet_lightning.errors import ConfigurationError
+from diet_lightning.losses import check_label_smoothing, datum_cross_entropy, loss_floor
+
+
+class DatumHead(nn.Module):
+    r"""Bias-free linear classifier W of shape N×K with its label-smoothed cross-entropy (DIET, Algorithm 1).
+
+    Called with a batch of embeddings and their sample indices it returns the loss. By default neither embeddings nor
+    rows are normalised, as in the paper; unit norms give the variants of Reizinger et al. (ICLR 2025), whose logits are
+    :math:`\beta \langle w_n, f(x) \rangle` with :math:`\beta` = 1 / `temperature`.
+
+    Args:
+        num_samples: N, the number of training samples, at least 2.
+        embed_dim: K, the dimension of the embeddings.
+        label_smoothing: In ``[0, 1)``.
+        normalize_features: Divide each embedding by its L2 norm.
+        normalize_rows: Divide each row of W by its L2 norm.
+        temperature: The logits are divided by it; with both norms on, 0.05 to 0.2 is usual.
+
+    Raises:
+        ConfigurationError: If an argument is outside its range.
+
+    Shape:
+        features ``(B, K)`` floating point, index ``(B,)`` int64 → a scalar.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        embed_dim: int,
+        label_smoothing: float = 0.8,
+        normalize_features: bool = False,
+        normalize_rows: bool = False,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if num_samples < 2:
+            raise ConfigurationError(
+                f"Expected argument `num_samples` to be at least 2, but got {num_samples}: DIET tells samples apart, so "
+                "it needs more than one."
+            )
+        if not temperature > 0.0:
+            raise ConfigurationError(
+                f"Expected argument `temperature` to be greater than 0, but got {temperature}; 1.0 is the paper's."
+            )
+        self.num_samples = num_samples
+        self.label_smoothing = check_label_smoothing(label_smoothing)
+        self.normalize_features = normalize_features
+        self.normalize_rows = normalize_rows
+        self.temperature = temperature
+        self.weight = nn.Parameter(torch.empty(num_samples, embed_dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws W as `torch.nn.Linear` does: uniform within ±1/sqrt(K)."""
+        bound = 1.0 / math.sqrt(self.weight.shape[1])
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    @property
+    def floor(self) -> float:
+        """The least loss that this head can reach, in nats (see `loss_floor`)."""
+        return loss_floor(self.num_samples, self.label_smoothing)
+
+    def forward(self, features: Tensor, index: Tensor) -> Tensor:
+        """Mean loss of a batch.
+
+        Args:
+            features: Embeddings, shape ``(B, K)``.
+            index: Sample indices, shape ``(B,)``, int64, in ``[0, N)``.
+
+        Returns:
+            A scalar.
+        """
+        if self.normalize_features:
+            features = F.normalize(features, dim=1)
+        weight = F.normalize(self.weight, dim=1) if self.normalize_rows else self.weight
+        if self.temperature != 1.0:
+            features = features / self.temperature
+        return datum_cross_entropy(features, weight, index, self.label_smoothing)
+
+    def extra_repr(self) -> str:
+        """The sizes, for `print(module)`."""
+        return f"num_samples={self.num_samples}, embed_dim={self.weight.shape[1]}, smoothing={self.label_smoothing}"

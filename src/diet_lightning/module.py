@@ -1,0 +1,312 @@
+"""DIETModule: backbone, head and the paper's recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from diet_lightning.backbones import Backbone, Stem, create_backbone
+from diet_lightning.checkpoint import read_checkpoint
+from diet_lightning.data.batch import DatumBatch
+from diet_lightning.errors import CheckpointError, ConfigurationError
+from diet_lightning.head import DatumHead
+from diet_lightning.losses import check_label_smoothing
+from diet_lightning.optim import scaled_lr, warmup_cosine, warmup_steps
+from diet_lightning.seeding import derive_seed
+
+
+class DIETModule(LightningModule):
+    """Self-supervised learning with the datum index as target (DIET, Algorithm 1).
+
+    Every training sample is its own class: a backbone, a bias-free linear classifier with one row per sample, and
+    label-smoothed cross-entropy. Ibrahim, Klindt and Balestriero, *Occam's Razor for Self Supervised Learning*, 2024,
+    https://arxiv.org/abs/2406.10743. The defaults are the paper's recipe.
+
+    N, the shape of the inputs and with them the network are read from the `DIETDataModule` when the Trainer starts; with
+    other loaders give `num_samples` and `input_shape`. Then, as in a loaded checkpoint, the network is built at once.
+
+    Logs ``train/loss`` and ``train/loss_gap``, the loss minus the least value it can take, so that runs of different N
+    and smoothing compare; both are means over an epoch, in nats. ``train/loss_step`` is the loss of one step.
+
+    Args:
+        backbone: ``"resnet8"``, the name of a torchvision classification model, ``"timm/NAME"``, or in Python any
+            `torch.nn.Module` that returns embeddings ``(B, K)``; see `create_backbone`.
+        num_samples: N; None reads it from the data module.
+        input_shape: Shape of one input, ``(C, H, W)`` for images; None reads it from the data module.
+        label_smoothing: In ``[0, 1)``; sets the speed of convergence.
+        lr: Learning rate at a total batch of 256; it is scaled by batch × ranks × accumulation / 256.
+        weight_decay: AdamW's, on every parameter and the head's too.
+        warmup_epochs: Epochs of linear warm-up, at most a tenth of the run; then a cosine to 0.
+        stem: ``"small"`` gives a ResNet the stem for 32×32 images, ``"auto"`` does so up to 64 pixels.
+        normalize_features: Divide each embedding by its L2 norm before the head.
+        normalize_rows: Divide each row of the head by its L2 norm.
+        temperature: The logits are divided by it.
+
+    Raises:
+        ConfigurationError: For an argument outside its range.
+
+    Example:
+        >>> module = DIETModule("resnet8", num_samples=100, input_shape=(1, 8, 8))
+        >>> module(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 128])
+    """
+
+    backbone: Backbone
+    head: DatumHead
+
+    def __init__(
+        self,
+        backbone: str | nn.Module = "resnet18",
+        num_samples: int | None = None,
+        input_shape: list[int] | None = None,
+        label_smoothing: float = 0.8,
+        lr: float = 1e-3,
+        weight_decay: float = 0.05,
+        warmup_epochs: float = 10,
+        stem: Stem = "auto",
+        normalize_features: bool = False,
+        normalize_rows: bool = False,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        check_label_smoothing(label_smoothing)
+        for name, value in {"lr": lr, "weight_decay": weight_decay, "warmup_epochs": warmup_epochs}.items():
+            if not value >= 0.0:
+                raise ConfigurationError(f"Expected argument `{name}` to be at least 0, but got {value}.")
+        is_module = isinstance(backbone, nn.Module)
+        # plain values only, so that a checkpoint loads under weights_only=True
+        self.save_hyperparameters(ignore=["backbone"] if is_module else [])
+        self._given = backbone
+        if is_module:
+            # registered now, so that `module.to(...)` and optimisers see it; its dimension needs an input
+            self._modules["backbone"] = backbone  # type: ignore[assignment]
+        if num_samples is not None and input_shape is not None:
+            self._build(num_samples, input_shape)
+
+    def _build(self, num_samples: int, input_shape: Sequence[int]) -> None:
+        hparams: Any = self.hparams
+        hparams.num_samples, hparams.input_shape = int(num_samples), [int(size) for size in input_shape]
+        self.backbone = create_backbone(self._given, tuple(hparams.input_shape), hparams.stem)
+        self.head = DatumHead(
+            hparams.num_samples,
+            self.backbone.embed_dim,
+            hparams.label_smoothing,
+            hparams.normalize_features,
+            hparams.normalize_rows,
+            hparams.temperature,
+        )
+
+    @property
+    def is_built(self) -> bool:
+        """Whether backbone and head exist: N and the shape of the inputs are known."""
+        return "head" in self._modules
+
+    @property
+    def embed_dim(self) -> int:
+        """K, the dimension of the embeddings."""
+        return self.backbone.embed_dim
+
+    @property
+    def num_samples(self) -> int | None:
+        """N, or None while it is not known."""
+        count: int | None = self.hparams["num_samples"]
+        return count
+
+    # -- set-up --------------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Reads N and the shape of the inputs from the data module and builds the network, once.
+
+        Raises:
+            ConfigurationError: If they are not to be found, or N is not the data's.
+            CheckpointError: If the checkpoint to be loaded cannot be read.
+        """
+        path = self.trainer.ckpt_path
+        if path is not None and "://" not in str(path):
+            read_checkpoint(path)  # for its error messages: Lightning's own loading comes after this hook
+        data = getattr(self.trainer, "datamodule", None)
+        found = getattr(data, "num_samples", None)
+        count = self.num_samples if self.num_samples is not None else found
+        shape = self.hparams["input_shape"] or getattr(data, "input_shape", None)
+        if count is None or shape is None:
+            raise ConfigurationError(
+                "DIETModule does not know the number of samples and the shape of the inputs: pass a DIETDataModule to the "
+                "Trainer, or set `num_samples` and `input_shape`."
+            )
+        if stage == TrainerFn.FITTING and found is not None and found != count:
+            raise ConfigurationError(
+                f"num_samples={count}, but the data module has {found} training samples: leave `num_samples` out to read "
+                "it from the data."
+            )
+        if not self.is_built:
+            self._build(count, shape)
+        if self.backbone.stem == "small":
+            rank_zero_info(
+                f"{self.hparams.get('backbone', 'The backbone')} has the stem for small images (inputs of "
+                f"{tuple(shape)}; stem='standard' keeps its own)."
+            )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW on the backbone and the head, warm-up and cosine by the step.
+
+        Raises:
+            ConfigurationError: If the run has no end.
+        """
+        hparams: Any = self.hparams
+        total_steps = self.trainer.estimated_stepping_batches
+        if total_steps == float("inf"):
+            raise ConfigurationError(
+                "Expected Trainer argument `max_epochs` or `max_steps` to end the run, but got neither: the cosine schedule "
+                "needs an end."
+            )
+        lr = scaled_lr(hparams.lr, self._total_batch())
+        groups = [
+            {"params": list(self.backbone.parameters()), "name": "backbone"},
+            {"params": list(self.head.parameters()), "name": "head"},
+        ]
+        # the loss scaler of fp16 and clipping need the unfused step; elsewhere fused is the fast one at large N
+        fused = self.device.type in ("cpu", "cuda") and self.trainer.precision not in ("16-mixed", "16")
+        optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=hparams.weight_decay, fused=fused)
+        epochs = total_steps / self._steps_per_epoch()
+        warmup = warmup_steps(hparams.warmup_epochs, epochs, int(total_steps))
+        schedule = warmup_cosine(optimizer, warmup, int(total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
+
+    def _total_batch(self) -> int:
+        batch = getattr(getattr(self.trainer, "datamodule", None), "batch_size", None)
+        if batch is None:
+            batch = getattr(self.trainer.train_dataloader, "batch_size", None)
+        if batch is None:
+            raise ConfigurationError(
+                "DIETModule cannot find the batch size that the learning rate is scaled by: use a DIETDataModule or a "
+                "DataLoader with `batch_size`."
+            )
+        return int(batch) * self.trainer.world_size * self.trainer.accumulate_grad_batches
+
+    def _steps_per_epoch(self) -> int:
+        return max(1, -(-int(self.trainer.num_training_batches) // self.trainer.accumulate_grad_batches))
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embeddings of a batch.
+
+        Args:
+            x: Inputs as the data module makes them, shape ``(B, *input_shape)``, floating point.
+
+        Returns:
+            Shape ``(B, K)``.
+        """
+        features: Tensor = self.backbone(x)
+        return features
+
+    def on_train_batch_start(self, batch: DatumBatch, batch_idx: int) -> None:
+        """Ties dropout and its like to (seed, epoch, step), so that a resumed run draws what it would have drawn."""
+        seed = getattr(getattr(self.trainer, "datamodule", None), "seed", None)
+        if seed is not None:
+            torch.manual_seed(derive_seed(seed, self.current_epoch, batch_idx, self.global_rank, 1))
+
+    def training_step(self, batch: DatumBatch, batch_idx: int) -> dict[str, Tensor]:
+        """One step.
+
+        Args:
+            batch: Augmented inputs with their indices.
+            batch_idx: Number of the batch in the epoch.
+
+        Returns:
+            ``loss``, a scalar, and ``features``, the detached embeddings ``(B, K)`` for callbacks.
+        """
+        batch = DatumBatch(*batch)
+        features = self.backbone(batch.input)
+        loss = self.head(features, batch.index)
+        size = len(batch.index)
+        self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False, prog_bar=True, batch_size=size)
+        for name, value in {"train/loss": loss.detach(), "train/loss_gap": loss.detach() - self.head.floor}.items():
+            self.log(name, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
+        return {"loss": loss, "features": features.detach()}
+
+    def validation_step(self, batch: DatumBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Embeddings of a batch, for callbacks: under ``features``, shape ``(B, K)``."""
+        return {"features": self.backbone(batch.input)}
+
+    def test_step(self, batch: DatumBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Embeddings of a batch, for callbacks: under ``features``, shape ``(B, K)``."""
+        return self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch: DatumBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Embeddings ``(B, K)`` with ``index`` and ``label``, both ``(B,)``."""
+        return {"features": self.backbone(batch.input), "index": batch.index, "label": batch.label}
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to resume with another N; to evaluate, takes the checkpoint's.
+
+        Raises:
+            CheckpointError: If training is resumed with another number of samples or another network.
+        """
+        rows = checkpoint["state_dict"].get("head.weight")
+        if rows is None or not self.is_built:
+            raise CheckpointError("The checkpoint holds no head ('head.weight'): it was not written by DIETModule.")
+        fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if len(rows) != self.head.num_samples:
+            if fitting:
+                raise CheckpointError(
+                    f"The checkpoint was trained on {len(rows)} samples, but this run has {self.head.num_samples}: resume "
+                    "with the same data, or start a new run without `ckpt_path`."
+                )
+            self._build(len(rows), self.hparams["input_shape"])
+        shapes = {name: tuple(value.shape) for name, value in self.state_dict().items()}
+        saved = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+        if shapes != saved:
+            name = next(name for name in {**saved, **shapes} if shapes.get(name) != saved.get(name))
+            raise CheckpointError(
+                f"The checkpoint's network differs from this one: '{name}' has shape {saved.get(name)} there and "
+                f"{shapes.get(name)} here; use the `backbone` and `stem` it was trained with."
+            )
+        if fitting:
+            _warn_of_ignored(self.hparams, checkpoint.get("hyper_parameters", {}))
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = None, strict: bool | None = None, **kwargs: Any
+    ) -> DIETModule:
+        """Loads a trained module; pickled code is refused.
+
+        Args:
+            checkpoint_path: A local checkpoint.
+            map_location: Device, as in `torch.load`.
+            strict: Whether the keys must match.
+            **kwargs: Hyper-parameters that replace the checkpoint's; ``backbone=`` is needed where it was a module.
+
+        Returns:
+            The module.
+
+        Raises:
+            CheckpointError: If the file cannot be read, or needs its backbone.
+        """
+        hparams = read_checkpoint(checkpoint_path).get("hyper_parameters", {})
+        if "backbone" not in {**hparams, **kwargs}:
+            raise CheckpointError(
+                f"Checkpoint '{checkpoint_path}' was trained with a backbone of your own: pass it, untrained, as "
+                "DIETModule.load_from_checkpoint(path, backbone=...)."
+            )
+        return super().load_from_checkpoint(checkpoint_path, map_location, strict=strict, weights_only=True, **kwargs)
+
+
+def _warn_of_ignored(ours: Any, saved: dict[str, Any]) -> None:
+    """Says which settings a resumed optimiser takes from the checkpoint."""
+    for name in ("lr", "weight_decay"):
+        if name in saved and saved[name] != ours[name]:
+            rank_zero_warn(
+                f"Resuming with the checkpoint's {name}={saved[name]}; {name}={ours[name]} is ignored. Start a new run to "
+                "change it."
+            )

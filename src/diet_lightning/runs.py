@@ -1,0 +1,86 @@
+"""A run's folder: its name, its files, and going on in it after an interruption."""
+
+from __future__ import annotations
+
+import csv
+import os
+import warnings
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger
+
+from diet_lightning.errors import ConfigurationError
+
+CHECKPOINTS = "checkpoints"
+CONFIG = "config.yaml"
+METRICS = "metrics.csv"
+
+
+def run_dir_of(checkpoint: str | Path) -> Path:
+    """The run folder that a checkpoint lies in: ``RUN/checkpoints/last.ckpt`` → ``RUN``."""
+    folder = Path(checkpoint).resolve().parent
+    return folder.parent if folder.name == CHECKPOINTS else folder
+
+
+def new_run_dir(source: str, backbone: str) -> Path:
+    """A folder name that says when and what: ``runs/20260131-120000-digits-resnet8``."""
+    words = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{source.partition(':')[0]}-{backbone}")
+    return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{words}"
+
+
+def claim_run_dir(folder: Path, resumed: bool) -> None:
+    """Makes a run folder; an existing one is used only to go on in it.
+
+    Args:
+        folder: The folder.
+        resumed: Whether the run goes on from a checkpoint in this folder.
+
+    Raises:
+        ConfigurationError: If it holds another run, or cannot be written.
+    """
+    try:
+        if not resumed and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigurationError(
+                f"Run folder '{folder}' exists and is not empty: choose another `run_dir`, or go on with that run by "
+                f"--ckpt_path {folder}/{CHECKPOINTS}/last.ckpt."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("no write permission")
+    except OSError as error:
+        raise ConfigurationError(
+            f"Run folder '{folder}' cannot be written ({error.strerror or error}): choose another `run_dir`."
+        ) from error
+
+
+def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
+    """Lightning's CSV logger on ``metrics.csv``, which goes on below the rows of the steps before a resumption.
+
+    Args:
+        folder: The run folder.
+        resumed_at: Optimiser steps taken at the checkpoint, None for a new run.
+
+    Returns:
+        The logger.
+    """
+    logger = CSVLogger(folder, name="", version="")
+    file = folder / METRICS
+    if resumed_at is None or not file.is_file():
+        return logger
+    with file.open(newline="") as stream:
+        reader = csv.DictReader(stream)
+        names = list(reader.fieldnames or [])
+        rows = [row for row in reader if int(row["step"]) < resumed_at]
+    partial = file.with_suffix(".partial")
+    with partial.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(file)
+    with warnings.catch_warnings():  # Lightning announces that it deletes the folder's logs, but it appends
+        warnings.simplefilter("ignore")
+        experiment: Any = logger.experiment
+    experiment.metrics_keys = names
+    return logger
