@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: for tensors as small as these, threads only wait for each other
+
 from collections.abc import Callable
 from typing import Any
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diet_lightning.errors import ConfigurationError
+from diet_lightning.errors import ConfigurationError, DataError
 
 
 def check_label_smoothing(label_smoothing: float) -> float:
@@ -42,15 +43,28 @@ def datum_cross_entropy(features: Tensor, weight: Tensor, index: Tensor, label_s
         The loss, a scalar; float32 under autocast.
 
     Raises:
-        ConfigurationError: If `label_smoothing` is not in ``[0, 1)``.
+        ConfigurationError: If `label_smoothing` is not in ``[0, 1)``, or shapes or dtype do not fit.
+        DataError: If an index is outside 0 … N-1; on the CPU only, as an accelerator would have to wait for the answer.
 
     Example:
-        >>> import torch
         >>> features, weight = torch.randn(2, 3), torch.zeros(5, 3)
         >>> loss = datum_cross_entropy(features, weight, torch.tensor([0, 4]))
         >>> bool(torch.isclose(loss, torch.tensor(5.0).log()))  # log N, whatever the smoothing
         True
     """
+    if index.dtype != torch.int64:
+        raise ConfigurationError(f"Expected argument `index` to be int64, but got {index.dtype}.")
+    if features.ndim != 2 or features.shape[1] != weight.shape[1]:
+        raise ConfigurationError(
+            f"Expected argument `features` to have shape (B, {weight.shape[1]}), as the rows of `weight` are, but got "
+            f"{tuple(features.shape)}."
+        )
+    if index.device.type == "cpu" and len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(weight):
+        wrong = index[(index < 0) | (index >= len(weight))]
+        raise DataError(
+            f"Expected every index in 0 … {len(weight) - 1}, but got {int(wrong[0])}: the head has one row for each of "
+            f"{len(weight)} training samples; wrap the data set in IndexedDataset last, after Subset or concatenation."
+        )
     logits = F.linear(features, weight)  # (B, N)
     return F.cross_entropy(logits, index, label_smoothing=check_label_smoothing(label_smoothing))
 

@@ -127,11 +127,7 @@ class DIETModule(LightningModule):
 
         Raises:
             ConfigurationError: If they are not to be found, or N is not the data's.
-            CheckpointError: If the checkpoint to be loaded cannot be read.
         """
-        path = self.trainer.ckpt_path
-        if path is not None and "://" not in str(path):
-            read_checkpoint(path)  # for its error messages: Lightning's own loading comes after this hook
         data = getattr(self.trainer, "datamodule", None)
         found = getattr(data, "num_samples", None)
         count = self.num_samples if self.num_samples is not None else found

@@ -78,9 +78,9 @@ def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
         writer = csv.DictWriter(stream, names)
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(file)
-    with warnings.catch_warnings():  # Lightning announces that it deletes the folder's logs, but it appends
+    with warnings.catch_warnings():  # Lightning announces that it deletes the folder's metrics, and does
         warnings.simplefilter("ignore")
         experiment: Any = logger.experiment
-    experiment.metrics_keys = names
+    partial.replace(file)
+    experiment.metrics_keys = names  # so that it appends to them
     return logger

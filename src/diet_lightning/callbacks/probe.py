@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from diet_lightning.data.batch import DatumBatch
+from diet_lightning.data.batch import NO_LABEL, DatumBatch
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.seeding import derive_seed
 
@@ -51,6 +51,7 @@ class OnlineLinearProbe(Callback):
         self.enabled = enabled
         self._classifier: nn.Linear | None = None  # made when the dimension of the embeddings is known
         self._optimizer: torch.optim.Optimizer | None = None
+        self._count: Tensor = torch.zeros(())  # labelled samples since the probe's last step, on this rank
         self._restored: dict[str, Any] = {}  # a checkpoint's state, until the classifier is made
         self._metrics: dict[str, dict[str, Metric]] = {}  # split → metric → torchmetrics' object
         self._off = enabled is False
@@ -106,7 +107,9 @@ class OnlineLinearProbe(Callback):
         if self._off or not self.num_classes:
             return
         for top_k in (1, 5) if self.num_classes > 5 else (1,):
-            metric = MulticlassAccuracy(self.num_classes, top_k=top_k, average="micro", validate_args=False)
+            metric = MulticlassAccuracy(
+                self.num_classes, top_k=top_k, average="micro", ignore_index=NO_LABEL, validate_args=False
+            )
             self._metrics.setdefault(split, {})[f"top{top_k}"] = metric.to(pl_module.device)
 
     # -- training ------------------------------------------------------------------------------------------------------
@@ -125,21 +128,22 @@ class OnlineLinearProbe(Callback):
             self._start("train", pl_module)
         features, label = outputs["features"].float(), batch.label
         self._check_labels(label, trainer)
-        keep = label >= 0
         with torch.enable_grad():
             logits = self.classifier(features)
             # the sum, so that ranks with unequal numbers of labelled samples average rightly
-            loss = F.cross_entropy(logits, label, ignore_index=-1, reduction="sum")
+            loss = F.cross_entropy(logits, label, ignore_index=NO_LABEL, reduction="sum")
             torch.autograd.backward(loss)
         for metric in self._metrics["train"].values():
-            metric.update(logits.detach()[keep], label[keep])
+            metric.update(logits.detach(), label)
+        self._count = self._count.to(label.device) + (label != NO_LABEL).sum()
         steps = trainer.accumulate_grad_batches
         if (batch_idx + 1) % steps == 0 or trainer.is_last_batch:
-            self._step(trainer, keep.sum() * steps)
+            self._step(trainer)
 
-    def _step(self, trainer: Trainer, count: Tensor) -> None:
+    def _step(self, trainer: Trainer) -> None:
         gradients = [p.grad for p in self.classifier.parameters() if p.grad is not None]
-        flat = torch.cat([*(gradient.flatten() for gradient in gradients), count.float().reshape(1)])
+        flat = torch.cat([*(gradient.flatten() for gradient in gradients), self._count.float().reshape(1)])
+        self._count = torch.zeros(())
         flat = trainer.strategy.reduce(flat, reduce_op="sum")
         flat = flat / flat[-1].clamp(min=1.0)
         for gradient, part in zip(gradients, flat[:-1].split([g.numel() for g in gradients]), strict=True):
@@ -207,11 +211,12 @@ class OnlineLinearProbe(Callback):
             return
         self._check_labels(batch.label, trainer)
         # distributed samplers repeat the first samples at the end; an original sits on the rank of its index
-        keep = (batch.label >= 0) & (batch.index % trainer.world_size == trainer.global_rank)
+        original = batch.index % trainer.world_size == trainer.global_rank
+        label = torch.where(original, batch.label, NO_LABEL)
         with torch.no_grad():
             logits = self.classifier(outputs["features"].float())
         for metric in self._metrics[split].values():
-            metric.update(logits[keep], batch.label[keep])
+            metric.update(logits, label)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the accuracy.
@@ -238,7 +243,8 @@ class OnlineLinearProbe(Callback):
                     f"Probe {self.name!r} is asked for, but no sample of the {split} split has a label: add labels, "
                     "leave the split out, or remove the probe."
                 )
-            pl_module.log(f"{self.name}/{split}_{name}", metric.compute(), prog_bar=name == "top1")
+            # the metric has counted all ranks; averaging equal values only tells Lightning that it is synchronised
+            pl_module.log(f"{self.name}/{split}_{name}", metric.compute(), prog_bar=name == "top1", sync_dist=True)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 

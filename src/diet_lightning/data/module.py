@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from diet_lightning.data.augment import Ladder
-from diet_lightning.data.batch import DatumBatch
+from diet_lightning.data.batch import NO_LABEL, DatumBatch
 from diet_lightning.data.images import ImageDataset, decoded_bytes, in_memory
 from diet_lightning.data.indexed import ArrayDataset, IndexedDataset, fingerprint, labels_of
 from diet_lightning.data.inputs import Augment, InputPipeline, colour_statistics
@@ -32,7 +32,8 @@ class DIETDataModule(LightningDataModule):
 
     Batches are `DatumBatch(input, index, label)`. Training images are augmented on the batch's device, each with its
     own parameters, from a generator seeded by (seed, epoch, step): the same whatever the number of workers and ranks.
-    Labels are only passed through for probes.
+    Labels are only passed through for probes. Where there is no validation split the test split takes its place, as in
+    the paper, and the other way round.
 
     Sources: ``digits`` (scikit-learn's, embedded); ``torchvision:NAME``; ``folder:PATH`` (train/val[/test] folders of
     class folders, one tree of class folders, or a flat unlabelled folder); ``npz:FILE`` (MedMNIST's keys);
@@ -181,17 +182,22 @@ class DIETDataModule(LightningDataModule):
     # -- set-up --------------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str | None = None) -> None:
-        """Opens the source, once.
+        """Opens the source, all splits together, once.
 
         Args:
-            stage: Ignored: all splits are opened together.
+            stage: Lightning's name of what is to run.
 
         Raises:
             DataError: If the data cannot give every sample a class of its own.
             ConfigurationError: If an argument does not suit the data.
         """
-        if self._splits:
-            return
+        if not self._splits:
+            self._open()
+        if stage == "fit" and "val" not in self._splits:
+            # puts LightningDataModule's own hook back, which tells Lightning that there is nothing to validate on
+            self.val_dataloader = super().val_dataloader  # type: ignore[method-assign]
+
+    def _open(self) -> None:
         source = self._given if self._given is not None else load_source(self.source, self._options)
         train = self._readable(source.train, "train")
         if self.subset is not None:
@@ -203,10 +209,14 @@ class DIETDataModule(LightningDataModule):
             )
         self._fingerprint = fingerprint(train)
         keep = self._keeps_in_memory(train)
-        for name, dataset in {"train": train, "val": source.val, "test": source.test}.items():
+        indexed["train"] = IndexedDataset(_held(train, keep))
+        for name, dataset in {"val": source.val, "test": source.test}.items():
             if dataset is not None:
-                readable = train if name == "train" else self._readable(dataset, name)
-                indexed[name] = IndexedDataset(_held(readable, keep))
+                indexed[name] = IndexedDataset(_held(self._readable(dataset, name), keep))
+        # as in the paper, probes are watched on the test split where there is no other
+        for name, other in {"val": "test", "test": "val"}.items():
+            if name not in indexed and other in indexed:
+                indexed[name] = indexed[other]
         sample = indexed["train"][0].input
         mean, std = self.mean, self.std
         if mean is None or std is None:
@@ -214,11 +224,12 @@ class DIETDataModule(LightningDataModule):
         ranges = {**source.ranges, **self.ranges}
         self._pipeline = InputPipeline(sample, self.image_size, self.strength, ranges, self.augment, mean, std)
         self._class_names = source.class_names
-        labels = labels_of(indexed["train"].dataset)
+        labels = [labels_of(split.dataset) for split in indexed.values()]
+        highest = max((int(each.max()) for each in labels if each is not None), default=NO_LABEL)
         if source.class_names is not None:
             self._num_classes = len(source.class_names)
-        elif labels is not None and bool((labels >= 0).any()):
-            self._num_classes = int(labels.max()) + 1
+        elif labels[0] is not None and highest >= 0:
+            self._num_classes = highest + 1
         self._splits = indexed
 
     def _readable(self, dataset: Dataset[Any], split: str) -> Dataset[Any]:
@@ -260,26 +271,28 @@ class DIETDataModule(LightningDataModule):
                 f"`batch_size` to at most {len(sampler)}."
             )
         sampler.position = self._samples_seen
-        return ResumableLoader(dataset, self.batch_size, sampler=sampler, **self._loader_options(dataset))
+        return ResumableLoader(dataset, batch_size=self.batch_size, sampler=sampler, **self._loader_options(dataset))
 
-    def val_dataloader(self) -> DataLoader[DatumBatch] | list[Any]:
-        """In order, unaugmented; empty without a validation split."""
+    def val_dataloader(self) -> DataLoader[DatumBatch]:
+        """In order, unaugmented."""
         return self._evaluation_loader("val")
 
-    def test_dataloader(self) -> DataLoader[DatumBatch] | list[Any]:
-        """In order, unaugmented; empty without a test split."""
+    def test_dataloader(self) -> DataLoader[DatumBatch]:
+        """In order, unaugmented."""
         return self._evaluation_loader("test")
 
-    def predict_dataloader(self) -> DataLoader[DatumBatch] | list[Any]:
+    def predict_dataloader(self) -> DataLoader[DatumBatch]:
         """The split `predict_split`, in order, unaugmented."""
         return self._evaluation_loader(self.predict_split)
 
-    def _evaluation_loader(self, split: str) -> DataLoader[DatumBatch] | list[Any]:
+    def _evaluation_loader(self, split: str) -> DataLoader[DatumBatch]:
         if split not in self._splits:
-            return []
+            raise DataError(
+                f"Source {self.source!r} has no {split} split: it has {sorted(self._splits)}; add one, or choose another."
+            )
         dataset = self._splits[split]
         sampler = EpochSampler(dataset, self.batch_size, *self._ranks(), shuffle=False)
-        return DataLoader(dataset, self.batch_size, sampler=sampler, **self._loader_options(dataset))
+        return DataLoader(dataset, batch_size=self.batch_size, sampler=sampler, **self._loader_options(dataset))
 
     def clean_batches(self, split: Split) -> Iterator[DatumBatch]:
         """A split as the network reads it: in order, normalised, not augmented, without a Trainer.
@@ -293,7 +306,7 @@ class DIETDataModule(LightningDataModule):
         self.setup()
         if split in self._splits:
             dataset = self._splits[split]
-            for batch in DataLoader(dataset, self.batch_size, **self._loader_options(dataset)):
+            for batch in DataLoader(dataset, batch_size=self.batch_size, **self._loader_options(dataset)):
                 yield batch._replace(input=self._pipeline.plain(batch.input))
 
     def _samples_seen(self) -> int:

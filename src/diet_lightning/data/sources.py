@@ -41,8 +41,8 @@ class Source:
 
     Attributes:
         train: What DIET trains on; its length is N.
-        val: What online probes are measured on; None if the source has neither a validation nor a test split.
-        test: As `val` where there is no test split of its own.
+        val: What online probes are measured on, or None.
+        test: What is left for the end, or None.
         class_names: Names of the labels, or None.
         ranges: The source's own augmentation ranges, over the paper's.
     """
@@ -66,7 +66,7 @@ class SourceOptions:
 
 
 def load_source(name: str, options: SourceOptions) -> Source:
-    """Opens a source. Where it has no validation split, the test split takes its place, as in the paper, and vice versa.
+    """Opens a source.
 
     Args:
         name: One of the kinds that `DIETDataModule` lists.
@@ -83,10 +83,7 @@ def load_source(name: str, options: SourceOptions) -> Source:
     loaders = {"digits": _digits, "torchvision": _torchvision, "folder": _folder, "npz": _npz, "hf": _hugging_face}
     if kind not in loaders or (kind == "digits") != (not rest):
         raise ConfigurationError(f"Unknown source {name!r}: expected {KINDS}.")
-    source = loaders[kind](rest, options)
-    val = source.val if source.val is not None else source.test
-    test = source.test if source.test is not None else source.val
-    return Source(source.train, val, test, source.class_names, source.ranges)
+    return loaders[kind](rest, options)
 
 
 def _digits(_: str, options: SourceOptions) -> Source:
