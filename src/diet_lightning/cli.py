@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ class DIETCLI(LightningCLI):
             seed_everything_default=0,
             trainer_defaults={"max_epochs": 100},
             parser_kwargs={
+                "prog": "diet",
                 "version": __version__,
                 "description": "DIET: self-supervised learning with the datum index as target. `diet fit` alone trains on "
                 "embedded digits; `diet demo` also shows what the features are worth.",
@@ -120,7 +122,8 @@ class DIETCLI(LightningCLI):
             )
         if self.config.subcommand != "fit":
             model = self.config[self.config.subcommand].model
-            model.update({name: value for name, value in hparams.items() if name in model and name != "num_samples"})
+            for name in hparams.keys() & set(model.keys()) - {"num_samples"}:
+                model[name] = hparams[name]
 
     def _get_parsed(self, key: str) -> Any:
         return self.config[self.config.subcommand].get(key)
@@ -151,15 +154,18 @@ class DIETCLI(LightningCLI):
         # the probe comes before the figure, which reads its metrics
         callbacks: list[Callback] = [*_as_list(config.callbacks), self._get(self.config_init, "probe")]
         options: dict[str, Any] = {"default_root_dir": str(self.run_dir), "enable_autolog_hparams": False, **kwargs}
-        if self.subcommand == "fit" and not config.fast_dev_run:
-            loggers = _as_list(config.logger) if not isinstance(config.logger, bool) else []
-            path = self._get_parsed("ckpt_path")
-            step = read_checkpoint(path)["global_step"] if self.resumed else None
-            options["logger"] = [run_logger(self.run_dir, step), *loggers]
+        options["logger"] = False
+        if not config.fast_dev_run:
             callbacks += self._run_callbacks()
-        else:
-            options["logger"] = False
-            callbacks += [EmbeddingWriter()] if self.subcommand == "predict" else [FiniteGuard()]
+        if self.subcommand == "fit" and not config.fast_dev_run:
+            step = read_checkpoint(self._get_parsed("ckpt_path"))["global_step"] if self.resumed else None
+            options["logger"] = [run_logger(self.run_dir, step), *_as_list(config.logger)]
+            callbacks += [
+                LearningRateMonitor(),
+                RunConfig(self._parser(self.subcommand), self.config[self.subcommand], self.run_dir),
+            ]
+        elif self.subcommand == "predict":
+            callbacks.append(EmbeddingWriter())
         return super().instantiate_trainer(callbacks=callbacks, **options)
 
     def _run_callbacks(self) -> list[Callback]:
@@ -167,7 +173,6 @@ class DIETCLI(LightningCLI):
         return [
             FiniteGuard(),
             InterruptCheckpoint(checkpoints),
-            LearningRateMonitor(),
             ModelCheckpoint(
                 checkpoints,
                 "last",
@@ -175,7 +180,6 @@ class DIETCLI(LightningCLI):
                 save_on_train_epoch_end=True,
                 enable_version_counter=False,
             ),
-            RunConfig(self._parser(self.subcommand), self.config[self.subcommand], run_dir=self.run_dir),
             RunFigure(str(self.run_dir)),
         ]
 
@@ -185,15 +189,22 @@ class DIETCLI(LightningCLI):
 
     def validate(self, **kwargs: Any) -> None:
         """Measures on the validation split."""
-        self.trainer.validate(weights_only=True, **kwargs)
+        self._evaluate(self.trainer.validate, **kwargs)
 
     def test(self, **kwargs: Any) -> None:
         """Measures on the test split."""
-        self.trainer.test(weights_only=True, **kwargs)
+        self._evaluate(self.trainer.test, **kwargs)
 
     def predict(self, **kwargs: Any) -> None:
         """Writes embeddings to the run's folder."""
-        self.trainer.predict(weights_only=True, return_predictions=False, **kwargs)
+        self._evaluate(self.trainer.predict, return_predictions=False, **kwargs)
+
+    @staticmethod
+    def _evaluate(run: Callable[..., Any], **kwargs: Any) -> None:
+        with warnings.catch_warnings():
+            # ModelCheckpoint's remark on a checkpoint that was moved; nothing is saved here
+            warnings.filterwarnings("ignore", message="The dirpath has changed")
+            run(weights_only=True, **kwargs)
 
     def after_fit(self) -> None:
         """Says where everything is."""

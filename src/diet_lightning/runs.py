@@ -65,22 +65,25 @@ def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
     Returns:
         The logger.
     """
-    logger = CSVLogger(folder, name="", version="")
     file = folder / METRICS
-    if resumed_at is None or not file.is_file():
-        return logger
-    with file.open(newline="") as stream:
-        reader = csv.DictReader(stream)
-        names = list(reader.fieldnames or [])
-        rows = [row for row in reader if int(row["step"]) < resumed_at]
+    rows: list[dict[str, str]] = []
+    names: list[str] = []
+    if resumed_at is not None and file.is_file():
+        with file.open(newline="") as stream:
+            reader = csv.DictReader(stream)
+            names = list(reader.fieldnames or [])
+            rows = [row for row in reader if int(row["step"]) < resumed_at]
+    logger = CSVLogger(folder, name="", version="")
     partial = file.with_suffix(".partial")
-    with partial.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, names)
-        writer.writeheader()
-        writer.writerows(rows)
-    with warnings.catch_warnings():  # Lightning announces that it deletes the folder's metrics, and does
+    if names:
+        with partial.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, names)
+            writer.writeheader()
+            writer.writerows(rows)
+    with warnings.catch_warnings():  # Lightning announces that it deletes the metrics of a folder that exists, and does
         warnings.simplefilter("ignore")
         experiment: Any = logger.experiment
-    partial.replace(file)
-    experiment.metrics_keys = names  # so that it appends to them
+    if names:
+        partial.replace(file)
+        experiment.metrics_keys = names  # so that it appends to them
     return logger

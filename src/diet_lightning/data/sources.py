@@ -188,7 +188,7 @@ def _tree(folder: Path) -> list[tuple[Path, str | None]]:
 def _npz(path: str, options: SourceOptions) -> Source:
     """Arrays under MedMNIST's keys: ``train_images``, ``train_labels``, and the same for val and test."""
     try:
-        with np.load(Path(path).expanduser(), allow_pickle=False) as file:
+        with Path(path).expanduser().open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
         raise DataError(f"Source file {path!r} cannot be read as an .npz of plain arrays: {error}.") from error
