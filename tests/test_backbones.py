@@ -152,7 +152,7 @@ def test_what_cannot_be_a_backbone_is_refused(backbone, shape, message):
 
 
 def test_stem_that_does_not_exist_is_refused():
-    with pytest.raises(ConfigurationError, match="`stem` to be one of .* but got 'tiny'"):
+    with pytest.raises(ConfigurationError, match=r"`stem` to be one of .* but got 'tiny'"):
         create_backbone("resnet18", stem="tiny")
     with pytest.raises(ConfigurationError, match="stem='small' is defined for ResNets, but got backbone='vgg11'"):
         create_backbone("vgg11", (3, 32, 32), "small")

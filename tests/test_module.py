@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, seed_everything
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from diet_lightning import DIETModule, FiniteGuard, IndexedDataset, InterruptCheckpoint
+from diet_lightning import DIETDataModule, DIETModule, FiniteGuard, IndexedDataset, InterruptCheckpoint
 from diet_lightning.data.sampling import as_is
 from diet_lightning.errors import CheckpointError, ConfigurationError, NonFiniteError
 
@@ -163,15 +163,14 @@ def test_other_n_or_other_data_are_refused_on_resuming(trained, make_trainer):
     def resume(data):
         make_trainer(max_epochs=2).fit(DIETModule(TinyNet()), data, ckpt_path=path, weights_only=True)
 
-    with pytest.raises(CheckpointError, match="trained on 48 samples, but .* has 40"):
+    with pytest.raises(CheckpointError, match=r"trained on 48 samples, but .* has 40"):
         resume(image_data(40))
+    others = DIETDataModule.from_datasets(TensorDataset(images(48, seed=9)), batch_size=16)
     with pytest.raises(CheckpointError, match=r"other data of the same length \(N=48\)"):
-        from diet_lightning import DIETDataModule
-
-        resume(DIETDataModule.from_datasets(TensorDataset(images(48, seed=9)), batch_size=16))
+        resume(others)
+    loader = DataLoader(IndexedDataset(TensorDataset(images(20) / 255)), batch_size=10, collate_fn=as_is)
+    module = DIETModule(TinyNet(), num_samples=20, input_shape=[3, 8, 8])
     with pytest.raises(CheckpointError, match="trained on 48 samples, but this run has 20"):
-        loader = DataLoader(IndexedDataset(TensorDataset(images(20) / 255)), batch_size=10, collate_fn=as_is)
-        module = DIETModule(TinyNet(), num_samples=20, input_shape=[3, 8, 8])
         make_trainer(max_epochs=2, limit_val_batches=0).fit(module, loader, ckpt_path=path, weights_only=True)
 
 
@@ -228,8 +227,6 @@ def test_damaged_foreign_and_malicious_checkpoints_are_refused(trained, tmp_path
 def test_guard_names_the_sample_whose_input_is_nan_and_saves_the_weights_before(make_trainer, tmp_path):
     inputs = images(32).float() / 255
     inputs[13, 0, 2, 2] = float("nan")
-    from diet_lightning import DIETDataModule
-
     data = DIETDataModule.from_datasets(TensorDataset(inputs), batch_size=8, strength=1)
     module = DIETModule(TinyNet())
     trainer = make_trainer(max_epochs=3, callbacks=[FiniteGuard(), InterruptCheckpoint(tmp_path)])
