@@ -57,7 +57,7 @@ def test_command_runs(line, photos, monkeypatch):
     if args[0] == "fit" and args[1:] != ["--help"]:
         # `fit` alone stands for the digits' configuration
         args = ["fit", *(args[1:] or ["--config", "digits"]), *SMALL["fit"]]
-    if not {"--help", "--print_completion=shtab-bash"} & set(args):
+    if "--help" not in args:
         assert main(args) == 0
         return
     command = [sys.executable, "-m", "diet_lightning", *args]

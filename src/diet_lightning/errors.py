@@ -15,7 +15,7 @@ class DIETError(Exception):
 
     def __init__(self, message: str) -> None:
         if message.startswith("Caught ") and "Original Traceback" in message:
-            message = message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip()
+            message = message.rsplit(f"\n{type(self).__module__}.{type(self).__qualname__}: ", 1)[-1].strip()
         super().__init__(message)
 
 

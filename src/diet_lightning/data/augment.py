@@ -100,10 +100,8 @@ class Ladder:
             "erase_ratio": erase_ratio,
         }
         for name, pair in ranges.items():
-            if len(pair) != 2 or not 0.0 < pair[0] <= pair[1]:
-                raise ConfigurationError(
-                    f"Expected range `{name}` to be two numbers, 0 < low <= high, but got {list(pair)}."
-                )
+            if not isinstance(pair, Sequence) or len(pair) != 2 or not 0.0 < pair[0] <= pair[1]:
+                raise ConfigurationError(f"Expected range `{name}` to be two numbers, 0 < low <= high, but got {pair}.")
         for name, p in {
             "flip": flip,
             "jitter_p": jitter_p,
@@ -113,10 +111,10 @@ class Ladder:
         }.items():
             if not 0.0 <= p <= 1.0:
                 raise ConfigurationError(f"Expected range `{name}` to be a probability in [0, 1], but got {p}.")
-        if len(jitter) != 4 or min(jitter) < 0.0 or jitter[3] > 0.5:
+        if not isinstance(jitter, Sequence) or len(jitter) != 4 or min(jitter) < 0.0 or jitter[3] > 0.5:
             raise ConfigurationError(
                 "Expected range `jitter` to be four strengths >= 0 (brightness, contrast, saturation, hue <= 0.5), but "
-                f"got {list(jitter)}."
+                f"got {jitter}."
             )
         if blur_kernel < 1 or blur_kernel % 2 == 0:
             raise ConfigurationError(f"Expected range `blur_kernel` to be odd and positive, but got {blur_kernel}.")

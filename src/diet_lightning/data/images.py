@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,7 @@ from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as tv
 
-from diet_lightning.data.batch import NO_LABEL
-from diet_lightning.data.indexed import UNREADABLE, ArrayDataset, labels_of, to_tensor
+from diet_lightning.data.indexed import ArrayDataset, labels_of, to_label, to_rgb, to_tensor
 from diet_lightning.errors import DataError
 
 
@@ -42,7 +42,7 @@ class ImageFiles(Dataset[tuple[Image.Image, int]]):
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """The decoded file and its label."""
         with Image.open(self.paths[index]) as image:
-            return image.convert("RGB"), self.labels[index]
+            return to_rgb(image), self.labels[index]
 
     def fingerprint_parts(self) -> list[bytes]:
         """Relative path and size of every file."""
@@ -87,15 +87,15 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
     def _read(self, index: int) -> tuple[Tensor, int]:
         try:
             image, label = self.items[self.keep[index]][:2]
-            tensor = to_tensor(image)
-        except UNREADABLE as error:
+            tensor, number = to_tensor(image), to_label(label)
+        except Exception as error:  # decoders raise whatever they like, down to SyntaxError
             raise DataError(
                 f"Image {index}{self.name_of(index)} cannot be read: {error}; replace the file, or set "
                 "`drop_unreadable` to true to leave such files out before the run."
             ) from error
         if self.image_size is not None:
             tensor = tv.center_crop(tv.resize(tensor, [self.image_size], antialias=True), [self.image_size] * 2)
-        return tensor, NO_LABEL if label is None else int(label)
+        return tensor, number
 
     def name_of(self, index: int) -> str:
         """`` (path)`` where the images are files, else nothing."""
@@ -168,17 +168,16 @@ def _in_order(function: Callable[[int], Any], count: int, description: str) -> A
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
     """Sorts ``img2`` before ``img10``, the same on every file system."""
     return [
-        (0, int(part), "") if part.isdigit() else (1, 0, part.lower())
+        (0, int(part), "") if part.isdecimal() else (1, 0, part.lower())
         for part in re.split(r"(\d+)", path.as_posix())
         if part
     ] + [(2, 0, path.as_posix())]
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files below a folder, in natural order; hidden ones are passed over."""
-    found = [
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".") and path.is_file()
-    ]
-    return sorted(found, key=natural_key)
+    """Image files below a folder, in natural order; hidden files and folders are passed over, links followed."""
+    found: list[Path] = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent) / name for name in files if not name.startswith(".")]
+    return sorted((path for path in found if path.suffix.lower() in IMG_EXTENSIONS), key=natural_key)

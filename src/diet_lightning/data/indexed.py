@@ -13,12 +13,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
-from diet_lightning.errors import DataError
+from diet_lightning.errors import DataError, DIETError
 
 INPUT_KEYS = ("image", "img", "input", "pixel_values")
 LABEL_KEYS = ("label", "labels", "target", "fine_label")
 PROBES = 16  # samples of a foreign data set that identify it
-UNREADABLE = (OSError, ValueError, RuntimeError, TypeError, KeyError, IndexError, SyntaxError)
 
 
 class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -125,8 +124,10 @@ class IndexedDataset(Dataset[DatumBatch]):
             elif not isinstance(sample, tuple | list):
                 sample = (sample, None)
             label = sample[1] if len(sample) > 1 else None
-            return to_tensor(sample[0]), NO_LABEL if label is None else int(label)
-        except UNREADABLE as error:
+            return to_tensor(sample[0]), to_label(label)
+        except DIETError:
+            raise
+        except Exception as error:  # a foreign data set may raise anything
             raise DataError(f"Sample {index} of {type(self.dataset).__name__} cannot be read: {error}") from error
 
 
@@ -146,18 +147,41 @@ def to_tensor(value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return value
     if isinstance(value, Image.Image):
-        return torch.from_numpy(np.array(value.convert("RGB"))).permute(2, 0, 1)
+        return torch.from_numpy(np.array(to_rgb(value))).permute(2, 0, 1)
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value)
     raise TypeError(f"expected a tensor, an array or a PIL image, but got {type(value).__name__}")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as RGB: 16 bits are scaled to 8, where Pillow would clip them, and transparency is dropped."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def to_label(value: Any) -> int:
+    """A label as an integer, -1 for None.
+
+    Raises:
+        ValueError: If it is no single integer.
+    """
+    if value is None:
+        return NO_LABEL
+    number = value.item() if hasattr(value, "item") else value
+    if int(number) != number:
+        raise ValueError(f"expected the label to be an integer, but got {number:.6g}")
+    return int(number)
 
 
 def fingerprint(dataset: Dataset[Any]) -> str:
     """Identifies the samples of a data set and their order, so that a resumed run keeps its classes.
 
     A data set may say it itself by a method ``fingerprint_parts()`` that returns bytes. Of any other, up to 16 evenly
-    spaced samples are read twice; those that come out equal count by their values, others (random transforms) by
-    their shape.
+    spaced samples are read twice; if all come out equal they count by their values, else (random transforms) by their
+    shape.
 
     Args:
         dataset: A map-style data set.
@@ -177,10 +201,13 @@ def _probed_parts(dataset: Dataset[Any]) -> Iterator[bytes]:
     indexed = IndexedDataset(dataset)
     count = len(indexed)
     yield str(count).encode()
-    for index in sorted({round(i * (count - 1) / (PROBES - 1)) for i in range(PROBES)}):
-        first, second = indexed[index].input, indexed[index].input
+    indices = sorted({round(i * (count - 1) / (PROBES - 1)) for i in range(PROBES)})
+    reads = [(indexed[index].input, indexed[index].input) for index in indices]
+    # one agreement may be chance, as of a random flip
+    fixed = all(torch.equal(first, second) for first, second in reads)
+    for index, (first, _) in zip(indices, reads, strict=True):
         yield f"{index} {tuple(first.shape)} {first.dtype}".encode()
-        if torch.equal(first, second):
+        if fixed:
             yield first.contiguous().numpy().tobytes()
 
 
@@ -197,9 +224,17 @@ def labels_of(dataset: Any) -> Tensor | None:
         labels = labels_of(dataset.dataset)
         return None if labels is None else labels[torch.as_tensor(list(dataset.indices))]
     if isinstance(dataset, TensorDataset):
-        return dataset.tensors[1].to(torch.int64) if len(dataset.tensors) > 1 and dataset.tensors[1].ndim == 1 else None
-    for name in ("labels", "targets"):
+        return _integers(dataset.tensors[1]) if len(dataset.tensors) > 1 and dataset.tensors[1].ndim == 1 else None
+    for name in ("labels", "targets", "_labels"):  # the last is torchvision's in its newer sets
         labels = getattr(dataset, name, None)
         if labels is not None and len(labels) == len(dataset):
-            return torch.as_tensor(labels, dtype=torch.int64)
-    return None
+            return _integers(torch.as_tensor(labels))
+    samples = getattr(dataset, "samples", getattr(dataset, "_samples", None))  # (path, label) of torchvision's folders
+    return None if samples is None else torch.tensor([label for _, label in samples])
+
+
+def _integers(labels: Tensor) -> Tensor:
+    whole = labels.to(torch.int64)
+    if bool((labels != whole).any()):
+        raise DataError(f"Expected every label to be an integer, but got {labels[labels != whole][0].item():.6g}.")
+    return whole

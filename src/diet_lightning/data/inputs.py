@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -100,8 +101,11 @@ class InputPipeline:
         return erase_boxes(inputs, parameters.erase) if self.ladder.strength >= 3 else inputs
 
     def _normalised(self, inputs: Tensor) -> Tensor:
-        normalised: Tensor = tv.normalize(inputs, self.mean, self.std) if self.mean else inputs
-        return normalised
+        if not self.mean:
+            return inputs
+        shape = (-1, *(1,) * (inputs.ndim - 2))  # channels come right after the batch, in images and signals alike
+        mean, std = (inputs.new_tensor(values).reshape(shape) for values in (self.mean, self.std))
+        return (inputs - mean) / std
 
 
 def _ladder_for(
@@ -120,10 +124,10 @@ def _ladder_for(
             f"{sample.max():.3g}: pass uint8 or unnormalised images (`mean` and `std` normalise them), or set `strength` "
             "to 1."
         )
-    try:
-        return Ladder(strength, **ranges)
-    except TypeError as error:
-        raise ConfigurationError(f"Unknown name in `ranges`={sorted(ranges)}: {error}; `Ladder` lists them.") from error
+    names = inspect.signature(Ladder).parameters.keys() - {"strength"}
+    if unknown := sorted(ranges.keys() - names):
+        raise ConfigurationError(f"Unknown name in `ranges`: {unknown}; expected some of {sorted(names)}.")
+    return Ladder(strength, **ranges)
 
 
 def colour_statistics(train: Dataset[Any], sample: Tensor) -> tuple[list[float], list[float]]:
@@ -154,4 +158,6 @@ def colour_statistics(train: Dataset[Any], sample: Tensor) -> tuple[list[float],
 
 
 def _unit_range(inputs: Tensor) -> Tensor:
-    return inputs.float().div_(255.0) if inputs.dtype == torch.uint8 else inputs
+    if inputs.dtype == torch.uint8:
+        return inputs.float().div_(255.0)
+    return inputs.float() if inputs.dtype == torch.float64 else inputs

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import inspect
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from diet_lightning.data.images import ImageDataset, ImageFiles, list_images
-from diet_lightning.data.indexed import INPUT_KEYS, LABEL_KEYS, ArrayDataset
+from diet_lightning.data.indexed import INPUT_KEYS, LABEL_KEYS, ArrayDataset, to_label
 from diet_lightning.errors import ConfigurationError, DataError
 
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -124,11 +126,12 @@ def _torchvision(name: str, options: SourceOptions) -> Source:
             arguments |= {"split": "balanced", "train": part == "train"}
         else:
             arguments |= {"train": part == "train"} if "train" in parameters else {"split": part}
-        if "download" in parameters:
+        # some pass it on among their keywords
+        if any("download" in inspect.signature(base.__init__).parameters for base in factory.__mro__[:-1]):  # type: ignore[union-attr]
             arguments["download"] = options.download
         try:
             return ImageDataset(factory(**arguments), options.image_size)  # type: ignore[misc]
-        except (RuntimeError, OSError, ValueError) as error:
+        except (RuntimeError, OSError, ValueError, TypeError) as error:
             raise DataError(
                 f"The {part} split of torchvision's {name} cannot be opened in root={root!r}: {error}; put the data "
                 "there, or set `download` to true."
@@ -151,6 +154,13 @@ def _folder(path: str, options: SourceOptions) -> Source:
     }
     if parts["train"] is None:
         parts = {"train": root, "val": None, "test": None}
+    else:
+        others = [folder.name for folder in folders.values() if folder not in parts.values() and list_images(folder)]
+        if others:
+            raise DataError(
+                f"Source folder {path!r} holds '{parts['train'].name}' beside {others}: a split, or a class? Put all class "
+                "folders into one named 'train', or keep other images elsewhere."
+            )
     trees = {part: _tree(folder) for part, folder in parts.items() if folder is not None}
     classes = sorted({label for tree in trees.values() for _, label in tree if label is not None})
     number = {name: n for n, name in enumerate(classes)}
@@ -162,7 +172,8 @@ def _folder(path: str, options: SourceOptions) -> Source:
     train = trees["train"]
     if len(trees) == 1 and classes and options.holdout > 0.0:
         order = np.random.default_rng(options.seed).permutation(len(train))
-        held = set(order[: round(options.holdout * len(train))].tolist())
+        count = min(round(options.holdout * len(train)), max(0, len(train) - 2))  # DIET needs two to tell apart
+        held = set(order[:count].tolist())
         trees["val"] = [entry for n, entry in enumerate(train) if n in held]
         trees["train"] = [entry for n, entry in enumerate(train) if n not in held]
     splits = {part: files(entries) for part, entries in trees.items() if entries}
@@ -190,7 +201,7 @@ def _npz(path: str, options: SourceOptions) -> Source:
     try:
         with Path(path).expanduser().open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"Source file {path!r} cannot be read as an .npz of plain arrays: {error}.") from error
     if "train_images" not in arrays:
         raise DataError(
@@ -200,14 +211,19 @@ def _npz(path: str, options: SourceOptions) -> Source:
     splits = {}
     for part in SPLIT_NAMES:
         if f"{part}_images" in arrays:
-            labels = arrays.get(f"{part}_labels")
-            if labels is not None and (labels.reshape(len(labels), -1).shape[1] != 1 or labels.dtype.kind not in "iu"):
+            inputs, labels = arrays[f"{part}_images"], arrays.get(f"{part}_labels")
+            if inputs.dtype.kind not in "iufb" or inputs.ndim < 2:
+                raise DataError(
+                    f"Expected '{part}_images' of {path!r} to hold numbers, one row or image per sample, but got "
+                    f"{inputs.dtype} of shape {inputs.shape}."
+                )
+            if labels is not None and (labels.ndim == 0 or labels.size != len(labels) or labels.dtype.kind not in "iu"):
                 raise DataError(
                     f"Expected '{part}_labels' of {path!r} to hold one integer per sample, but got {labels.dtype} of shape "
                     f"{labels.shape}: leave the key out to train without labels."
                 )
             splits[part] = ArrayDataset(
-                _array_to_tensor(arrays[f"{part}_images"]),
+                _array_to_tensor(inputs),
                 None if labels is None else torch.from_numpy(labels.reshape(-1).astype(np.int64)),
             )
     return Source(splits["train"], splits.get("val"), splits.get("test"))
@@ -221,7 +237,7 @@ def _array_to_tensor(array: np.ndarray[Any, Any]) -> Tensor:
         array = array.transpose(0, 3, 1, 2)
     if array.dtype == np.float64:
         array = array.astype(np.float32)
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
 
 
 class _HuggingFaceItems(Dataset[tuple[Any, int | None]]):
@@ -233,7 +249,7 @@ class _HuggingFaceItems(Dataset[tuple[Any, int | None]]):
     @property
     def labels(self) -> Sequence[int] | None:
         """The label column."""
-        return None if self.label is None else self.split[self.label]
+        return None if self.label is None else [to_label(value) for value in self.split[self.label]]
 
     def __len__(self) -> int:
         return len(self.split)
@@ -268,7 +284,10 @@ def _hugging_face(name: str, options: SourceOptions) -> Source:
         if image is None:
             raise DataError(f"Source 'hf:{name}' has the columns {sorted(found.features)}, but none of images.")
         if not isinstance(found.features[image], datasets.Image):
-            found = found.cast_column(image, datasets.Image())
+            try:
+                found = found.cast_column(image, datasets.Image())
+            except (ValueError, TypeError, NotImplementedError) as error:
+                raise DataError(f"Column {image!r} of source 'hf:{name}' holds no images: {error}.") from error
         label = next((key for key, kind in found.features.items() if isinstance(kind, datasets.ClassLabel)), None)
         label = label or next((key for key in LABEL_KEYS if key in found.features), None)
         return ImageDataset(_HuggingFaceItems(found, image, label), options.image_size)
@@ -284,7 +303,7 @@ def _parquet_files(path: str) -> dict[str, list[str]]:
     """The parquet files of a folder by split, judged by their names; a single file is all for training."""
     root = Path(path).expanduser()
     if root.is_file():
-        return {"train": [str(root)]}
+        return {"train": [glob.escape(str(root))]}
     files = sorted(root.rglob("*.parquet")) if root.is_dir() else []
     parts: dict[str, list[str]] = {}
     for file in files:
@@ -295,7 +314,7 @@ def _parquet_files(path: str) -> dict[str, list[str]]:
                 .lower()
                 .startswith(tuple(f"{prefix}{name}" for name in names for prefix in ("", "data/")))
             ):
-                parts.setdefault("validation" if part == "val" else part, []).append(str(file))
+                parts.setdefault("validation" if part == "val" else part, []).append(glob.escape(str(file)))
     if "train" not in parts:
         raise DataError(
             f"Source 'hf:parquet:{path}' has no training file: expected a .parquet file, or a folder with files named "
