@@ -94,6 +94,13 @@ def test_pil_images_of_16_bits_keep_their_contrast():
     assert to_tensor(image)[0, 0].tolist() == pytest.approx([0, 50, 100, 200], abs=1)
 
 
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pil_images_of_a_mode_without_range_are_refused_rather_than_clipped(mode):
+    image = Image.fromarray(np.array([[0.25, 0.75]], dtype=np.float32) * (1 if mode == "F" else 1e6)).convert(mode)
+    with pytest.raises(DataError, match=f"Sample 0 .*mode {mode}"):
+        IndexedDataset(Items([image]))[0]
+
+
 @pytest.mark.parametrize("value", ["text", 3, None, [1, 2]], ids=repr)
 def test_what_is_no_tensor_array_or_image_is_refused(value):
     with pytest.raises(TypeError, match=f"tensor, an array or a PIL image, but got {type(value).__name__}"):
@@ -359,6 +366,12 @@ def test_fingerprint_is_stable_under_random_transforms_but_knows_the_shape():
     assert fingerprint(Noisy(inputs[:-1])) != kept
 
 
+@pytest.mark.parametrize("make", [KINDS["array"], KINDS["any"]], ids=["array", "any"])
+def test_fingerprint_of_tensors_that_numpy_does_not_know(make):
+    inputs = images(4).bfloat16()
+    assert fingerprint(make(inputs)) == fingerprint(make(inputs.clone())) != fingerprint(make(inputs + 16))
+
+
 class Mirrored(Items):
     """A transform that comes out equal every other time."""
 
@@ -416,3 +429,21 @@ def test_labels_are_found_without_reading_a_sample(data, expected):
 )
 def test_no_labels_where_a_data_set_keeps_none(data):
     assert labels_of(data) is None
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"labels": ["cat", "dog", "cat", "dog"]},
+        {"labels": torch.eye(4)},  # one hot
+        {"targets": [{"boxes": []}] * 4},
+        {"samples": ["a.png", "b.png", "c.png", "d.png"]},
+        {"samples": [("a.png", "mask_a.png")] * 4},
+        {"samples": [("a.png", 0)] * 3},  # not one per sample
+        {"_samples": [("a.png", None)] * 4},
+    ],
+    ids=["names", "one hot", "detection", "paths", "pairs of paths", "too few", "without labels"],
+)
+def test_attributes_that_hold_no_labels_are_passed_over(attributes):
+    labels = labels_of(Labelled(**attributes))
+    assert labels is None or labels.tolist() == [NO_LABEL] * 4

@@ -248,6 +248,24 @@ def test_links_to_class_folders_are_followed(tmp_path):
     assert len(opened(f"folder:{tmp_path}/links", holdout=0.0).train) == 6
 
 
+def test_a_broken_link_is_no_image(tmp_path):
+    save_tree(tmp_path, count=3)
+    (tmp_path / "cat" / "img9.png").symlink_to(tmp_path / "gone.png")
+    assert module(f"folder:{tmp_path}", holdout=0.0).num_samples == 6
+
+
+def test_a_link_to_a_folder_above_does_not_multiply_images(tmp_path):
+    save_tree(tmp_path, count=3)
+    (tmp_path / "cat" / "up").symlink_to(tmp_path / "cat")
+    assert len(opened(f"folder:{tmp_path}", holdout=0.0).train) == 6
+
+
+def test_a_hidden_folder_beside_the_splits_is_passed_over(tmp_path):
+    save_tree(tmp_path / "train")
+    save(tmp_path / ".thumbnails" / "0.png")
+    assert len(opened(f"folder:{tmp_path}", holdout=0.0).train) == 6
+
+
 def test_a_class_called_train_is_not_silently_taken_for_the_training_split(tmp_path):
     save_tree(tmp_path, ("bus", "plane", "train"))
     with contextlib.suppress(DataError):  # refusing is as good as understanding
@@ -263,6 +281,7 @@ def test_images_of_mixed_modes_become_rgb(tmp_path, image_size):
     save(tmp_path / "6.bmp", 255)
     dataset = opened(f"folder:{tmp_path}", image_size=image_size).train
     assert len(dataset) == 7
+    assert {dataset.items[n][0].mode for n in range(7)} == {"RGB"}
     for image, _ in (dataset[n] for n in range(7)):
         assert (image.shape, image.dtype) == ((3, image_size or 6, image_size or 6), torch.uint8)
         assert int(image.min()) >= 250
@@ -868,6 +887,8 @@ def test_a_subset_has_its_size_its_own_indices_and_follows_the_seed(tmp_path, ki
         data.setup()
         return data
 
+    if kind in ("array", "images", "images in memory"):  # the rest is kept or read as the whole would be
+        assert type(make(subset=5)._splits["train"].dataset) is type(make()._splits["train"].dataset)
     whole = everything(make().predict_dataloader())
     first, again, other = (everything(make(subset=5, seed=seed).predict_dataloader()) for seed in (0, 0, 1))
     assert make(subset=5).num_samples == 5

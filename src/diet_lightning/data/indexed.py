@@ -46,7 +46,7 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def fingerprint_parts(self) -> list[bytes]:
         """Shape and values of the inputs, in order."""
-        return [repr(tuple(self.inputs.shape)).encode(), self.inputs.contiguous().numpy().tobytes()]
+        return [repr(tuple(self.inputs.shape)).encode(), _bytes(self.inputs)]
 
 
 class IndexedDataset(Dataset[DatumBatch]):
@@ -157,6 +157,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """An image of any mode as RGB: 16 bits are scaled to 8, where Pillow would clip them, and transparency is dropped."""
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"an image of mode {image.mode} has no range that is known; convert it to 8 or 16 bits")
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
@@ -208,7 +210,7 @@ def _probed_parts(dataset: Dataset[Any]) -> Iterator[bytes]:
     for index, (first, _) in zip(indices, reads, strict=True):
         yield f"{index} {tuple(first.shape)} {first.dtype}".encode()
         if fixed:
-            yield first.contiguous().numpy().tobytes()
+            yield _bytes(first)
 
 
 def labels_of(dataset: Any) -> Tensor | None:
@@ -224,17 +226,31 @@ def labels_of(dataset: Any) -> Tensor | None:
         labels = labels_of(dataset.dataset)
         return None if labels is None else labels[torch.as_tensor(list(dataset.indices))]
     if isinstance(dataset, TensorDataset):
-        return _integers(dataset.tensors[1]) if len(dataset.tensors) > 1 and dataset.tensors[1].ndim == 1 else None
+        return _integers(dataset.tensors[1], len(dataset)) if len(dataset.tensors) > 1 else None
     for name in ("labels", "targets", "_labels"):  # the last is torchvision's in its newer sets
-        labels = getattr(dataset, name, None)
-        if labels is not None and len(labels) == len(dataset):
-            return _integers(torch.as_tensor(labels))
+        labels = _integers(getattr(dataset, name, None), len(dataset))
+        if labels is not None:
+            return labels
     samples = getattr(dataset, "samples", getattr(dataset, "_samples", None))  # (path, label) of torchvision's folders
-    return None if samples is None else torch.tensor([label for _, label in samples])
+    if isinstance(samples, list) and all(isinstance(sample, tuple) and len(sample) == 2 for sample in samples):
+        return _integers([label for _, label in samples], len(dataset))
+    return None
 
 
-def _integers(labels: Tensor) -> Tensor:
+def _integers(labels: Any, count: int) -> Tensor | None:
+    """Labels as int64 ``(count,)``, or None where they are something else, such as names or boxes."""
+    if isinstance(labels, Sequence) and all(isinstance(label, int | float | np.number | Tensor) for label in labels):
+        labels = torch.tensor([to_label(label) for label in labels])
+    elif isinstance(labels, np.ndarray) and labels.dtype.kind in "iuf":
+        labels = torch.from_numpy(labels)
+    if not isinstance(labels, Tensor) or tuple(labels.shape) != (count,):
+        return None
     whole = labels.to(torch.int64)
     if bool((labels != whole).any()):
         raise DataError(f"Expected every label to be an integer, but got {labels[labels != whole][0].item():.6g}.")
     return whole
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    """The values of a tensor of any dtype; NumPy does not know them all."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -148,7 +148,7 @@ def _folder(path: str, options: SourceOptions) -> Source:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise DataError(f"Source folder {path!r} does not exist or is no folder: give the path of a folder of images.")
-    folders = {child.name.lower(): child for child in sorted(root.iterdir()) if child.is_dir()}
+    folders = {child.name.lower(): child for child in sorted(root.iterdir()) if child.is_dir() and child.name[0] != "."}
     parts = {
         part: next((folders[name] for name in names if name in folders), None) for part, names in SPLIT_NAMES.items()
     }
