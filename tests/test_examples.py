@@ -62,7 +62,6 @@ def test_runs_as_a_script(script, tmp_path):
         assert list((tmp_path / "runs" / script.stem).glob(pattern)), pattern
 
 
-@pytest.mark.filterwarnings("ignore:Total length of `list`")  # Lightning, where there is no validation split
 def test_own_images_runs_as_a_notebook_on_a_flat_folder_without_labels(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "photos"
     folder.mkdir()
