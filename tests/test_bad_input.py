@@ -161,6 +161,14 @@ def test_arguments_of_the_data_module(options, message):
         DIETDataModule(**options)
 
 
+def test_unknown_split_is_refused_and_a_loader_needs_no_set_up():
+    data = DIETDataModule()
+    assert len(data.val_dataloader().dataset) == 450
+    assert len(data.train_dataloader().dataset) == 1347
+    with pytest.raises(ConfigurationError, match=r"`split` to be one of .* but got 'vall'"):
+        next(data.clean_batches("vall"))
+
+
 def test_missing_split_is_named():
     data = DIETDataModule.from_datasets(torch.utils.data.TensorDataset(torch.rand(4, 3, 4, 4)), batch_size=2)
     data.setup("fit")

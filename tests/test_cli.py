@@ -198,7 +198,7 @@ def helps():
     }
     done = {
         name: subprocess.run(
-            [sys.executable, "-m", "diet_lightning", *args], capture_output=True, text=True, timeout=120
+            [sys.executable, "-m", "diet_lightning", *args], capture_output=True, text=True, timeout=280
         )
         for name, args in calls.items()
     }
@@ -218,5 +218,5 @@ def test_help_is_readable_and_names_every_command(helps):
 
 def test_wandb_and_timm_are_imported_only_where_used():
     code = "import sys, diet_lightning.__main__ as m; m.main(['fit', '--config', 'debug', '--trainer.fast_dev_run', 'true']); print([n for n in ('wandb', 'timm', 'datasets') if n in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280)
     assert done.stdout.strip().splitlines()[-1] == "[]", done.stdout + done.stderr

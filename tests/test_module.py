@@ -25,6 +25,12 @@ def test_reads_n_and_shape_from_the_data_and_keeps_them(make_trainer):
     assert module.embed_dim == 128
 
 
+def test_a_network_that_is_not_built_yet_says_so():
+    for use in (lambda module: module.embed_dim, lambda module: module(torch.zeros(1, 3, 8, 8))):
+        with pytest.raises(ConfigurationError, match=r"not built yet.* give `num_samples` and `input_shape`"):
+            use(DIETModule("resnet8"))
+
+
 class Record(Callback):
     def __init__(self):
         self.lr, self.losses, self.groups = [], [], None

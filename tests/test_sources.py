@@ -260,6 +260,22 @@ def test_a_link_to_a_folder_above_does_not_multiply_images(tmp_path):
     assert len(opened(f"folder:{tmp_path}", holdout=0.0).train) == 6
 
 
+def test_a_folder_of_two_names_is_found_under_both_whatever_the_order(tmp_path):
+    for name, target in (("ant", "cat"), ("zebra", "cat")):  # before and after it in the alphabet
+        (tmp_path / name).symlink_to(tmp_path / target)
+    save_tree(tmp_path, ("cat",), count=2)
+    source = opened(f"folder:{tmp_path}", holdout=0.0)
+    assert list(source.class_names) == ["ant", "cat", "zebra"]
+    assert (colours(source.train), labels(source.train)) == ([0, 1, 0, 1, 0, 1], [0, 0, 1, 1, 2, 2])
+
+
+def test_links_in_a_circle_end(tmp_path):
+    save_tree(tmp_path, ("a", "b"), count=1)
+    (tmp_path / "a" / "to_b").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "to_a").symlink_to(tmp_path / "a")
+    assert len(opened(f"folder:{tmp_path}", holdout=0.0).train) in (2, 4)  # links followed or not, but no further
+
+
 def test_a_hidden_folder_beside_the_splits_is_passed_over(tmp_path):
     save_tree(tmp_path / "train")
     save(tmp_path / ".thumbnails" / "0.png")

@@ -111,7 +111,12 @@ class DIETModule(LightningModule):
 
     @property
     def embed_dim(self) -> int:
-        """K, the dimension of the embeddings."""
+        """K, the dimension of the embeddings.
+
+        Raises:
+            ConfigurationError: While the network is not built.
+        """
+        self._require_network()
         return self.backbone.embed_dim
 
     @property
@@ -201,8 +206,16 @@ class DIETModule(LightningModule):
         Returns:
             Shape ``(B, K)``.
         """
+        self._require_network()
         features: Tensor = self.backbone(x)
         return features
+
+    def _require_network(self) -> None:
+        if not self.is_built:
+            raise ConfigurationError(
+                "The network is not built yet, since N and the shape of the inputs are not known: fit with a DIETDataModule, "
+                "or give `num_samples` and `input_shape`."
+            )
 
     def on_train_batch_start(self, batch: DatumBatch, batch_idx: int) -> None:
         """Ties dropout and its like to (seed, epoch, step), so that a resumed run draws what it would have drawn."""

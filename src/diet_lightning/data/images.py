@@ -177,11 +177,10 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
 def list_images(folder: Path) -> list[Path]:
     """Image files below a folder, in natural order; hidden files and folders are passed over, links followed."""
     found: list[Path] = []
-    visited: set[Path] = set()  # a link to a folder above would give every image again
     for parent, folders, files in os.walk(folder, followlinks=True):
-        real = Path(parent).resolve()
-        folders[:] = [] if real in visited else [name for name in folders if not name.startswith(".")]
-        if real not in visited:
-            found += [Path(parent) / name for name in files if not name.startswith(".")]
-        visited.add(real)
+        here = Path(parent)
+        # a link to one of these would give every image again
+        above = {each.resolve() for each in (here, *here.parents)}
+        folders[:] = [name for name in folders if name[0] != "." and (here / name).resolve() not in above]
+        found += [here / name for name in files if name[0] != "."]
     return sorted((path for path in found if path.suffix.lower() in IMG_EXTENSIONS and path.is_file()), key=natural_key)

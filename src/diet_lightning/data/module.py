@@ -263,6 +263,7 @@ class DIETDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled by (seed, epoch); a resumed run goes on where it stopped, also within an epoch."""
+        self.setup()
         dataset = self._splits["train"]
         sampler = EpochSampler(dataset, self.batch_size, *self._ranks(), shuffle=True, seed=self.seed)
         if self.batch_size > len(sampler):
@@ -286,6 +287,7 @@ class DIETDataModule(LightningDataModule):
         return self._evaluation_loader(self.predict_split)
 
     def _evaluation_loader(self, split: str) -> DataLoader[DatumBatch]:
+        self.setup()
         if split not in self._splits:
             raise DataError(
                 f"Source {self.source!r} has no {split} split: it has {sorted(self._splits)}; add one, or choose another."
@@ -303,6 +305,10 @@ class DIETDataModule(LightningDataModule):
         Yields:
             Batches on the CPU; none where the split does not exist.
         """
+        if split not in get_args(Split):
+            raise ConfigurationError(
+                f"Expected argument `split` to be one of {list(get_args(Split))}, but got {split!r}."
+            )
         self.setup()
         if split in self._splits:
             dataset = self._splits[split]

@@ -24,6 +24,7 @@ from diet_lightning.errors import ConfigurationError, DataError
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 # (train, val, test) of the torchvision sets whose `split` is not just train and test
 TORCHVISION_SPLITS: dict[str, tuple[str, str | None, str | None]] = {
+    "CLEVRClassification": ("train", "val", None),
     "Country211": ("train", "valid", "test"),
     "DTD": ("train", "val", "test"),
     "FGVCAircraft": ("train", "val", "test"),
