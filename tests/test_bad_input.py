@@ -99,7 +99,6 @@ def test_one_sentence_status_one_and_nothing_overwritten(name, wrong, tmp_path, 
         assert path.read_bytes() == content
 
 
-@pytest.mark.skipif(os.name == "nt", reason="permissions are POSIX")
 def test_no_write_permission(monkeypatch, tmp_path, capfd):
     # root may write anywhere, so the answer of the system is put in its mouth
     real = os.access

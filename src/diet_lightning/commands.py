@@ -49,10 +49,10 @@ def demo(run_dir: str | None = None, epochs: int = 40) -> None:
     ):
         table.add_column(column)
     figures: dict[str, Any] = {}
+    labels = _labels(data, "train"), _labels(data, "test")
     for key, (name, network) in features.items():
         train = extract_features(network, (batch.input for batch in data.clean_batches("train")))
         test = extract_features(network, (batch.input for batch in data.clean_batches("test")))
-        labels = _labels(data, "train"), _labels(data, "test")
         figures[f"{key}_top1"] = linear_top1(train, labels[0], test, labels[1])
         mean, spread = few_shot_top1(train, labels[0], test, labels[1], SHOTS, DRAWS)
         figures[f"{key}_{SHOTS}shot"] = mean

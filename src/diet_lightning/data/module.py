@@ -382,8 +382,6 @@ def _held(dataset: Dataset[Any], keep: bool) -> Dataset[Any]:
     """The data set as it is read: decoded into memory where asked, tensors by whole batches."""
     if isinstance(dataset, ImageDataset) and keep:
         return in_memory(dataset)
-    if isinstance(dataset, TensorDataset) and labels_of(dataset) is not None:
-        return ArrayDataset(dataset.tensors[0], labels_of(dataset))
-    if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 1:
-        return ArrayDataset(dataset.tensors[0])
+    if isinstance(dataset, TensorDataset) and ((labels := labels_of(dataset)) is not None or len(dataset.tensors) == 1):
+        return ArrayDataset(dataset.tensors[0], labels)
     return dataset
