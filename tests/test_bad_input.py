@@ -117,7 +117,9 @@ def test_words_that_are_off_exit_with_two(args, capfd):
 
 def test_dropping_unreadable_images_lists_them_and_fixes_n(wrong):
     data = DIETDataModule("folder:one_broken", holdout=0.0, drop_unreadable=True, batch_size=2)
-    with pytest.warns(UserWarning, match=r"Left out 1 unreadable images of the train split[\s\S]*one_broken/a/2.png"):
+    with pytest.warns(
+        UserWarning, match=r"Left out 1 unreadable image\(s\) of the train split[\s\S]*one_broken/a/2.png"
+    ):
         assert data.num_samples == 5
 
 

@@ -300,3 +300,12 @@ def test_a_wrong_number_of_mean_or_std_is_refused_by_value(mean, std):
         pipeline(mean=mean, std=std)
     for part in ("`mean` and `std`", "(3)", str(mean), str(std)):
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "found"), [(lambda x, g: x[:1], r"shape \(1, 3, 8, 8\)"), (lambda x, g: None, "NoneType")]
+)
+def test_a_function_that_returns_another_number_of_samples_is_refused(wrong, found):
+    stored = images(4)
+    with pytest.raises(ConfigurationError, match=f"`augment` to return .* 4 samples of the batch, but got {found}"):
+        pipeline(stored[0], augment=wrong).augmented(stored, STEP, 1, 0)

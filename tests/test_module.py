@@ -8,10 +8,12 @@ import pytest
 import torch
 from conftest import TinyNet, image_data, images
 from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule, FiniteGuard, IndexedDataset, InterruptCheckpoint
+from diet_lightning.checkpoint import LeanCheckpointIO
 from diet_lightning.data.sampling import as_is
 from diet_lightning.errors import CheckpointError, ConfigurationError, NonFiniteError
 
@@ -205,7 +207,7 @@ class Evil:
         return (print, ("code ran",))
 
 
-def test_damaged_foreign_and_malicious_checkpoints_are_refused(trained, tmp_path, capfd):
+def test_damaged_foreign_and_malicious_checkpoints_are_refused(trained, make_trainer, tmp_path, capfd):
     _, path = trained("resnet8")
     (tmp_path / "cut.ckpt").write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     torch.save({"state_dict": {}, "x": Evil()}, tmp_path / "evil.ckpt")
@@ -222,9 +224,34 @@ def test_damaged_foreign_and_malicious_checkpoints_are_refused(trained, tmp_path
     }.items():
         with pytest.raises(CheckpointError, match=message):
             DIETModule.load_from_checkpoint(tmp_path / f"{name}.ckpt")
+        with pytest.raises(CheckpointError, match=message):
+            make_trainer().fit(DIETModule("resnet8"), image_data(), ckpt_path=tmp_path / f"{name}.ckpt")
     with pytest.raises(CheckpointError, match="holds no head"):
         DIETModule.load_from_checkpoint(tmp_path / "empty.ckpt")
     assert "code ran" not in capfd.readouterr().out
+
+
+def test_an_interrupted_save_leaves_the_file_that_was_there(trained, tmp_path):
+    _, path = trained("resnet8")
+    before = path.read_bytes()
+
+    class Stop:
+        def __reduce__(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        LeanCheckpointIO().save_checkpoint({"weight": torch.zeros(1000), "x": Stop()}, path)
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob(".*partial"))
+
+
+def test_a_plugin_of_the_users_own_is_kept(make_trainer):
+    class Own(TorchCheckpointIO):
+        pass
+
+    trainer = make_trainer(max_steps=1, plugins=[Own()])
+    trainer.fit(DIETModule("resnet8"), image_data())
+    assert type(trainer.strategy.checkpoint_io) is Own
 
 
 # -- guard -------------------------------------------------------------------------------------------------------------

@@ -377,10 +377,10 @@ def test_unreadable_files_are_dropped_before_n_is_fixed_if_asked_with_a_list(tmp
     with pytest.warns(UserWarning, match="Left out") as caught:
         assert data.num_samples == 4
     train, val = (str(record.message) for record in caught if record.category is UserWarning)
-    assert "Left out 2 unreadable images of the train split" in train
+    assert "Left out 2 unreadable image(s) of the train split" in train
     assert f"1 ({bad[0]}): " in train
     assert f"4 ({bad[1]}): " in train
-    assert "Left out 1 unreadable images of the val split" in val
+    assert "Left out 1 unreadable image(s) of the val split" in val
     inputs, index, _ = everything(data.predict_dataloader())
     assert index.tolist() == [0, 1, 2, 3]
     assert inputs[:, 0, 0, 0].tolist() == [0, 2, 3, 5]
@@ -714,7 +714,7 @@ def test_an_unreadable_image_in_parquet_is_refused_by_index_or_dropped(tmp_path,
     name = f"hf:parquet:{tmp_path}/any.parquet"
     with pytest.raises(DataError, match="Image 1 cannot be read"):
         module(name, root=cache)
-    with pytest.warns(UserWarning, match="Left out 1 unreadable images of the train split"):
+    with pytest.warns(UserWarning, match="Left out 1 unreadable image\(s\) of the train split"):
         data = module(name, root=cache, drop_unreadable=True)
     assert everything(data.predict_dataloader())[0][:, 0, 0, 0].tolist() == [1, 3]
 

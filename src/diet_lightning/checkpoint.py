@@ -1,4 +1,4 @@
-"""Reading checkpoints without running their code, and saying what is wrong with the ones that cannot be read."""
+"""Checkpoints: read without running their code, written without a copy in memory, refused in a sentence."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from diet_lightning.errors import CheckpointError
 
@@ -41,3 +42,41 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise CheckpointError(f"File '{path}' is no Lightning checkpoint: it holds no 'state_dict'.")
     return checkpoint
+
+
+class LeanCheckpointIO(TorchCheckpointIO):
+    """Lightning's plugin, with files that may be larger than memory.
+
+    A checkpoint is streamed to a sibling file that then takes the name, where Lightning first copies it into memory; it
+    is read mapped from disk, so that a rank which needs some rows of the head touches only those. Paths of object stores
+    go Lightning's way.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Writes a checkpoint; an interruption leaves the file that was there."""
+        if _is_remote(path) or storage_options is not None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        file = Path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f".{file.name}.partial")
+        try:
+            torch.save(checkpoint, partial)
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Reads a checkpoint.
+
+        Raises:
+            CheckpointError: As `read_checkpoint`, which serves unless ``weights_only=False`` says that code may run.
+        """
+        if _is_remote(path) or weights_only is False:
+            checkpoint: dict[str, Any] = super().load_checkpoint(path, weights_only=weights_only)
+            return checkpoint
+        return read_checkpoint(path)
+
+
+def _is_remote(path: Any) -> bool:
+    return "://" in str(path)

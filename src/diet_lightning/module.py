@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from diet_lightning.backbones import Backbone, Stem, create_backbone
-from diet_lightning.checkpoint import read_checkpoint
+from diet_lightning.checkpoint import LeanCheckpointIO, read_checkpoint
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.head import DatumHead
@@ -149,6 +151,8 @@ class DIETModule(LightningModule):
             )
         if not self.is_built:
             self._build(count, shape)
+        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.trainer.strategy.checkpoint_io = LeanCheckpointIO()
         if self.backbone.stem == "small":
             rank_zero_info(
                 f"{self.hparams.get('backbone', 'The backbone')} has the stem for small images (inputs of "
@@ -283,6 +287,9 @@ class DIETModule(LightningModule):
             )
         if fitting:
             _warn_of_ignored(self.hparams, checkpoint.get("hyper_parameters", {}))
+            for part in ("optimizer_states", "callbacks"):
+                # what is restored without a copy must not stay mapped to the file
+                checkpoint[part] = apply_to_collection(checkpoint.get(part), Tensor, Tensor.clone)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

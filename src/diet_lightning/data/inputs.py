@@ -85,11 +85,21 @@ class InputPipeline:
 
         Returns:
             Floats of shape ``(B, *input_shape)``.
+
+        Raises:
+            ConfigurationError: If the user's function returns something else.
         """
         generator = torch.Generator(inputs.device)
         if self.augment is not None:
             generator.manual_seed(derive_seed(*position, rank))
-            return self._normalised(self.augment(_unit_range(inputs), generator))
+            augmented = self.augment(_unit_range(inputs), generator)
+            if not isinstance(augmented, Tensor) or augmented.shape[:1] != inputs.shape[:1]:
+                found = f"shape {tuple(augmented.shape)}" if isinstance(augmented, Tensor) else type(augmented).__name__
+                raise ConfigurationError(
+                    f"Expected argument `augment` to return a tensor with one input for each of the {len(inputs)} samples "
+                    f"of the batch, but got {found}."
+                )
+            return self._normalised(augmented)
         if self.ladder is None or self.ladder.strength == 0:
             return self.plain(inputs)
         generator.manual_seed(derive_seed(*position))

@@ -238,7 +238,7 @@ class DIETDataModule(LightningDataModule):
         dataset, dropped = dataset.without_unreadable()
         if dropped:
             rank_zero_warn(
-                f"Left out {len(dropped)} unreadable images of the {split} split; the rest keep their order:\n"
+                f"Left out {len(dropped)} unreadable image(s) of the {split} split; the rest keep their order:\n"
                 + "\n".join(dropped)
             )
         return dataset
