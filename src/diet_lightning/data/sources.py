@@ -202,7 +202,8 @@ def _npz(path: str, options: SourceOptions) -> Source:
     try:
         with Path(path).expanduser().open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        # a lone array is no context manager: TypeError, and AttributeError on Python 3.10
         raise DataError(f"Source file {path!r} cannot be read as an .npz of plain arrays: {error}.") from error
     if "train_images" not in arrays:
         raise DataError(
