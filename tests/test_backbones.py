@@ -9,7 +9,7 @@ from torchvision import models
 
 from diet_lightning.backbones import create_backbone
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.head import DatumHead
+from diet_lightning.heads import DatumHead
 
 # name, side of the images, dimension as the family's own classifier states it (read off the definition, not the code)
 FAMILIES = [

@@ -9,36 +9,140 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diet_lightning.errors import ConfigurationError, DataError
-from diet_lightning.head import DatumHead
+from diet_lightning.heads import DatumHead
 from diet_lightning.losses import datum_cross_entropy, loss_floor
 
 
-def reference(features, weight, index, smoothing):
-    """Loss and both gradients from the definition: softmax, smoothed targets, mean over the batch."""
+def reference(features, weight, index, smoothing, share=None):
+    """Loss and both gradients from the definition: softmax, smoothed targets, mean or weighted sum over the batch."""
     batch, count = len(features), len(weight)
+    share = np.full(batch, 1 / batch) if share is None else share
     logits = features @ weight.T
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    softmax = shifted / shifted.sum(axis=1, keepdims=True)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_softmax = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    softmax = np.exp(log_softmax)
     target = np.full((batch, count), smoothing / count)
     target[np.arange(batch), index] += 1 - smoothing
-    loss = -(target * np.log(softmax)).sum(axis=1).mean()
-    gradient = (softmax - target) / batch
+    loss = -((target * log_softmax).sum(axis=1) * share).sum()
+    gradient = (softmax - target) * share[:, None]
     return loss, gradient @ weight, gradient.T @ features
 
 
 sizes = st.integers(1, 6)
 
 
-@given(sizes, st.integers(2, 9), sizes, st.floats(0, 0.99), st.integers(0, 1000))
-def test_loss_and_gradients_equal_numpy_in_float64(batch, count, dim, smoothing, seed):
+chunks = st.one_of(st.none(), st.integers(1, 12))
+reductions = st.sampled_from(["mean", "sum", "none"])
+
+
+@given(sizes, st.integers(2, 9), sizes, st.floats(0, 0.99), chunks, reductions, st.booleans(), st.integers(0, 1000))
+def test_loss_and_gradients_equal_numpy_in_float64(batch, count, dim, smoothing, chunk, reduction, unit_rows, seed):
     rng = np.random.default_rng(seed)
     features, weight = rng.normal(size=(batch, dim)), rng.normal(size=(count, dim))
     index = rng.integers(0, count, size=batch)  # may repeat
+    shares = {"mean": np.full(batch, 1 / batch), "sum": np.ones(batch), "none": rng.normal(size=batch)}[reduction]
     f, w = (torch.tensor(array, requires_grad=True) for array in (features, weight))
-    loss = datum_cross_entropy(f, w, torch.tensor(index), smoothing)
+    loss = datum_cross_entropy(f, w, torch.tensor(index), smoothing, reduction, unit_rows, chunk)
+    assert loss.shape == ((batch,) if reduction == "none" else ())
+    (loss * torch.tensor(shares) if reduction == "none" else loss).sum().backward()
+    value = (loss.detach() * torch.tensor(shares)).sum() if reduction == "none" else loss.detach()
+    norm = np.linalg.norm(weight, axis=1, keepdims=True) if unit_rows else 1.0
+    expected, by_features, by_rows = reference(features, weight / norm, index, smoothing, shares)
+    if unit_rows:  # the chain rule through w / |w|
+        rows = weight / norm
+        by_rows = (by_rows - rows * (rows * by_rows).sum(axis=1, keepdims=True)) / norm
+    for ours, theirs in zip((value, f.grad, w.grad), (expected, by_features, by_rows), strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("unit_rows", [False, True])
+def test_chunked_gradients_pass_gradcheck(unit_rows):
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((4, 3), (11, 3))]
+    index = torch.tensor([0, 10, 10, 4])
+
+    def loss(features, weight):
+        return datum_cross_entropy(features, weight, index, 0.6, "none", unit_rows, 4)
+
+    assert torch.autograd.gradcheck(loss, inputs)
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+@pytest.mark.parametrize("scale", [1e3, 1e18])
+def test_extreme_logits_do_not_overflow(scale, chunk):
+    features = (torch.randn(4, 8) * scale).requires_grad_()
+    weight = torch.randn(23, 8, requires_grad=True)
+    loss = datum_cross_entropy(features, weight, torch.tensor([0, 5, 22, 22]), chunk_size=chunk)
     loss.backward()
-    for ours, theirs in zip((loss.item(), f.grad, w.grad), reference(features, weight, index, smoothing), strict=True):
-        np.testing.assert_allclose(np.asarray(ours), theirs, rtol=1e-12, atol=1e-12)
+    exact = reference(features.detach().double().numpy(), weight.detach().double().numpy(), [0, 5, 22, 22], 0.8)
+    assert loss.item() == pytest.approx(exact[0], rel=1e-5)
+    np.testing.assert_allclose(features.grad.numpy(), exact[1], rtol=1e-4, atol=1e-5)
+    assert torch.isfinite(weight.grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("loss_scale", [1.0, 2.0**16])
+def test_16_bit_products_are_within_their_rounding(monkeypatch, dtype, loss_scale):
+    # as on a CPU that multiplies 16-bit numbers by itself; elsewhere the products are float32 ones
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
+    torch.manual_seed(0)
+    features, weight, index = torch.randn(32, 64), torch.randn(3000, 64) / 8, torch.randint(3000, (32,))
+    exact = reference(features.double().numpy(), weight.double().numpy(), index.numpy(), 0.8)
+    errors = {}
+    for chunk in (None, 700):
+        f, w = features.clone().requires_grad_(), weight.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=dtype):
+            loss = datum_cross_entropy(f, w, index, chunk_size=chunk)
+        assert loss.dtype == torch.float32
+        (loss * loss_scale).backward()
+        found = (loss.detach(), f.grad / loss_scale, w.grad / loss_scale)
+        errors[chunk] = [
+            np.abs(ours.double().numpy() - theirs).max() / np.abs(theirs).max()
+            for ours, theirs in zip(found, exact, strict=True)
+        ]
+    rounding = torch.finfo(dtype).eps
+    assert all(error < 4 * rounding for error in errors[700])
+    # no worse than the plain way, up to chance
+    assert all(ours <= 1.5 * plain + rounding / 4 for ours, plain in zip(errors[700], errors[None], strict=True))
+
+
+def test_a_cpu_that_emulates_16_bits_multiplies_in_float32(monkeypatch):
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
+    features, weight, index = torch.randn(8, 16), torch.randn(50, 16), torch.arange(8)
+    exact = datum_cross_entropy(features, weight, index)
+    for chunk in (None, 20):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert datum_cross_entropy(features, weight, index, chunk_size=chunk).item() == pytest.approx(
+                exact.item(), rel=1e-6
+            )
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_compiles_into_one_graph(chunk):
+    compiled = torch.compile(datum_cross_entropy, fullgraph=True, backend="aot_eager")
+    gradients = []
+    for function in (compiled, datum_cross_entropy):
+        torch.manual_seed(0)
+        features, weight = torch.randn(3, 4, requires_grad=True), torch.randn(9, 4, requires_grad=True)
+        function(features, weight, torch.tensor([0, 3, 3]), chunk_size=chunk).backward()
+        gradients.append((features.grad, weight.grad))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_chunks_hold_no_more_than_a_chunk_of_logits():
+    count, batch, dim = 40_000, 64, 8
+    features, weight = torch.randn(batch, dim, requires_grad=True), torch.randn(count, dim, requires_grad=True)
+    largest = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            largest.extend(o.numel() for o in torch.utils._pytree.tree_leaves(out) if isinstance(o, torch.Tensor))
+            return out
+
+    with Watch():
+        datum_cross_entropy(features, weight, torch.arange(batch), chunk_size=1000).backward()
+    assert max(largest) == max(count * dim, 1000 * batch)  # W's gradient, or a chunk
 
 
 @given(st.integers(2, 2000), st.floats(0, 0.99))
@@ -88,6 +192,18 @@ def test_smoothing_outside_its_range_is_refused_by_name_and_value(smoothing):
 def test_index_out_of_range_is_refused_with_value_and_n(wrong):
     with pytest.raises(DataError, match=rf"0 … 2, but got {wrong}: .* 3 training samples"):
         datum_cross_entropy(torch.zeros(2, 2), torch.zeros(3, 2), torch.tensor([0, wrong]))
+
+
+def test_other_arguments_are_refused_by_name_and_value():
+    features, weight, index = torch.zeros(2, 3), torch.zeros(5, 3), torch.tensor([0, 4])
+    for options, message in (
+        ({"reduction": "max"}, "`reduction` to be one of .* but got 'max'"),
+        ({"chunk_size": 0}, "`chunk_size` to be at least 1, but got 0"),
+        ({"index": index[:1]}, r"`index` to have shape \(2,\).* but got \(1,\)"),
+        ({"features": features.double()}, r"`features` to be torch.float32.* but got torch.float64"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            datum_cross_entropy(**{"features": features, "weight": weight, "index": index, **options})
 
 
 def test_other_integers_and_dimensions_are_refused():

@@ -184,7 +184,7 @@ def test_other_n_or_other_data_are_refused_on_resuming(trained, make_trainer):
 
 def test_other_network_is_refused_on_resuming(trained, make_trainer):
     _, path = trained("resnet8")
-    with pytest.raises(CheckpointError, match=r"network differs .* use the `backbone` and `stem`"):
+    with pytest.raises(CheckpointError, match=r"network differs .* use the `backbone`, `stem` and `placement`"):
         make_trainer().fit(DIETModule("resnet18"), image_data(), ckpt_path=path, weights_only=True)
 
 
@@ -229,6 +229,18 @@ def test_damaged_foreign_and_malicious_checkpoints_are_refused(trained, make_tra
     with pytest.raises(CheckpointError, match="holds no head"):
         DIETModule.load_from_checkpoint(tmp_path / "empty.ckpt")
     assert "code ran" not in capfd.readouterr().out
+
+
+def test_a_backbone_of_ones_own_is_kept_once():
+    state = DIETModule(TinyNet(), num_samples=9, input_shape=[3, 8, 8]).state_dict()
+    assert len({value.data_ptr() for value in state.values()}) == len(state)
+
+
+def test_steps_alone_may_end_a_run(make_trainer):
+    record = Record()
+    make_trainer(max_epochs=None, max_steps=30, callbacks=[record]).fit(DIETModule(TinyNet()), image_data(48))
+    assert len(record.lr) == 30
+    assert record.lr.index(max(record.lr)) == 2  # a tenth of the run
 
 
 def test_an_interrupted_save_leaves_the_file_that_was_there(trained, tmp_path):

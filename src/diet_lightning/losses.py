@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diet_lightning.chunked import chunk_rows, compute_dtype, row_gradients, scan_classes
 from diet_lightning.errors import ConfigurationError, DataError
+
+Reduction = Literal["mean", "sum", "none"]
+PLAIN_LOGITS = 2**23  # up to so many the plain way is the faster one (benchmarks/head.py)
 
 
 def check_label_smoothing(label_smoothing: float) -> float:
@@ -25,25 +30,40 @@ def check_label_smoothing(label_smoothing: float) -> float:
     return float(label_smoothing)
 
 
-def datum_cross_entropy(features: Tensor, weight: Tensor, index: Tensor, label_smoothing: float = 0.8) -> Tensor:
-    r"""Mean label-smoothed cross-entropy of the logits ``features @ weight.T`` against the samples' own indices.
+def datum_cross_entropy(
+    features: Tensor,
+    weight: Tensor,
+    index: Tensor,
+    label_smoothing: float = 0.8,
+    reduction: Reduction = "mean",
+    normalize_rows: bool = False,
+    chunk_size: int | None = None,
+) -> Tensor:
+    r"""Label-smoothed cross-entropy of the logits ``features @ weight.T`` against the samples' own indices.
 
     With logits :math:`z = W f`, target :math:`n` and smoothing :math:`\varepsilon` over :math:`N` classes (DIET,
     Algorithm 1):
 
     .. math:: \ell = \operatorname{logsumexp}(z) - (1 - \varepsilon) z_n - \frac{\varepsilon}{N} \sum_j z_j
 
+    Loss and gradients are exact at any N. Where the ``B·N`` logits are many they are computed in chunks of classes, never
+    held at once, and computed again for the gradient of `weight`; where they are few the plain way is the faster one.
+    Second derivatives exist on the plain way only.
+
     Args:
         features: Embeddings, shape ``(B, K)``, floating point.
         weight: One row per training sample, shape ``(N, K)``.
-        index: Index of each sample in the training set, shape ``(B,)``, int64, in ``[0, N)``.
+        index: Index of each sample in the training set, shape ``(B,)``, int64, in ``[0, N)``; may repeat.
         label_smoothing: Share of the target that is spread evenly over all N classes, in ``[0, 1)``.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
+        normalize_rows: Divide each row of `weight` by its L2 norm.
+        chunk_size: Classes at a time; None chooses, and takes the plain way where it is the faster one.
 
     Returns:
-        The loss, a scalar; float32 under autocast.
+        The loss, a scalar, or ``(B,)`` without reduction; float32 under autocast.
 
     Raises:
-        ConfigurationError: If `label_smoothing` is not in ``[0, 1)``, or shapes or dtype do not fit.
+        ConfigurationError: If an argument is outside its range, or shapes or dtypes do not fit.
         DataError: If an index is outside 0 … N-1; on the CPU only, as an accelerator would have to wait for the answer.
 
     Example:
@@ -52,6 +72,85 @@ def datum_cross_entropy(features: Tensor, weight: Tensor, index: Tensor, label_s
         >>> bool(torch.isclose(loss, torch.tensor(5.0).log()))  # log N, whatever the smoothing
         True
     """
+    epsilon = check_label_smoothing(label_smoothing)
+    check_batch(features, weight, index, len(weight))
+    if reduction not in get_args(Reduction):
+        raise ConfigurationError(
+            f"Expected argument `reduction` to be one of {list(get_args(Reduction))}, but got {reduction!r}."
+        )
+    if chunk_size is not None and chunk_size < 1:
+        raise ConfigurationError(f"Expected argument `chunk_size` to be at least 1, but got {chunk_size}.")
+    dtype = compute_dtype(features, weight)
+    with torch.autocast(features.device.type, enabled=False):
+        if chunk_size is None and len(index) * len(weight) <= PLAIN_LOGITS:
+            rows = F.normalize(weight, dim=1) if normalize_rows else weight
+            logits = F.linear(features.to(dtype), rows.to(dtype))  # (B, N)
+            logits = logits.to(torch.promote_types(dtype, torch.float32))
+            return F.cross_entropy(logits, index, label_smoothing=epsilon, reduction=reduction)
+        chunk = chunk_size or chunk_rows(len(index), weight.device)
+        losses: Tensor = _Chunked.apply(features, weight, index, epsilon, dtype, chunk, normalize_rows)
+    return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
+
+
+class _Chunked(torch.autograd.Function):
+    """Losses of the samples, by two sweeps over the classes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        index: Tensor,
+        epsilon: float,
+        dtype: torch.dtype,
+        chunk: int,
+        normalize: bool,
+    ) -> Tensor:
+        lse: Tensor
+        lse, mean_row, row_sum = scan_classes(features, weight, dtype, chunk, normalize, ctx.needs_input_grad[0])
+        own = target_rows(weight, index, normalize)
+        ctx.save_for_backward(features, weight, index, lse, mean_row, row_sum, own)
+        ctx.settings = (epsilon, len(weight), dtype, chunk, normalize)
+        return lse - smoothed_logit(features, own, row_sum, epsilon, len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, index, lse, mean_row, row_sum, own = ctx.saved_tensors
+        epsilon, count = ctx.settings[:2]
+        by_features = by_weight = None
+        if ctx.needs_input_grad[0]:
+            slope = mean_row - (1.0 - epsilon) * own - (epsilon / count) * row_sum
+            by_features = (gradients[0][:, None] * slope).to(features.dtype)
+        if ctx.needs_input_grad[1]:
+            by_weight = row_gradients(features, weight, index, lse, gradients[0], *ctx.settings)
+        return by_features, by_weight, None, None, None, None, None
+
+
+def target_rows(weight: Tensor, index: Tensor, normalize: bool) -> Tensor:
+    """The samples' own rows, ``(B, K)``, in float32 or float64."""
+    own = weight[index].to(torch.promote_types(weight.dtype, torch.float32))
+    return F.normalize(own, dim=1) if normalize else own
+
+
+def smoothed_logit(features: Tensor, own: Tensor, row_sum: Tensor, epsilon: float, count: int) -> Tensor:
+    """``(1 - ε) z_n + ε mean(z)``, the part of the loss that is linear in the logits, ``(B,)``."""
+    features = features.to(own.dtype)
+    return (1.0 - epsilon) * (features * own).sum(1) + (epsilon / count) * (features @ row_sum)
+
+
+def check_batch(features: Tensor, weight: Tensor, index: Tensor, count: int) -> None:
+    """Refuses what would be a wrong label or a stack trace.
+
+    Args:
+        features: Embeddings, ``(B, K)``.
+        weight: Rows, all or some, ``(n, K)``.
+        index: Indices, ``(B,)``.
+        count: N.
+
+    Raises:
+        ConfigurationError: If shapes or dtypes do not fit.
+        DataError: If an index is outside 0 … N-1; on the CPU only.
+    """
     if index.dtype != torch.int64:
         raise ConfigurationError(f"Expected argument `index` to be int64, but got {index.dtype}.")
     if features.ndim != 2 or features.shape[1] != weight.shape[1]:
@@ -59,14 +158,24 @@ def datum_cross_entropy(features: Tensor, weight: Tensor, index: Tensor, label_s
             f"Expected argument `features` to have shape (B, {weight.shape[1]}), as the rows of `weight` are, but got "
             f"{tuple(features.shape)}."
         )
-    if index.device.type == "cpu" and len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(weight):
-        wrong = index[(index < 0) | (index >= len(weight))]
-        raise DataError(
-            f"Expected every index in 0 … {len(weight) - 1}, but got {int(wrong[0])}: the head has one row for each of "
-            f"{len(weight)} training samples; wrap the data set in IndexedDataset last, after Subset or concatenation."
+    if tuple(index.shape) != (len(features),):
+        raise ConfigurationError(
+            f"Expected argument `index` to have shape ({len(features)},), one index per sample, but got "
+            f"{tuple(index.shape)}."
         )
-    logits = F.linear(features, weight)  # (B, N)
-    return F.cross_entropy(logits, index, label_smoothing=check_label_smoothing(label_smoothing))
+    if features.dtype != weight.dtype and not torch.is_autocast_enabled(features.device.type):
+        raise ConfigurationError(
+            f"Expected argument `features` to be {weight.dtype}, as `weight` is, but got {features.dtype}: use the "
+            "Trainer's `precision`, or autocast."
+        )
+    if index.device.type != "cpu" or not len(index) or torch.compiler.is_compiling():
+        return  # looking would make the accelerator wait, or break the graph
+    if not 0 <= int(index.min()) <= int(index.max()) < count:
+        wrong = index[(index < 0) | (index >= count)]
+        raise DataError(
+            f"Expected every index in 0 … {count - 1}, but got {int(wrong[0])}: the head has one row for each of "
+            f"{count} training samples; wrap the data set in IndexedDataset last, after Subset or concatenation."
+        )
 
 
 def loss_floor(num_samples: int, label_smoothing: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from diet_lightning.backbones import Backbone, Stem, create_backbone
 from diet_lightning.checkpoint import LeanCheckpointIO, read_checkpoint
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import CheckpointError, ConfigurationError
-from diet_lightning.head import DatumHead
+from diet_lightning.heads import HEADS, DatumHead, FusedHead, Placement, SampledHead, ShardedHead
 from diet_lightning.losses import check_label_smoothing
 from diet_lightning.optim import scaled_lr, warmup_cosine, warmup_steps
+from diet_lightning.placement import WEIGHT, check_placement, keep_part, make_whole
 from diet_lightning.seeding import derive_seed
+
+INPUT_SHAPE = "input_shape"  # a buffer
 
 
 class DIETModule(LightningModule):
@@ -51,6 +54,16 @@ class DIETModule(LightningModule):
         normalize_features: Divide each embedding by its L2 norm before the head.
         normalize_rows: Divide each row of the head by its L2 norm.
         temperature: The logits are divided by it.
+        placement: How the N rows of the head are kept; the loss is the same but for the last. ``"dense"``: as an
+            ordinary parameter. ``"fused"``: their gradient is never held, a third less memory, on one device.
+            ``"sharded"``: spread over the devices of a DDP run. ``"sampled"``: an approximation whose cost does not grow
+            with N, see `SampledHead`.
+        num_sampled: Rows drawn at each step, for ``"sampled"``.
+        head_on_cpu: Keep the rows in the CPU's memory, for ``"sampled"``.
+        head_lr: The head's learning rate, at a batch of 256; None for `lr`.
+        head_weight_decay: The head's; None for `weight_decay`.
+        eps: AdamW's, for the head. The gradient of a row that is not in the batch is about 1 / (N·B): at some ten
+            million samples it falls below 1e-8.
 
     Raises:
         ConfigurationError: For an argument outside its range.
@@ -77,16 +90,39 @@ class DIETModule(LightningModule):
         normalize_features: bool = False,
         normalize_rows: bool = False,
         temperature: float = 1.0,
+        placement: Placement = "dense",
+        num_sampled: int = 8192,
+        head_on_cpu: bool = False,
+        head_lr: float | None = None,
+        head_weight_decay: float | None = None,
+        eps: float = 1e-8,
     ) -> None:
         super().__init__()
         check_label_smoothing(label_smoothing)
-        for name, value in {"lr": lr, "weight_decay": weight_decay, "warmup_epochs": warmup_epochs}.items():
-            if not value >= 0.0:
+        at_least_0 = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "warmup_epochs": warmup_epochs,
+            "head_lr": head_lr,
+            "head_weight_decay": head_weight_decay,
+            "eps": eps,
+        }
+        for name, value in at_least_0.items():
+            if value is not None and not value >= 0.0:
                 raise ConfigurationError(f"Expected argument `{name}` to be at least 0, but got {value}.")
+        if placement not in HEADS:
+            raise ConfigurationError(
+                f"Expected argument `placement` to be one of {list(HEADS)}, but got {placement!r}."
+            )
+        if head_on_cpu and placement != "sampled":
+            raise ConfigurationError(
+                f"Expected argument `head_on_cpu` to be False with placement={placement!r}, but got True: only the rows of "
+                "'sampled' may stay there."
+            )
         is_module = isinstance(backbone, nn.Module)
         # plain values only, so that a checkpoint loads under weights_only=True
         self.save_hyperparameters(ignore=["backbone"] if is_module else [])
-        self._given = backbone
+        self._given = (backbone,)  # in a tuple, as a module would be registered a second time
         if is_module:
             # registered now, so that `module.to(...)` and optimisers see it; its dimension needs an input
             self._modules["backbone"] = backbone  # type: ignore[assignment]
@@ -96,15 +132,14 @@ class DIETModule(LightningModule):
     def _build(self, num_samples: int, input_shape: Sequence[int]) -> None:
         hparams: Any = self.hparams
         hparams.num_samples, hparams.input_shape = int(num_samples), [int(size) for size in input_shape]
-        self.backbone = create_backbone(self._given, tuple(hparams.input_shape), hparams.stem)
-        self.head = DatumHead(
-            hparams.num_samples,
-            self.backbone.embed_dim,
-            hparams.label_smoothing,
-            hparams.normalize_features,
-            hparams.normalize_rows,
-            hparams.temperature,
-        )
+        self.backbone = create_backbone(self._given[0], tuple(hparams.input_shape), hparams.stem)
+        # travels with the weights to a process that has not seen the data
+        self.register_buffer(INPUT_SHAPE, torch.tensor(hparams.input_shape))
+        names = ("label_smoothing", "normalize_features", "normalize_rows", "temperature")
+        options = {name: hparams[name] for name in names}
+        if hparams.placement == "sampled":
+            options |= {"num_sampled": hparams.num_sampled, "on_cpu": hparams.head_on_cpu}
+        self.head = HEADS[hparams.placement](hparams.num_samples, self.backbone.embed_dim, **options)
 
     @property
     def is_built(self) -> bool:
@@ -149,8 +184,14 @@ class DIETModule(LightningModule):
                 f"num_samples={count}, but the data module has {found} training samples: leave `num_samples` out to read "
                 "it from the data."
             )
+        if stage == TrainerFn.FITTING:
+            check_placement(self.hparams["placement"], self.trainer)
         if not self.is_built:
             self._build(count, shape)
+        if isinstance(self.head, ShardedHead):
+            self.head.spread()
+        spread = isinstance(self.head, ShardedHead) and self.head.world > 1
+        self._ddp_params_and_buffers_to_ignore = [INPUT_SHAPE, *([WEIGHT] if spread else [])]  # DDP reads it
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             self.trainer.strategy.checkpoint_io = LeanCheckpointIO()
         if self.backbone.stem == "small":
@@ -172,14 +213,24 @@ class DIETModule(LightningModule):
                 "Expected Trainer argument `max_epochs` or `max_steps` to end the run, but got neither: the cosine schedule "
                 "needs an end."
             )
-        lr = scaled_lr(hparams.lr, self._total_batch())
+        batch, decay = self._total_batch(), hparams.weight_decay
+        head_lr = hparams.lr if hparams.head_lr is None else hparams.head_lr
+        head_decay = decay if hparams.head_weight_decay is None else hparams.head_weight_decay
         groups = [
             {"params": list(self.backbone.parameters()), "name": "backbone"},
-            {"params": list(self.head.parameters()), "name": "head"},
+            {
+                "params": list(self.head.parameters()),
+                "name": "head",
+                "lr": scaled_lr(head_lr, batch),
+                "weight_decay": head_decay,
+                "eps": hparams.eps,
+            },
         ]
         # the loss scaler of fp16 and clipping need the unfused step; elsewhere fused is the fast one at large N
         fused = self.device.type in ("cpu", "cuda") and self.trainer.precision not in ("16-mixed", "16")
-        optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=hparams.weight_decay, fused=fused)
+        optimizer = torch.optim.AdamW(groups, lr=scaled_lr(hparams.lr, batch), weight_decay=decay, fused=fused)
+        if isinstance(self.head, FusedHead | SampledHead):
+            self.head.attach(optimizer)
         epochs = total_steps / self._steps_per_epoch()
         warmup = warmup_steps(hparams.warmup_epochs, epochs, int(total_steps))
         schedule = warmup_cosine(optimizer, warmup, int(total_steps))
@@ -197,6 +248,8 @@ class DIETModule(LightningModule):
         return int(batch) * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     def _steps_per_epoch(self) -> int:
+        if self.trainer.num_training_batches == float("inf"):  # `max_steps` alone, so that Lightning has not looked yet
+            self.trainer.fit_loop.setup_data()
         return max(1, -(-int(self.trainer.num_training_batches) // self.trainer.accumulate_grad_batches))
 
     # -- steps ---------------------------------------------------------------------------------------------------------
@@ -260,15 +313,33 @@ class DIETModule(LightningModule):
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Builds the network first, where other processes have (``ddp_notebook``): Lightning hands back their weights."""
+        if not self.is_built and {WEIGHT, INPUT_SHAPE} <= state_dict.keys():
+            self._build(len(state_dict[WEIGHT]), state_dict[INPUT_SHAPE].tolist())
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Every checkpoint holds the whole head, whatever its placement."""
+        if isinstance(self.head, ShardedHead):
+            make_whole(checkpoint, self.head, self.trainer.default_root_dir)
+
+    def on_fit_end(self) -> None:
+        """Leaves a head that is used like any other: all rows on rank 0, their decay caught up."""
+        if isinstance(self.head, ShardedHead):
+            self.head.collect(self.trainer.optimizers[0], self.trainer.default_root_dir)
+        elif isinstance(self.head, SampledHead):
+            self.head.settle()
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses to resume with another N; to evaluate, takes the checkpoint's.
 
         Raises:
             CheckpointError: If training is resumed with another number of samples or another network.
         """
-        rows = checkpoint["state_dict"].get("head.weight")
+        rows = checkpoint["state_dict"].get(WEIGHT)
         if rows is None or not self.is_built:
-            raise CheckpointError("The checkpoint holds no head ('head.weight'): it was not written by DIETModule.")
+            raise CheckpointError(f"The checkpoint holds no head ('{WEIGHT}'): it was not written by DIETModule.")
         fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         if len(rows) != self.head.num_samples:
             if fitting:
@@ -277,13 +348,15 @@ class DIETModule(LightningModule):
                     "with the same data, or start a new run without `ckpt_path`."
                 )
             self._build(len(rows), self.hparams["input_shape"])
+        if isinstance(self.head, ShardedHead):
+            keep_part(checkpoint, self.head)
         shapes = {name: tuple(value.shape) for name, value in self.state_dict().items()}
         saved = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
         if shapes != saved:
             name = next(name for name in {**saved, **shapes} if shapes.get(name) != saved.get(name))
             raise CheckpointError(
                 f"The checkpoint's network differs from this one: '{name}' has shape {saved.get(name)} there and "
-                f"{shapes.get(name)} here; use the `backbone` and `stem` it was trained with."
+                f"{shapes.get(name)} here; use the `backbone`, `stem` and `placement` it was trained with."
             )
         if fitting:
             _warn_of_ignored(self.hparams, checkpoint.get("hyper_parameters", {}))

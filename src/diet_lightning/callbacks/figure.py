@@ -27,17 +27,19 @@ class RunFigure(Callback):
         self._curves: dict[str, dict[int, float]] = {}  # metric → epochs completed → value
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reads the epoch's metrics that are there by now (this callback comes after the probes)."""
-        self._record(trainer)
+        """Reads the epoch's training metrics (this callback comes after the probes)."""
+        self._record(trainer, "train")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reads the validation's metrics."""
         if not trainer.sanity_checking:
-            self._record(trainer)
+            self._record(trainer, "val")
 
-    def _record(self, trainer: Trainer) -> None:
+    def _record(self, trainer: Trainer, split: str) -> None:
+        # the other split's values are old ones, where not every epoch is validated
+        own = (f"/{split}_top1", f"/{split}_top5")
         for name, value in trainer.callback_metrics.items():
-            if name == LOSS_GAP or name.endswith(("_top1", "_top5")):
+            if name.endswith(own) or (name == LOSS_GAP and split == "train"):
                 self._curves.setdefault(name, {})[trainer.current_epoch + 1] = float(value)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

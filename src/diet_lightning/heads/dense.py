@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.losses import check_label_smoothing, datum_cross_entropy, loss_floor
 
+AT_ONCE = 2**24  # values of W that are drawn or settled together
+
 
 class DatumHead(nn.Module):
     r"""Bias-free linear classifier W of shape N×K with its label-smoothed cross-entropy (DIET, Algorithm 1).
@@ -18,6 +20,9 @@ class DatumHead(nn.Module):
     Called with a batch of embeddings and their sample indices it returns the loss. By default neither embeddings nor
     rows are normalised, as in the paper; unit norms give the variants of Reizinger et al. (ICLR 2025), whose logits are
     :math:`\beta \langle w_n, f(x) \rangle` with :math:`\beta` = 1 / `temperature`.
+
+    Its placement is ``dense``: W is an ordinary parameter, its gradient is held and any optimiser steps on it. The other
+    placements are its subclasses and compute the same loss.
 
     Args:
         num_samples: N, the number of training samples, at least 2.
@@ -54,17 +59,33 @@ class DatumHead(nn.Module):
                 f"Expected argument `temperature` to be greater than 0, but got {temperature}; 1.0 is the paper's."
             )
         self.num_samples = num_samples
+        self.embed_dim = embed_dim
         self.label_smoothing = check_label_smoothing(label_smoothing)
         self.normalize_features = normalize_features
         self.normalize_rows = normalize_rows
         self.temperature = temperature
-        self.weight = nn.Parameter(torch.empty(num_samples, embed_dim))
+        start, stop = self.rows
+        self.weight = nn.Parameter(torch.empty(stop - start, embed_dim))
         self.reset_parameters()
 
+    @property
+    def rows(self) -> tuple[int, int]:
+        """The rows of W held here: from the first up to, not including, the second."""
+        return 0, self.num_samples
+
+    @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draws W as `torch.nn.Linear` does: uniform within ±1/sqrt(K)."""
-        bound = 1.0 / math.sqrt(self.weight.shape[1])
-        nn.init.uniform_(self.weight, -bound, bound)
+        """Draws W as `torch.nn.Linear` does, uniform within ±1/sqrt(K): the same values however the rows are placed."""
+        bound = 1.0 / math.sqrt(self.embed_dim)
+        first, last = self.rows
+        step = max(1, AT_ONCE // self.embed_dim)
+        for start in range(0, self.num_samples, step):
+            stop = min(start + step, self.num_samples)
+            drawn = torch.empty(stop - start, self.embed_dim).uniform_(-bound, bound)
+            inside = slice(max(start, first) - start, max(min(stop, last), start) - start)
+            here = max(start, first) - first
+            part = drawn[inside]
+            self.weight[here : here + len(part)] = part
 
     @property
     def floor(self) -> float:
@@ -83,11 +104,16 @@ class DatumHead(nn.Module):
         """
         if self.normalize_features:
             features = F.normalize(features, dim=1)
-        weight = F.normalize(self.weight, dim=1) if self.normalize_rows else self.weight
         if self.temperature != 1.0:
             features = features / self.temperature
-        return datum_cross_entropy(features, weight, index, self.label_smoothing)
+        return self._loss(features, index)
+
+    def _loss(self, features: Tensor, index: Tensor) -> Tensor:
+        """The loss of embeddings that are normalised and divided by the temperature."""
+        return datum_cross_entropy(
+            features, self.weight, index, self.label_smoothing, normalize_rows=self.normalize_rows
+        )
 
     def extra_repr(self) -> str:
         """The sizes, for `print(module)`."""
-        return f"num_samples={self.num_samples}, embed_dim={self.weight.shape[1]}, smoothing={self.label_smoothing}"
+        return f"num_samples={self.num_samples}, embed_dim={self.embed_dim}, smoothing={self.label_smoothing}"

@@ -1,0 +1,240 @@
+r"""Sweeps over the rows of W in chunks, so that no more than a chunk of the B×N logits exists at a time.
+
+With logits :math:`z = W f`, target :math:`n` and smoothing :math:`\varepsilon` the loss of a sample is
+
+.. math:: \ell = \operatorname{logsumexp}(z) - (1 - \varepsilon) z_n - \frac{\varepsilon}{N} \sum_j z_j
+
+and its gradient :math:`\partial \ell / \partial z = \operatorname{softmax}(z) - (1 - \varepsilon) e_n - \varepsilon / N`. One
+sweep gives the logsumexp and, by rescaling as it goes, the gradient of the embeddings; a second one gives the rows'
+gradients, a chunk at a time. DIET has B ≲ K ≪ N, so chunks of classes read W twice a step, and chunks of the batch would
+read it once for each of them.
+"""
+
+# no `from __future__ import annotations`: torch.library reads the annotations of its operators
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# logits of a chunk: on a CPU it stays in the cache, on an accelerator it fills the machine
+CHUNK_CPU, CHUNK_ACCELERATOR = 2**20, 2**23
+HALF_LIFT = 2.0**10  # float16 holds 1 / N normally only if it is lifted; a target's 1 times this is far from overflow
+
+
+def chunk_rows(batch: int, device: torch.device) -> int:
+    """Rows of W in a chunk.
+
+    Args:
+        batch: B.
+        device: Where the sweep runs.
+
+    Returns:
+        At least 256.
+    """
+    values = CHUNK_CPU if device.type == "cpu" else CHUNK_ACCELERATOR
+    return max(256, values // max(batch, 1))
+
+
+def compute_dtype(features: Tensor, weight: Tensor) -> torch.dtype:
+    """The dtype of the matrix products: autocast's, else W's.
+
+    A CPU without 512-bit vectors emulates 16-bit products several times slower than it computes 32-bit ones, which are
+    also more exact: there it is float32.
+
+    Args:
+        features: Embeddings.
+        weight: W.
+
+    Returns:
+        A floating dtype.
+    """
+    device = features.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    if dtype.itemsize < 4 and device == "cpu" and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
+        return torch.float32
+    return dtype
+
+
+def _sum_dtype(weight: Tensor) -> torch.dtype:
+    return torch.float64 if weight.dtype == torch.float64 else torch.float32
+
+
+class _Logits:
+    """Logits of one chunk of classes after another, in buffers that are kept.
+
+    Layout ``(classes, batch)``: products with W, and with the batch in the gradient, then need no transposed copy.
+    """
+
+    def __init__(self, features: Tensor, weight: Tensor, dtype: torch.dtype, chunk: int) -> None:
+        self.features = features.to(dtype).T.contiguous()  # (K, B)
+        self.weight, self.dtype = weight, dtype
+        self.chunk = min(chunk, len(weight))
+        self.product = torch.empty(self.chunk, len(features), dtype=dtype, device=weight.device)
+        sums = _sum_dtype(weight)
+        self.values = self.product if dtype == sums else torch.empty_like(self.product, dtype=sums)
+
+    def __call__(self, start: int, normalize: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """The rows from `start` on as they are multiplied, their logits, and a buffer for 16-bit copies of them."""
+        rows = self.weight[start : start + self.chunk]
+        if normalize:
+            rows = F.normalize(rows, dim=1)
+        rows = rows.to(self.dtype)
+        product, values = self.product[: len(rows)], self.values[: len(rows)]
+        torch.mm(rows, self.features, out=product)
+        if values is not product:
+            values.copy_(product)
+        return rows, values, product
+
+
+@torch.library.custom_op("diet_lightning::scan_classes", mutates_args=())
+def scan_classes(
+    features: Tensor, weight: Tensor, dtype: torch.dtype, chunk: int, normalize: bool, slope: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """First sweep: all that a sample's loss needs of the classes.
+
+    Args:
+        features: Embeddings, shape ``(B, K)``.
+        weight: Rows, shape ``(n, K)``; all N of them, or a rank's.
+        dtype: Of the matrix products.
+        chunk: Rows at a time.
+        normalize: Whether each row is divided by its L2 norm first.
+        slope: Whether `mean_row` is wanted.
+
+    Returns:
+        ``lse`` ``(B,)``, logsumexp of the logits; ``mean_row`` ``(B, K)``, the rows weighted by the softmax, else
+        ``(0, K)``; ``row_sum`` ``(K,)``. All float32, or float64 for such weights.
+    """
+    sums = _sum_dtype(weight)
+    batch, dim = features.shape
+    peak = torch.full((batch,), -torch.inf, dtype=sums, device=weight.device)
+    total = torch.zeros_like(peak)
+    mean_row = torch.zeros(batch if slope else 0, dim, dtype=sums, device=weight.device)
+    row_sum = torch.zeros(dim, dtype=sums, device=weight.device)
+    logits = _Logits(features, weight, dtype, chunk)
+    for start in range(0, len(weight), logits.chunk):
+        rows, values, spare = logits(start, normalize)
+        higher = torch.maximum(peak, values.amax(0))
+        values.sub_(higher).exp_()
+        scale = (peak - higher).exp_()
+        total = total * scale + values.sum(0)
+        if slope:
+            mean_row.mul_(scale[:, None])
+            if dtype == sums:
+                mean_row.addmm_(values.T, rows)
+            else:
+                mean_row += spare.copy_(values).T @ rows
+        row_sum += (rows if normalize else weight[start : start + logits.chunk]).sum(0, dtype=sums)
+        peak = higher
+    if slope:
+        mean_row /= total[:, None]
+    return peak + total.log(), mean_row, row_sum
+
+
+@scan_classes.register_fake
+def _(
+    features: Tensor, weight: Tensor, dtype: torch.dtype, chunk: int, normalize: bool, slope: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    made = weight.new_empty if weight.dtype == torch.float64 else weight.float().new_empty
+    batch, dim = features.shape
+    return made(batch), made(batch if slope else 0, dim), made(dim)
+
+
+def sweep_gradients(
+    features: Tensor,
+    weight: Tensor,
+    index: Tensor,
+    lse: Tensor,
+    share: Tensor,
+    smoothing: tuple[float, int],
+    dtype: torch.dtype,
+    chunk: int,
+    normalize: bool,
+    target: Callable[[int, int], Tensor],
+) -> Iterator[tuple[int, Tensor]]:
+    """Second sweep: the gradient of the rows, a chunk at a time.
+
+    Args:
+        features: Embeddings, shape ``(B, K)``.
+        weight: Rows, shape ``(n, K)``; a chunk may be changed in place once it was yielded.
+        index: Row of each sample, ``(B,)``; outside 0 … n-1 where another rank has it.
+        lse: logsumexp over all N classes, ``(B,)``.
+        share: Derivative of the whole by each sample's loss, ``(B,)``.
+        smoothing: Label smoothing, and N.
+        dtype: Of the matrix products.
+        chunk: Rows at a time.
+        normalize: Whether each row is divided by its L2 norm.
+        target: Where the gradient of rows start … stop-1 is to be written, shape ``(stop - start, K)``.
+
+    Yields:
+        ``start`` and the gradient of the rows from there on.
+    """
+    epsilon, count = smoothing
+    logits = _Logits(features, weight, dtype, chunk)
+    unit = (
+        share.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+    )  # 16-bit products stay in range at any loss scale
+    lift = HALF_LIFT if dtype == torch.float16 else 1.0
+    direct = dtype == logits.values.dtype == weight.dtype
+    weighted = (features * (share if direct else share / unit)[:, None]).to(dtype)  # (B, K)
+    for start in range(0, len(weight), logits.chunk):
+        rows, values, spare = logits(start, normalize)
+        values.sub_(lse).exp_().sub_(epsilon / count)
+        inside = (index >= start) & (index < start + len(rows))
+        own = inside.to(values.dtype).mul_(epsilon - 1.0)
+        values.scatter_add_(0, (index - start).clamp(0, len(rows) - 1)[None], own[None])
+        gradient = target(start, start + len(rows))
+        if direct:
+            torch.mm(values, weighted, out=gradient)
+        else:
+            if spare is not values:
+                values = spare.copy_(values.mul_(lift) if lift != 1.0 else values)
+            gradient.copy_((values @ weighted).to(lse.dtype).mul_(unit / lift))
+        if normalize:
+            norm = weight[start : start + len(rows)].norm(dim=1, keepdim=True).clamp(min=1e-12)
+            gradient.sub_(rows * (rows * gradient).sum(1, keepdim=True)).div_(norm)
+        yield start, gradient
+
+
+@torch.library.custom_op("diet_lightning::row_gradients", mutates_args=())
+def row_gradients(
+    features: Tensor,
+    weight: Tensor,
+    index: Tensor,
+    lse: Tensor,
+    share: Tensor,
+    epsilon: float,
+    count: int,
+    dtype: torch.dtype,
+    chunk: int,
+    normalize: bool,
+) -> Tensor:
+    """The gradient of all rows; arguments as of `sweep_gradients`.
+
+    Returns:
+        Shape and dtype of `weight`.
+    """
+    whole = torch.empty_like(weight)
+    sweep = sweep_gradients(
+        features, weight, index, lse, share, (epsilon, count), dtype, chunk, normalize, lambda a, b: whole[a:b]
+    )
+    for _ in sweep:
+        pass
+    return whole
+
+
+@row_gradients.register_fake
+def _(
+    features: Tensor,
+    weight: Tensor,
+    index: Tensor,
+    lse: Tensor,
+    share: Tensor,
+    epsilon: float,
+    count: int,
+    dtype: torch.dtype,
+    chunk: int,
+    normalize: bool,
+) -> Tensor:
+    return torch.empty_like(weight)

@@ -1,0 +1,149 @@
+"""SampledHead: an approximation whose cost does not grow with N."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Optimizer
+
+from diet_lightning.errors import ConfigurationError
+from diet_lightning.heads.dense import AT_ONCE, DatumHead
+from diet_lightning.losses import check_batch
+
+
+class SampledHead(DatumHead):
+    r"""The head over the batch's own rows and some sampled ones: **another objective**, at a cost independent of N.
+
+    The classes outside the batch are represented by `num_sampled` rows, drawn evenly with replacement. Their logits are
+    raised by the logarithm of how many classes each stands for (sampled softmax, Jean et al., ACL 2015), and the mean of
+    the logits is estimated likewise. The estimates of :math:`\sum_n e^{z_n}` and of the mean are unbiased, the loss and its
+    gradients are not: the logarithm of an estimate is too small on average. The loss gap is then an estimate, too.
+
+    Rows are stepped on when they are touched, by AdamW's rule: decay and the fading of the moments over the steps that they
+    missed are caught up, the steps that their momentum would have taken are not. One process only; no clipping, no fp16.
+
+    Call `attach` with the optimiser before training.
+
+    Args:
+        *args: As for `DatumHead`.
+        num_sampled: Rows drawn at each step.
+        on_cpu: Keep the rows and their moments in the CPU's memory, wherever the backbone is.
+        **options: As for `DatumHead`.
+
+    Raises:
+        ConfigurationError: If an argument is outside its range.
+    """
+
+    last_step: Tensor  # (N,), the step at which a row was last touched
+    last_decay: Tensor  # (N,), `decay` at that step
+    decay: Tensor  # the logarithm of all decay so far
+
+    def __init__(self, *args: Any, num_sampled: int = 8192, on_cpu: bool = False, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if num_sampled < 1:
+            raise ConfigurationError(f"Expected argument `num_sampled` to be at least 1, but got {num_sampled}.")
+        self.num_sampled = num_sampled
+        self.on_cpu = on_cpu
+        self.register_buffer("last_step", torch.zeros(self.num_samples, dtype=torch.int64))
+        self.register_buffer("last_decay", torch.zeros(self.num_samples, dtype=torch.float64))
+        self.register_buffer("decay", torch.zeros((), dtype=torch.float64))
+        self._awaiting: list[tuple[Tensor, Tensor]] = []  # ids and rows with their gradient, since the last step
+        self._attached = False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SampledHead:
+        # what `module.to(...)` does to parameters and buffers
+        return self if self.on_cpu else super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def attach(self, optimizer: Optimizer) -> None:
+        """Steps on the touched rows whenever `optimizer`, an AdamW with W among its parameters, has stepped."""
+        optimizer.register_step_post_hook(self._step)
+        self._attached = True
+
+    def _current(self, ids: Tensor) -> Tensor:
+        """Rows with the decay that they missed, ``(n, K)``."""
+        missed = (self.decay - self.last_decay[ids]).exp().to(self.weight.dtype)
+        return self.weight.detach()[ids] * missed[:, None]
+
+    def _loss(self, features: Tensor, index: Tensor) -> Tensor:
+        return self.losses(features, index).mean()
+
+    def losses(self, features: Tensor, index: Tensor) -> Tensor:
+        """The loss of each sample, over the batch's rows and newly drawn ones.
+
+        Args:
+            features: Embeddings, normalised and divided by the temperature where that is asked for, ``(B, K)``.
+            index: ``(B,)``.
+
+        Returns:
+            Shape ``(B,)``.
+        """
+        if torch.is_grad_enabled() and not self._attached:
+            raise ConfigurationError(
+                "A sampled head steps with its optimiser: call `attach(optimizer)` before training."
+            )
+        check_batch(features, self.weight, index, self.num_samples)
+        own, target = torch.unique(index.to(self.weight.device), return_inverse=True)
+        drawn = torch.randint(self.num_samples, (self.num_sampled,), device=self.weight.device)
+        drawn = drawn[torch.isin(drawn, own, invert=True)]
+        ids = torch.cat([own, drawn])
+        rows = self._current(ids).to(features.device)
+        if torch.is_grad_enabled():
+            rows.requires_grad_()
+            self._awaiting.append((ids, rows))
+        used = F.normalize(rows, dim=1) if self.normalize_rows else rows
+        logits = F.linear(features, used)  # (B, own + drawn)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        # each drawn row stands for so many of the classes outside the batch
+        stands_for = torch.ones(len(ids), device=logits.device)
+        stands_for[len(own) :] = (self.num_samples - len(own)) / max(1, len(drawn))
+        total = torch.logsumexp(logits + stands_for.log(), dim=1)
+        mean = (logits * stands_for).sum(1) / self.num_samples
+        at_target = logits.gather(1, target.to(logits.device)[:, None])[:, 0]
+        return total - (1.0 - self.label_smoothing) * at_target - self.label_smoothing * mean
+
+    @torch.no_grad()
+    def _step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        awaiting = [(ids, rows.grad) for ids, rows in self._awaiting if rows.grad is not None]
+        self._awaiting.clear()
+        if not awaiting:
+            return
+        device = self.weight.device
+        ids, place = torch.unique(torch.cat([ids for ids, _ in awaiting]), return_inverse=True)
+        gradient = torch.zeros(len(ids), self.embed_dim, dtype=self.weight.dtype, device=device)
+        gradient.index_add_(0, place, torch.cat([g for _, g in awaiting]).to(device, self.weight.dtype))
+        group = next(group for group in optimizer.param_groups if any(p is self.weight for p in group["params"]))
+        (beta1, beta2), lr, weight_decay = group["betas"], group["lr"], group["weight_decay"]
+        state = optimizer.state[self.weight]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(self.weight) for _ in range(2))
+        for name in ("exp_avg", "exp_avg_sq"):
+            state[name] = state[name].to(device)  # resuming puts states on the accelerator
+        step = int(state["step"]) + 1
+        missed = (step - 1 - self.last_step[ids])[:, None].to(torch.float64)
+        weight = self._current(ids) * (1.0 - lr * weight_decay)
+        average = state["exp_avg"][ids] * (beta1**missed).to(weight.dtype)
+        square = state["exp_avg_sq"][ids] * (beta2**missed).to(weight.dtype)
+        average.lerp_(gradient, 1.0 - beta1)
+        square.mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
+        scale = math.sqrt(1.0 - beta2**step)
+        weight.addcdiv_(average, square.sqrt() / scale + group["eps"], value=-lr / (1.0 - beta1**step))
+        self.weight.detach()[ids] = weight
+        state["exp_avg"][ids], state["exp_avg_sq"][ids] = average, square
+        state["step"] += 1
+        self.decay += math.log1p(-lr * weight_decay)
+        self.last_step[ids] = step
+        self.last_decay[ids] = self.decay
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Catches up every row's decay, so that `weight` is what it stands for; for after the training."""
+        step = max(1, AT_ONCE // self.embed_dim)
+        for ids in torch.split(torch.arange(self.num_samples, device=self.weight.device), step):
+            self.weight.detach()[ids] = self._current(ids)
+        self.last_decay.fill_(self.decay)

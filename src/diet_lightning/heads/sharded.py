@@ -1,0 +1,172 @@
+"""ShardedHead: the rows of W spread over the ranks of an ordinary distributed run."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from diet_lightning.chunked import chunk_rows, compute_dtype, row_gradients, scan_classes
+from diet_lightning.heads.dense import DatumHead
+from diet_lightning.losses import check_batch, smoothed_logit, target_rows
+
+SENT_AT_ONCE = 2**24  # values of a message while rows are collected
+
+
+class ShardedHead(DatumHead):
+    """The head with N / world rows on each rank; loss and gradients are those of one process with the whole batch.
+
+    A step gathers the ranks' embeddings (B·K values), and of the classes only three scalars a sample and the gradient of
+    the embeddings cross the ranks; W's gradient never does, so DDP must leave ``weight`` out of its reduction. Every rank
+    must have the same batch size.
+
+    Outside a distributed run it is the dense head.
+
+    Args:
+        *args: As for `DatumHead`.
+        **options: As for `DatumHead`.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.world, self.rank = _place()
+        super().__init__(*args, **options)
+
+    def spread(self) -> None:
+        """Keeps only this rank's rows, where the head was made before the ranks met."""
+        if self.world == 1 and _place()[0] > 1:
+            self.world, self.rank = _place()
+            self.weight = nn.Parameter(self.part(self.weight.detach()))
+
+    def collect(self, optimizer: Optimizer | None, folder: str | Path) -> None:
+        """Ends the placement: rank 0 holds all rows and their moments again, mapped from files in `folder`."""
+        if self.world == 1:
+            return
+        state = {} if optimizer is None else optimizer.state.pop(self.weight, {})
+        whole = {name: self.whole(value, folder) for name, value in state.items() if value.ndim == 2}
+        weight = self.whole(self.weight.detach(), folder)
+        self.world = 1
+        if weight is None:
+            return
+        old, self.weight = self.weight, nn.Parameter(weight)
+        for group in [] if optimizer is None else optimizer.param_groups:
+            group["params"] = [self.weight if p is old else p for p in group["params"]]
+        if optimizer is not None and state:
+            optimizer.state[self.weight] = {**state, **whole}
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """The rows of W held by this rank: even shares, the first ranks with one more where N does not divide."""
+        return self.rows_of(self.rank)
+
+    def rows_of(self, rank: int) -> tuple[int, int]:
+        """The rows of W held by a rank."""
+        share, more = divmod(self.num_samples, self.world)
+        start = rank * share + min(rank, more)
+        return start, start + share + (rank < more)
+
+    def _loss(self, features: Tensor, index: Tensor) -> Tensor:
+        if self.world == 1:
+            return super()._loss(features, index)
+        check_batch(features, self.weight, index, self.num_samples)
+        dtype = compute_dtype(features, self.weight)
+        with torch.autocast(features.device.type, enabled=False):
+            losses: Tensor = _ShardedLoss.apply(features, self.weight, index, self, dtype)
+        return losses.mean()
+
+    # -- whole and part ------------------------------------------------------------------------------------------------
+
+    def part(self, whole: Tensor) -> Tensor:
+        """This rank's rows of a tensor with all N, copied."""
+        start, stop = self.rows
+        return whole[start:stop].clone()
+
+    def whole(self, part: Tensor, folder: str | Path) -> Tensor | None:
+        """All N rows from every rank's, on rank 0 in a file that is mapped into memory.
+
+        Args:
+            part: This rank's rows, ``(n, K)``.
+            folder: Where the file may lie until the tensor is no longer used.
+
+        Returns:
+            Shape ``(N, K)`` on rank 0, None elsewhere.
+        """
+        target = _mapped((self.num_samples, *part.shape[1:]), part.dtype, folder) if self.rank == 0 else None
+        step = max(1, SENT_AT_ONCE // max(1, part[:1].numel()))
+        for rank in range(self.world):
+            first, last = self.rows_of(rank)
+            for start in range(first, last, step):
+                stop = min(start + step, last)
+                if rank == self.rank:
+                    message = part[start - first : stop - first].contiguous()
+                    if rank != 0:
+                        dist.send(message, 0)
+                elif target is not None:
+                    message = torch.empty(stop - start, *part.shape[1:], dtype=part.dtype, device=part.device)
+                    dist.recv(message, rank)
+                if target is not None:
+                    target[start:stop] = message
+        return target
+
+
+def _place() -> tuple[int, int]:
+    """Number of ranks, and this one's."""
+    return (dist.get_world_size(), dist.get_rank()) if dist.is_available() and dist.is_initialized() else (1, 0)
+
+
+def _mapped(shape: tuple[int, ...], dtype: torch.dtype, folder: str | Path) -> Tensor:
+    """A tensor whose memory is a file without a name: the system may write it out where memory is short."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    count = int(torch.Size(shape).numel())
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        return torch.from_file(file.name, shared=True, size=count, dtype=dtype).view(shape)
+
+
+def _gathered(part: Tensor) -> Tensor:
+    """The ranks' parts along the first dimension, in the order of the ranks."""
+    parts = [torch.empty_like(part) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, part.contiguous())
+    return torch.cat(parts)
+
+
+class _ShardedLoss(torch.autograd.Function):
+    """Losses of this rank's samples, over all classes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, index: Tensor, head: ShardedHead, dtype: torch.dtype
+    ) -> Tensor:
+        epsilon, count, normalize = head.label_smoothing, head.num_samples, head.normalize_rows
+        everyone = _gathered(features)  # (B·world, K)
+        first, last = head.rows
+        wanted = _gathered(index) - first  # (B·world,), outside 0 … last-first-1 where another rank has the row
+        chunk = chunk_rows(len(wanted), weight.device)
+        lse_here, mean_row, row_sum = scan_classes(everyone, weight, dtype, chunk, normalize, True)
+        lse = torch.logsumexp(_gathered(lse_here[None]), dim=0)
+        here = (wanted >= 0) & (wanted < last - first)
+        own = target_rows(weight, wanted.clamp(0, last - first - 1), normalize) * here[:, None]
+        # one message: the linear part of the loss, and the gradient of the embeddings
+        linear = smoothed_logit(everyone, own, row_sum, epsilon, count)[:, None]
+        slope = mean_row * (lse_here - lse).exp()[:, None] - (1.0 - epsilon) * own - (epsilon / count) * row_sum
+        message = torch.cat([linear, slope], dim=1)
+        dist.all_reduce(message)
+        mine = slice(head.rank * len(index), (head.rank + 1) * len(index))
+        ctx.save_for_backward(everyone, weight, wanted, lse, message[mine, 1:])
+        ctx.settings = (epsilon, count, dtype, chunk, normalize)
+        return lse[mine] - message[mine, 0]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        everyone, weight, wanted, lse, slope = ctx.saved_tensors
+        by_features = by_weight = None
+        if ctx.needs_input_grad[0]:
+            by_features = (gradients[0][:, None] * slope).to(everyone.dtype)
+        if ctx.needs_input_grad[1]:
+            # DDP averages the ranks' gradients; W's is not among them
+            share = _gathered(gradients[0]) / dist.get_world_size()
+            by_weight = row_gradients(everyone, weight, wanted, lse, share, *ctx.settings)
+        return by_features, by_weight, None, None, None

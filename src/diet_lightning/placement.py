@@ -1,0 +1,90 @@
+"""The head's placement in a Trainer: what it cannot serve, and checkpoints that hold all rows whatever the placement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
+
+from diet_lightning.errors import ConfigurationError
+from diet_lightning.heads import ShardedHead
+
+WEIGHT = "head.weight"
+
+
+def check_placement(placement: str, trainer: Trainer) -> None:
+    """Refuses a Trainer that would not train a head as it is placed.
+
+    Args:
+        placement: As of `DIETModule`.
+        trainer: The Trainer.
+
+    Raises:
+        ConfigurationError: Naming the option and the placement that serves it.
+    """
+    world, precision = trainer.world_size, str(trainer.precision)
+    clipped = trainer.gradient_clip_val and trainer.gradient_clip_algorithm != "value"
+    problem = None
+    if placement in ("fused", "sampled"):
+        if world > 1:
+            problem = f"it serves one process, but there are {world}: set `placement` to sharded or dense"
+        elif trainer.gradient_clip_val:
+            problem = (
+                f"gradient_clip_val={trainer.gradient_clip_val} needs a gradient that it does not hold: leave clipping out, "
+                "or set `placement` to dense"
+            )
+    elif placement == "sharded" and world > 1:
+        if not isinstance(trainer.strategy, DDPStrategy):
+            problem = (
+                f"{type(trainer.strategy).__name__} would not leave its rows to their ranks: set the Trainer's `strategy` to "
+                "ddp"
+            )
+        elif clipped:
+            problem = (
+                f"gradient_clip_val={trainer.gradient_clip_val} needs one norm over all ranks: clip by value "
+                "(gradient_clip_algorithm), or set `placement` to dense"
+            )
+    own_step = placement in ("fused", "sampled") or (placement == "sharded" and world > 1)
+    if problem is None and own_step and precision.startswith("16"):
+        problem = f"precision={precision} skips steps of its own accord: use bf16-mixed, or set `placement` to dense"
+    if problem is not None:
+        raise ConfigurationError(f"placement={placement!r} cannot be trained so; {problem}.")
+
+
+def make_whole(checkpoint: dict[str, Any], head: ShardedHead, folder: str) -> None:
+    """Puts all rows, and their optimiser's moments, into a checkpoint that each rank is about to save.
+
+    Args:
+        checkpoint: With this rank's rows; on rank 0 it holds all of them afterwards.
+        head: The head.
+        folder: Where rank 0 maps them into memory from.
+    """
+    if head.world == 1:
+        return
+    for entries, name in _rows(checkpoint):
+        entries[name] = head.whole(entries[name], folder)
+
+
+def keep_part(checkpoint: dict[str, Any], head: ShardedHead) -> None:
+    """Keeps this rank's rows only, of a checkpoint that holds all."""
+    if head.world == 1:
+        return
+    for entries, name in _rows(checkpoint):
+        entries[name] = head.part(entries[name])
+
+
+def _rows(checkpoint: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """Where a checkpoint holds values a row: the dictionaries, which may be changed, and their keys."""
+    found = [(checkpoint["state_dict"], WEIGHT)]
+    for optimizer in checkpoint.get("optimizer_states", []):
+        heads = [group["params"][0] for group in optimizer["param_groups"] if group.get("name") == "head"]
+        for key in heads:
+            # a copy: these dictionaries are the optimiser's own
+            state = optimizer["state"] = dict(optimizer["state"])
+            state[key] = dict(state.get(key, {}))
+            found += [
+                (state[key], name) for name, value in state[key].items() if isinstance(value, Tensor) and value.ndim
+            ]
+    return found
