@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jsonargparse import auto_cli
@@ -14,9 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from diet_lightning.backbones import create_backbone
+from diet_lightning.bill import GIB, head_bill
 from diet_lightning.cli import run_lightning
 from diet_lightning.data.module import DIETDataModule, Split
+from diet_lightning.errors import ConfigurationError
 from diet_lightning.evaluation import extract_features, few_shot_top1, linear_top1
+from diet_lightning.heads import HEADS
 
 SHOTS, DRAWS = 5, 20
 
@@ -67,7 +70,43 @@ def _labels(data: DIETDataModule, split: Split) -> NDArray[Any]:
     return torch.cat([batch.label for batch in data.clean_batches(split)]).numpy()
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {"demo": demo}
+def bill(
+    num_samples: int,
+    embed_dim: int = 512,
+    batch_size: int = 256,
+    devices: int = 1,
+    precision: Literal["32", "16"] = "32",
+    device: Literal["cpu", "cuda"] = "cuda",
+    num_sampled: int = 8192,
+) -> None:
+    """Prints what the head takes of each device's memory, for every placement.
+
+    Args:
+        num_samples: N, the number of training samples.
+        embed_dim: K, the dimension of the embeddings: 512 for ResNet-18, 2048 for ResNet-50.
+        batch_size: Samples per step and device.
+        devices: Devices of the run.
+        precision: Bits of the matrix products; 16 for bf16-mixed.
+        device: What they are.
+        num_sampled: Rows drawn at each step by the placement sampled.
+    """
+    sizes = {"num_samples": num_samples, "embed_dim": embed_dim, "batch_size": batch_size, "devices": devices}
+    for name, value in {**sizes, "num_sampled": num_sampled}.items():
+        if value < 1:
+            raise ConfigurationError(f"Expected argument `{name}` to be at least 1, but got {value}.")
+    table = Table(title=f"Head of {num_samples:,} × {embed_dim:,}, batch {batch_size} on each of {devices} {device}")
+    for column in ("placement", "weights", "gradient", "moments", "work space", "on each device"):
+        table.add_column(column, justify="left" if column == "placement" else "right")
+    for placement in HEADS:
+        if devices > 1 and placement in ("fused", "sampled"):
+            continue  # they serve one process
+        found = head_bill(placement, **sizes, product_bytes=int(precision) // 8, device=device, num_sampled=num_sampled)
+        parts = (found.weights, found.gradient, found.moments, found.workspace, found.total)
+        table.add_row(placement, *(f"{part / GIB:.3f} GiB" for part in parts))
+    Console().print(table)
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {"demo": demo, "bill": bill}
 
 
 def run_command(args: Sequence[str]) -> None:
@@ -76,4 +115,11 @@ def run_command(args: Sequence[str]) -> None:
     Args:
         args: Its name, then its arguments.
     """
-    auto_cli(COMMANDS[args[0]], args=list(args[1:]))
+    # --num-samples is --num_samples
+    options = [arg if not arg.startswith("--") else _underscored(arg) for arg in args[1:]]
+    auto_cli(COMMANDS[args[0]], args=options, as_positional=False, prog=f"diet {args[0]}")
+
+
+def _underscored(flag: str) -> str:
+    name, equals, value = flag[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"

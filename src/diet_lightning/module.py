@@ -21,8 +21,8 @@ from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.heads import HEADS, DatumHead, FusedHead, Placement, SampledHead, ShardedHead
 from diet_lightning.losses import check_label_smoothing
-from diet_lightning.optim import scaled_lr, warmup_cosine, warmup_steps
-from diet_lightning.placement import WEIGHT, check_placement, keep_part, make_whole
+from diet_lightning.optim import REFERENCE_BATCH, scaled_lr, warmup_cosine, warmup_steps
+from diet_lightning.placement import WEIGHT, check_memory, check_placement, keep_part, make_whole
 from diet_lightning.seeding import derive_seed
 
 INPUT_SHAPE = "input_shape"  # a buffer
@@ -133,6 +133,8 @@ class DIETModule(LightningModule):
         hparams: Any = self.hparams
         hparams.num_samples, hparams.input_shape = int(num_samples), [int(size) for size in input_shape]
         self.backbone = create_backbone(self._given[0], tuple(hparams.input_shape), hparams.stem)
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._check_memory(held=0)
         # travels with the weights to a process that has not seen the data
         self.register_buffer(INPUT_SHAPE, torch.tensor(hparams.input_shape))
         names = ("label_smoothing", "normalize_features", "normalize_rows", "temperature")
@@ -188,6 +190,8 @@ class DIETModule(LightningModule):
             check_placement(self.hparams["placement"], self.trainer)
         if not self.is_built:
             self._build(count, shape)
+        elif stage == TrainerFn.FITTING:
+            self._check_memory(held=self.head.weight.nbytes)
         if isinstance(self.head, ShardedHead):
             self.head.spread()
         spread = isinstance(self.head, ShardedHead) and self.head.world > 1
@@ -236,16 +240,29 @@ class DIETModule(LightningModule):
         schedule = warmup_cosine(optimizer, warmup, int(total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
 
+    def _check_memory(self, held: int) -> None:
+        hparams: Any = self.hparams
+        sizes = {
+            "num_samples": hparams.num_samples,
+            "embed_dim": self.backbone.embed_dim,
+            "batch_size": self._batch_size() or REFERENCE_BATCH,
+            "num_sampled": hparams.num_sampled,
+        }
+        check_memory(hparams.placement, sizes, self.trainer, hparams.head_on_cpu, held)
+
+    def _batch_size(self) -> int | None:
+        data = getattr(self.trainer, "datamodule", None)
+        found = getattr(data, "batch_size", None) or getattr(self.trainer.train_dataloader, "batch_size", None)
+        return None if found is None else int(found)
+
     def _total_batch(self) -> int:
-        batch = getattr(getattr(self.trainer, "datamodule", None), "batch_size", None)
-        if batch is None:
-            batch = getattr(self.trainer.train_dataloader, "batch_size", None)
+        batch = self._batch_size()
         if batch is None:
             raise ConfigurationError(
                 "DIETModule cannot find the batch size that the learning rate is scaled by: use a DIETDataModule or a "
                 "DataLoader with `batch_size`."
             )
-        return int(batch) * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return batch * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     def _steps_per_epoch(self) -> int:
         if self.trainer.num_training_batches == float("inf"):  # `max_steps` alone, so that Lightning has not looked yet

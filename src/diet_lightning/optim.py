@@ -1,11 +1,14 @@
-"""The paper's schedule: batch-scaled learning rate, linear warm-up, cosine to zero."""
+"""The paper's schedule: batch-scaled learning rate, linear warm-up, cosine to zero; and AdamW on some rows of a parameter."""
 
 from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.adamw import adamw
 from torch.optim.lr_scheduler import LambdaLR
 
 REFERENCE_BATCH = 256  # the batch at which the paper states its learning rate
@@ -75,3 +78,44 @@ def warmup_cosine(optimizer: Optimizer, warmup: int, total_steps: int) -> Lambda
         The scheduler; its state holds plain numbers only.
     """
     return LambdaLR(optimizer, partial(lr_factor, warmup=warmup, total_steps=total_steps))
+
+
+def head_group(optimizer: Optimizer, weight: Tensor) -> dict[str, Any]:
+    """The parameter group that a head's rows are in."""
+    return next(group for group in optimizer.param_groups if any(p is weight for p in group["params"]))
+
+
+def adamw_step(
+    weights: list[Tensor],
+    gradients: list[Tensor],
+    averages: list[Tensor],
+    squares: list[Tensor],
+    steps_taken: Tensor,
+    group: dict[str, Any],
+) -> None:
+    """A step of `torch.optim.AdamW`, by its own kernel, on tensors that are parts of a parameter.
+
+    Args:
+        weights: What is stepped on, in place.
+        gradients: Their gradients.
+        averages: First moments, changed in place.
+        squares: Second moments, changed in place.
+        steps_taken: Steps before this one, a scalar; left as it is.
+        group: Learning rate, decay, betas and eps.
+    """
+    adamw(
+        weights,
+        gradients,
+        averages,
+        squares,
+        [],
+        [steps_taken.to(weights[0].device, copy=True) for _ in weights],  # the kernel counts it up
+        fused=True,
+        amsgrad=False,
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        lr=group["lr"],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        maximize=False,
+    )

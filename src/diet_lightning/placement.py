@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
+from diet_lightning.bill import GIB, available_memory, head_bill
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.heads import ShardedHead
+from diet_lightning.heads import HEADS, ShardedHead
 
 WEIGHT = "head.weight"
 
@@ -51,6 +54,46 @@ def check_placement(placement: str, trainer: Trainer) -> None:
         problem = f"precision={precision} skips steps of its own accord: use bf16-mixed, or set `placement` to dense"
     if problem is not None:
         raise ConfigurationError(f"placement={placement!r} cannot be trained so; {problem}.")
+
+
+def check_memory(placement: str, sizes: dict[str, int], trainer: Trainer, on_cpu: bool, held: int) -> None:
+    """Says what the head will take, and refuses it where that is more than there is.
+
+    Args:
+        placement: As of `DIETModule`.
+        sizes: The arguments of `head_bill` that are the model's and the data's.
+        trainer: The Trainer.
+        on_cpu: Whether the rows stay in the CPU's memory.
+        held: Bytes of it that exist already.
+
+    Raises:
+        ConfigurationError: Naming the placement that would fit, before anything is allocated.
+    """
+    device = torch.device("cpu") if on_cpu else trainer.strategy.root_device
+    run = {
+        "devices": trainer.world_size,
+        "accumulate": trainer.accumulate_grad_batches,
+        "product_bytes": 4 if "32" in str(trainer.precision) else 2,
+    }
+    bills = {name: head_bill(name, **sizes, **run, device=device.type) for name in HEADS}
+    bill, left = bills[placement], available_memory(device)
+    shape = f"N={sizes['num_samples']:,} × K={sizes['embed_dim']:,}"
+    rank_zero_info(f"Head, {placement}, {shape}: {bill} on each device.")
+    # the processes of one machine's CPUs share its memory
+    share = trainer.num_devices if device.type == "cpu" else 1
+    if left is None or bill.total * share <= left + held:
+        return
+    others = ["sharded", "sampled"] if trainer.world_size > 1 else ["fused", "sampled"]
+    fitting = [name for name in others if name != placement and bills[name].total * share <= left + held]
+    cure = (
+        f"set `placement` to {fitting[0]!r}, which takes {bills[fitting[0]]}"
+        if fitting
+        else ("take more devices with `placement` 'sharded', a smaller backbone, or fewer samples (`subset`)")
+    )
+    raise ConfigurationError(
+        f"The head of {shape} takes {bill} as placement={placement!r}, but {device} has "
+        f"{left / GIB:.2f} GiB left{f' for {share} processes' if share > 1 else ''}: {cure}."
+    )
 
 
 def make_whole(checkpoint: dict[str, Any], head: ShardedHead, folder: str) -> None:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.adamw import adamw
 
 from diet_lightning.chunked import chunk_rows, compute_dtype, scan_classes, sweep_gradients
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.heads.dense import DatumHead
 from diet_lightning.losses import check_batch, smoothed_logit, target_rows
+from diet_lightning.optim import adamw_step, head_group
 
 
 class _Awaiting(NamedTuple):
@@ -65,7 +65,7 @@ class FusedHead(DatumHead):
         features, index, lse, share = (torch.cat(parts) for parts in list(zip(*self._awaiting, strict=True))[:4])
         dtype = self._awaiting[0].dtype
         self._awaiting.clear()
-        group = next(group for group in optimizer.param_groups if any(p is self.weight for p in group["params"]))
+        group = head_group(optimizer, self.weight)
         state = optimizer.state[self.weight]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=self.weight.device)
@@ -89,21 +89,13 @@ class FusedHead(DatumHead):
         )
         for start, gradient in sweep:
             rows = slice(start, start + len(gradient))
-            adamw(
+            adamw_step(
                 [weight[rows]],
                 [gradient],
                 [state["exp_avg"][rows]],
                 [state["exp_avg_sq"][rows]],
-                [],
-                [state["step"].clone()],  # the kernel counts it up
-                fused=True,
-                amsgrad=False,
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                lr=group["lr"],
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                maximize=False,
+                state["step"],
+                group,
             )
         state["step"] += 1
 

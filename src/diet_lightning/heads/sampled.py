@@ -14,12 +14,13 @@ from torch.optim import Optimizer
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.heads.dense import AT_ONCE, DatumHead
 from diet_lightning.losses import check_batch
+from diet_lightning.optim import adamw_step, head_group
 
 
 class SampledHead(DatumHead):
     r"""The head over the batch's own rows and some sampled ones: **another objective**, at a cost independent of N.
 
-    The classes outside the batch are represented by `num_sampled` rows, drawn evenly with replacement. Their logits are
+    The classes outside the batch are represented by up to `num_sampled` rows, drawn evenly, each once. Their logits are
     raised by the logarithm of how many classes each stands for (sampled softmax, Jean et al., ACL 2015), and the mean of
     the logits is estimated likewise. The estimates of :math:`\sum_n e^{z_n}` and of the mean are unbiased, the loss and its
     gradients are not: the logarithm of an estimate is too small on average. The loss gap is then an estimate, too.
@@ -31,7 +32,7 @@ class SampledHead(DatumHead):
 
     Args:
         *args: As for `DatumHead`.
-        num_sampled: Rows drawn at each step.
+        num_sampled: Rows drawn at each step; what was drawn twice or is in the batch counts once.
         on_cpu: Keep the rows and their moments in the CPU's memory, wherever the backbone is.
         **options: As for `DatumHead`.
 
@@ -67,7 +68,7 @@ class SampledHead(DatumHead):
     def _current(self, ids: Tensor) -> Tensor:
         """Rows with the decay that they missed, ``(n, K)``."""
         missed = (self.decay - self.last_decay[ids]).exp().to(self.weight.dtype)
-        return self.weight.detach()[ids] * missed[:, None]
+        return self.weight.detach().index_select(0, ids).mul_(missed[:, None])
 
     def _loss(self, features: Tensor, index: Tensor) -> Tensor:
         return self.losses(features, index).mean()
@@ -89,6 +90,7 @@ class SampledHead(DatumHead):
         check_batch(features, self.weight, index, self.num_samples)
         own, target = torch.unique(index.to(self.weight.device), return_inverse=True)
         drawn = torch.randint(self.num_samples, (self.num_sampled,), device=self.weight.device)
+        drawn = torch.unique(drawn)  # in order, as memory is read
         drawn = drawn[torch.isin(drawn, own, invert=True)]
         ids = torch.cat([own, drawn])
         rows = self._current(ids).to(features.device)
@@ -108,37 +110,42 @@ class SampledHead(DatumHead):
 
     @torch.no_grad()
     def _step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        awaiting = [(ids, rows.grad) for ids, rows in self._awaiting if rows.grad is not None]
+        awaiting = [(ids, rows) for ids, rows in self._awaiting if rows.grad is not None]
         self._awaiting.clear()
         if not awaiting:
             return
-        device = self.weight.device
-        ids, place = torch.unique(torch.cat([ids for ids, _ in awaiting]), return_inverse=True)
-        gradient = torch.zeros(len(ids), self.embed_dim, dtype=self.weight.dtype, device=device)
-        gradient.index_add_(0, place, torch.cat([g for _, g in awaiting]).to(device, self.weight.dtype))
-        group = next(group for group in optimizer.param_groups if any(p is self.weight for p in group["params"]))
+        ids, weight, gradient = self._touched(awaiting)
+        group = head_group(optimizer, self.weight)
         (beta1, beta2), lr, weight_decay = group["betas"], group["lr"], group["weight_decay"]
         state = optimizer.state[self.weight]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
             state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(self.weight) for _ in range(2))
         for name in ("exp_avg", "exp_avg_sq"):
-            state[name] = state[name].to(device)  # resuming puts states on the accelerator
+            state[name] = state[name].to(weight.device)  # resuming puts states on the accelerator
         step = int(state["step"]) + 1
         missed = (step - 1 - self.last_step[ids])[:, None].to(torch.float64)
-        weight = self._current(ids) * (1.0 - lr * weight_decay)
-        average = state["exp_avg"][ids] * (beta1**missed).to(weight.dtype)
-        square = state["exp_avg_sq"][ids] * (beta2**missed).to(weight.dtype)
-        average.lerp_(gradient, 1.0 - beta1)
-        square.mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
-        scale = math.sqrt(1.0 - beta2**step)
-        weight.addcdiv_(average, square.sqrt() / scale + group["eps"], value=-lr / (1.0 - beta1**step))
-        self.weight.detach()[ids] = weight
-        state["exp_avg"][ids], state["exp_avg_sq"][ids] = average, square
+        average = state["exp_avg"].index_select(0, ids).mul_((beta1**missed).to(weight.dtype))
+        square = state["exp_avg_sq"].index_select(0, ids).mul_((beta2**missed).to(weight.dtype))
+        adamw_step([weight], [gradient], [average], [square], state["step"], group)
+        self.weight.detach().index_copy_(0, ids, weight)
+        state["exp_avg"].index_copy_(0, ids, average)
+        state["exp_avg_sq"].index_copy_(0, ids, square)
         state["step"] += 1
         self.decay += math.log1p(-lr * weight_decay)
         self.last_step[ids] = step
         self.last_decay[ids] = self.decay
+
+    def _touched(self, awaiting: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids without repeats, their rows and the rows' gradients, where W is."""
+        device, dtype = self.weight.device, self.weight.dtype
+        if len(awaiting) == 1:
+            ids, rows = awaiting[0]
+            return ids, rows.detach().to(device), rows.grad.to(device, dtype)  # type: ignore[union-attr]
+        ids, place = torch.unique(torch.cat([ids for ids, _ in awaiting]), return_inverse=True)
+        gradient = torch.zeros(len(ids), self.embed_dim, dtype=dtype, device=device)
+        gradient.index_add_(0, place, torch.cat([rows.grad for _, rows in awaiting]).to(device, dtype))  # type: ignore[misc]
+        return ids, self._current(ids), gradient
 
     @torch.no_grad()
     def settle(self) -> None:

@@ -1,0 +1,113 @@
+"""Training steps through `Trainer.fit` at a large N, and the peak of memory against the bill that is printed before.
+
+Images are drawn from the index, so nothing is read. The same run with 1,000 samples comes first: what it takes is the
+backbone's, and what the large one takes beyond it is the head's. Prints one JSON line.
+
+    python benchmarks/large_n.py --num-samples 1281167 --placement fused
+    python benchmarks/large_n.py --num-samples 1281167 --placement dense --backbone resnet50 --image-size 224 --precision bf16-mixed
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+
+import torch
+from head import MB, Peak, hardware
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from diet_lightning import DIETDataModule, DIETModule
+from diet_lightning.bill import head_bill
+
+
+class Drawn(Dataset[Tensor]):
+    """Images that are a function of their index."""
+
+    def __init__(self, count: int, side: int) -> None:
+        self.count, self.side = count, side
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Tensor:
+        generator = torch.Generator().manual_seed(int(index))
+        return torch.randint(0, 256, (3, self.side, self.side), dtype=torch.uint8, generator=generator)
+
+
+class Clock(Callback):
+    """Seconds of each step."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if trainer.strategy.root_device.type == "cuda":
+            torch.cuda.synchronize()
+        self.seconds.append(time.perf_counter() - self.start)
+
+
+def fit(args: argparse.Namespace, count: int) -> tuple[float, float, int]:
+    data = DIETDataModule.from_datasets(
+        Drawn(count, args.image_size), batch_size=args.batch_size, strength=args.strength, num_workers=args.workers
+    )
+    module, clock = DIETModule(args.backbone, placement=args.placement), Clock()
+    trainer = Trainer(
+        accelerator=args.device,
+        devices=1,
+        max_steps=args.steps,
+        max_epochs=-1,
+        precision=args.precision,
+        callbacks=[clock],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with Peak(torch.device("cuda" if args.device in ("gpu", "cuda") else "cpu")) as peak:
+        trainer.fit(module, data)
+    return peak.extra / MB, statistics.median(clock.seconds[1:] or clock.seconds), module.embed_dim
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num-samples", type=int, default=1_281_167)
+    parser.add_argument("--placement", default="fused", choices=["dense", "fused", "sampled"])
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--precision", default="32-true")
+    parser.add_argument("--strength", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--device", default="gpu" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    backbone_mb, _, dim = fit(args, 1000)
+    peak_mb, seconds, dim = fit(args, args.num_samples)
+    device = "cuda" if args.device in ("gpu", "cuda") else "cpu"
+    width = 4 if "32" in args.precision else 2
+    bill = head_bill(args.placement, args.num_samples, dim, args.batch_size, product_bytes=width, device=device)
+    line = {
+        **{name: getattr(args, name) for name in ("num_samples", "placement", "backbone", "image_size", "batch_size")},
+        "precision": args.precision,
+        "embed_dim": dim,
+        "step_s": round(seconds, 3),
+        "peak_mb": round(peak_mb),
+        "backbone_mb": round(backbone_mb),
+        "head_mb": round(peak_mb - backbone_mb),
+        "bill_mb": round(bill.total / MB),
+        "head_over_bill": round((peak_mb - backbone_mb) * MB / bill.total, 3),
+        "hardware": hardware(torch.device(device)),
+        "torch": torch.__version__,
+    }
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()

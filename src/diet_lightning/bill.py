@@ -1,0 +1,120 @@
+"""What the head takes of memory, known before it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from diet_lightning.chunked import chunk_rows
+from diet_lightning.losses import PLAIN_LOGITS
+
+FLOAT = 4  # bytes
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class MemoryBill:
+    """Bytes that the head takes on one device, at the peak of a step.
+
+    Attributes:
+        placement: As of `DIETModule`.
+        weights: The rows of W.
+        gradient: Of the rows, with the copy in which DDP averages it.
+        moments: AdamW's two, and what ``sampled`` notes of each row.
+        workspace: Logits, or the chunk of them that exists at a time, and copies of embeddings and rows.
+    """
+
+    placement: str
+    weights: int
+    gradient: int
+    moments: int
+    workspace: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.gradient + self.moments + self.workspace
+
+    def __str__(self) -> str:
+        """One line, in GiB or MiB."""
+        parts = {"weights": self.weights, "gradient": self.gradient, "moments": self.moments, "work": self.workspace}
+        return f"{_size(self.total)} ({', '.join(f'{name} {_size(value)}' for name, value in parts.items())})"
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.2f} GiB" if count >= GIB / 10 else f"{count / 2**20:.1f} MiB"
+
+
+def head_bill(
+    placement: str,
+    num_samples: int,
+    embed_dim: int,
+    batch_size: int,
+    devices: int = 1,
+    accumulate: int = 1,
+    product_bytes: int = FLOAT,
+    device: str = "cpu",
+    num_sampled: int = 8192,
+) -> MemoryBill:
+    """What a head will take on each device.
+
+    Args:
+        placement: ``"dense"``, ``"fused"``, ``"sharded"`` or ``"sampled"``.
+        num_samples: N.
+        embed_dim: K.
+        batch_size: Samples per step and device.
+        devices: Processes of the run.
+        accumulate: Batches per optimiser step.
+        product_bytes: Of a number in the matrix products: 4, or 2 under 16-bit precision.
+        device: Its type, ``"cpu"`` or ``"cuda"``.
+        num_sampled: Rows drawn at a step, of ``sampled``.
+
+    Returns:
+        The bill.
+    """
+    rows = -(-num_samples // devices) if placement == "sharded" else num_samples
+    matrix = rows * embed_dim * FLOAT
+    batch = batch_size * (devices if placement == "sharded" else accumulate if placement == "fused" else 1)
+    embeddings = 4 * batch * embed_dim * FLOAT
+    if placement == "sampled":
+        drawn = batch_size + num_sampled
+        work = 3 * batch_size * drawn * FLOAT + 5 * drawn * embed_dim * FLOAT
+        return MemoryBill(
+            placement, matrix, drawn * embed_dim * FLOAT, 2 * matrix + 16 * num_samples, work + embeddings
+        )
+    copies = product_bytes < FLOAT  # of what is multiplied
+    plain = placement == "dense" or (placement == "sharded" and devices == 1)
+    if plain and batch * num_samples <= PLAIN_LOGITS:
+        work = batch * num_samples * (3 * FLOAT + copies * product_bytes) + copies * matrix // 2
+    else:
+        chunk = min(chunk_rows(batch, torch.device(device)), rows)
+        work = chunk * batch * (FLOAT + copies * product_bytes) + copies * chunk * embed_dim * (product_bytes + FLOAT)
+        work += (placement == "fused") * chunk * embed_dim * FLOAT
+    gradient = 0 if placement == "fused" else matrix
+    if placement == "dense" and devices > 1:
+        gradient += matrix  # DDP's buckets
+    return MemoryBill(placement, matrix, gradient, 2 * matrix, work + embeddings)
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Bytes that a device has left.
+
+    Args:
+        device: CPU or CUDA.
+
+    Returns:
+        None where it cannot be told.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    meminfo = Path("/proc/meminfo")
+    if device.type != "cpu" or not meminfo.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+    left = [int(lines["MemAvailable"].split()[0]) * 1024]
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
+        left.append(int(text) - int(used.read_text()))
+    return min(left)
