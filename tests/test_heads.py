@@ -146,6 +146,35 @@ def test_sampled_row_that_is_touched_at_every_step_moves_as_adamw_does(seed):
     torch.testing.assert_close(head.weight, twin, rtol=1e-5, atol=1e-6)
 
 
+def test_sampled_draws_as_many_as_asked_for_each_once_and_evenly():
+    head = SampledHead(60, 2, num_sampled=30)
+    draws = [head._draw() for _ in range(4000)]
+    assert all(torch.equal(draw, draw.unique()) for draw in draws)
+    sizes = torch.tensor([len(draw) for draw in draws]).double()
+    assert sizes.mean() + 4.5 * sizes.std() / 4000**0.5 >= 30
+    assert sizes.mean() < 31.5
+    seen = torch.bincount(torch.cat(draws), minlength=60) / len(draws)
+    assert (seen - sizes.mean() / 60).abs().max() < 4.5 * (0.25 / len(draws)) ** 0.5
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_sampled_of_all_rows_is_exact(unit):
+    torch.manual_seed(0)
+    options = {"label_smoothing": 0.6, "normalize_rows": unit, "normalize_features": unit}
+    sampled, dense = SampledHead(50, 4, num_sampled=50, **options), DatumHead(50, 4, **options)
+    dense.load_state_dict({"weight": sampled.weight.detach().clone()})
+    sampled.attach(torch.optim.AdamW(sampled.parameters()))
+    inputs, index = torch.randn(7, 4), torch.tensor([0, 49, 3, 3, 3, 20, 1])
+    gradients = []
+    for head in (sampled, dense):
+        features = inputs.clone().requires_grad_()
+        head(features, index).backward()
+        gradients.append(features.grad)
+    torch.testing.assert_close(*gradients)
+    ids, rows = sampled._awaiting[0]
+    torch.testing.assert_close(rows.grad, dense.weight.grad[ids])
+
+
 def test_sampled_row_that_was_missed_catches_up_its_decay():
     head = SampledHead(1000, 4, num_sampled=1)
     optimizer = torch.optim.AdamW([head.weight], lr=0.05, weight_decay=0.3)

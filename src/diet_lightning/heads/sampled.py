@@ -20,7 +20,7 @@ from diet_lightning.optim import adamw_step, head_group
 class SampledHead(DatumHead):
     r"""The head over the batch's own rows and some sampled ones: **another objective**, at a cost independent of N.
 
-    The classes outside the batch are represented by up to `num_sampled` rows, drawn evenly, each once. Their logits are
+    The classes outside the batch are represented by about `num_sampled` rows, drawn evenly, each once. Their logits are
     raised by the logarithm of how many classes each stands for (sampled softmax, Jean et al., ACL 2015), and the mean of
     the logits is estimated likewise. The estimates of :math:`\sum_n e^{z_n}` and of the mean are unbiased, the loss and its
     gradients are not: the logarithm of an estimate is too small on average. The loss gap is then an estimate, too.
@@ -32,7 +32,7 @@ class SampledHead(DatumHead):
 
     Args:
         *args: As for `DatumHead`.
-        num_sampled: Rows drawn at each step; what was drawn twice or is in the batch counts once.
+        num_sampled: Rows drawn at each step, on average; from N on all are taken, and the loss is exact.
         on_cpu: Keep the rows and their moments in the CPU's memory, wherever the backbone is.
         **options: As for `DatumHead`.
 
@@ -89,8 +89,7 @@ class SampledHead(DatumHead):
             )
         check_batch(features, self.weight, index, self.num_samples)
         own, target = torch.unique(index.to(self.weight.device), return_inverse=True)
-        drawn = torch.randint(self.num_samples, (self.num_sampled,), device=self.weight.device)
-        drawn = torch.unique(drawn)  # in order, as memory is read
+        drawn = self._draw()
         drawn = drawn[torch.isin(drawn, own, invert=True)]
         ids = torch.cat([own, drawn])
         rows = self._current(ids).to(features.device)
@@ -107,6 +106,16 @@ class SampledHead(DatumHead):
         mean = (logits * stands_for).sum(1) / self.num_samples
         at_target = logits.gather(1, target.to(logits.device)[:, None])[:, 0]
         return total - (1.0 - self.label_smoothing) * at_target - self.label_smoothing * mean
+
+    def _draw(self) -> Tensor:
+        """About `num_sampled` different ids, in order, as memory is read; all of them where there are no more."""
+        count, device = self.num_samples, self.weight.device
+        if self.num_sampled >= count:
+            return torch.arange(count, device=device)
+        # so many draws that, without the repeats, `num_sampled` are left on average
+        draws = math.ceil(math.log1p(-self.num_sampled / count) / math.log1p(-1.0 / count))
+        drawn: Tensor = torch.unique(torch.randint(count, (draws,), device=device))
+        return drawn
 
     @torch.no_grad()
     def _step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
