@@ -155,7 +155,7 @@ def run(count: int, dim: int, batch: int, dtype: str, device: torch.device, case
             step()
             times[case].append(time.perf_counter() - start)
             shared.grad = None
-    base = statistics.median(times["plain"]) if "plain" in times else float("nan")
+    base = statistics.median(times.get("plain", [0.0]))
     for case in steps:
         middle = statistics.median(times[case])
         line = {
@@ -166,7 +166,7 @@ def run(count: int, dim: int, batch: int, dtype: str, device: torch.device, case
             "dtype": dtype,
             "device": device.type,
             "ms": round(1e3 * middle, 2),
-            "ratio": round(middle / base, 3),
+            "ratio": round(middle / base, 3) if "plain" in times else None,
             "extra_mb": round(extra[case], 1),
             "repeats": repeats,
             "hardware": hardware(device),
