@@ -142,6 +142,39 @@ trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)
 torch.save(module.state_dict(), f"{{out}}.fitted")  # in the process that called fit
 """
 
+AGAIN = """
+import sys, torch, torch.distributed as dist
+from diet_lightning.heads import ShardedHead
+
+def run(rank, world, folder):
+    dist.init_process_group("gloo", init_method=f"file://{{folder}}/meet", rank=rank, world_size=world)
+    torch.manual_seed(0)
+    head = ShardedHead(7, 3)
+    optimizer = torch.optim.AdamW(head.parameters())
+    torch.manual_seed(0)
+    whole = torch.nn.Parameter(torch.empty(7, 3).uniform_(-(3**-0.5), 3**-0.5))
+    first, last = head.rows
+    assert torch.equal(head.weight, whole[first:last])
+    head(torch.randn(2, 3), torch.tensor([0, 6])).backward()
+    optimizer.step()
+    mine = head.weight.detach().clone()
+    head.collect(optimizer, folder)
+    assert rank > 0 or (len(head.weight) == 7 and torch.equal(head.weight[first:last], mine))
+    assert rank > 0 or optimizer.state_dict()["state"][0]["exp_avg"].shape == (7, 3)
+    head.spread()  # for the next fit
+    assert torch.equal(head.weight, mine)
+
+if __name__ == "__main__":
+    torch.multiprocessing.start_processes(run, (3, sys.argv[1]), nprocs=3, start_method="fork")
+"""
+
+
+def test_rows_are_collected_and_spread_again(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(AGAIN.format())
+    done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+
 
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory):

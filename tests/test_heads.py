@@ -85,6 +85,18 @@ def test_a_head_that_steps_by_itself_must_be_attached(head_class):
         assert torch.isfinite(head(torch.randn(5, 4), torch.arange(5)))
 
 
+@pytest.mark.parametrize("head_class", [FusedHead, SampledHead])
+def test_what_a_broken_run_left_is_not_stepped_on(head_class):
+    head = head_class(30, 4)
+    head.attach(torch.optim.AdamW(head.parameters()))
+    head(torch.randn(5, 4), torch.arange(5)).backward()  # and then the run breaks off
+    optimizer = torch.optim.AdamW(head.parameters(), lr=0.1)
+    head.attach(optimizer)
+    before = head.weight.detach().clone()
+    optimizer.step()
+    assert torch.equal(head.weight, before)
+
+
 @pytest.mark.parametrize("head_class", [FusedHead, SampledHead, ShardedHead])
 def test_a_wrong_index_is_refused_by_every_placement(head_class):
     with torch.no_grad(), pytest.raises(DataError, match=r"0 … 29, but got 30"):

@@ -10,13 +10,13 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from diet_lightning.backbones import Backbone, Stem, create_backbone
-from diet_lightning.checkpoint import LeanCheckpointIO, read_checkpoint
+from diet_lightning.checkpoint import LeanCheckpointIO, check_network, read_checkpoint, warn_of_ignored
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.heads import HEADS, DatumHead, FusedHead, Placement, SampledHead, ShardedHead
@@ -367,16 +367,9 @@ class DIETModule(LightningModule):
             self._build(len(rows), self.hparams["input_shape"])
         if isinstance(self.head, ShardedHead):
             keep_part(checkpoint, self.head)
-        shapes = {name: tuple(value.shape) for name, value in self.state_dict().items()}
-        saved = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
-        if shapes != saved:
-            name = next(name for name in {**saved, **shapes} if shapes.get(name) != saved.get(name))
-            raise CheckpointError(
-                f"The checkpoint's network differs from this one: '{name}' has shape {saved.get(name)} there and "
-                f"{shapes.get(name)} here; use the `backbone`, `stem` and `placement` it was trained with."
-            )
+        check_network(checkpoint["state_dict"], self.state_dict())
         if fitting:
-            _warn_of_ignored(self.hparams, checkpoint.get("hyper_parameters", {}))
+            warn_of_ignored(self.hparams, checkpoint.get("hyper_parameters", {}))
             for part in ("optimizer_states", "callbacks"):
                 # what is restored without a copy must not stay mapped to the file
                 checkpoint[part] = apply_to_collection(checkpoint.get(part), Tensor, Tensor.clone)
@@ -406,13 +399,3 @@ class DIETModule(LightningModule):
                 "DIETModule.load_from_checkpoint(path, backbone=...)."
             )
         return super().load_from_checkpoint(checkpoint_path, map_location, strict=strict, weights_only=True, **kwargs)
-
-
-def _warn_of_ignored(ours: Any, saved: dict[str, Any]) -> None:
-    """Says which settings a resumed optimiser takes from the checkpoint."""
-    for name in ("lr", "weight_decay"):
-        if name in saved and saved[name] != ours[name]:
-            rank_zero_warn(
-                f"Resuming with the checkpoint's {name}={saved[name]}; {name}={ours[name]} is ignored. Start a new run to "
-                "change it."
-            )

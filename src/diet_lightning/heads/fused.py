@@ -47,6 +47,7 @@ class FusedHead(DatumHead):
         """Steps on W whenever `optimizer`, an AdamW with W among its parameters, has stepped on the others."""
         optimizer.register_step_post_hook(self._step)
         self._attached = True
+        self._awaiting.clear()  # of a run that broke off
 
     def _loss(self, features: Tensor, index: Tensor) -> Tensor:
         if torch.is_grad_enabled() and not self._attached:

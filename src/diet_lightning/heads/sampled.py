@@ -64,6 +64,7 @@ class SampledHead(DatumHead):
         """Steps on the touched rows whenever `optimizer`, an AdamW with W among its parameters, has stepped."""
         optimizer.register_step_post_hook(self._step)
         self._attached = True
+        self._awaiting.clear()  # of a run that broke off
 
     def _current(self, ids: Tensor) -> Tensor:
         """Rows with the decay that they missed, ``(n, K)``."""

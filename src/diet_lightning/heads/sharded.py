@@ -37,10 +37,11 @@ class ShardedHead(DatumHead):
         super().__init__(*args, **options)
 
     def spread(self) -> None:
-        """Keeps only this rank's rows, where the head was made before the ranks met."""
+        """Keeps only this rank's rows, where the head was made before the ranks met or was collected by rank 0."""
         if self.world == 1 and _place()[0] > 1:
             self.world, self.rank = _place()
-            self.weight = nn.Parameter(self.part(self.weight.detach()))
+            if len(self.weight) == self.num_samples:
+                self.weight = nn.Parameter(self.part(self.weight.detach()))
 
     def collect(self, optimizer: Optimizer | None, folder: str | Path) -> None:
         """Ends the placement: rank 0 holds all rows and their moments again, mapped from files in `folder`."""
