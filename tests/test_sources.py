@@ -714,7 +714,7 @@ def test_an_unreadable_image_in_parquet_is_refused_by_index_or_dropped(tmp_path,
     name = f"hf:parquet:{tmp_path}/any.parquet"
     with pytest.raises(DataError, match="Image 1 cannot be read"):
         module(name, root=cache)
-    with pytest.warns(UserWarning, match="Left out 1 unreadable image\(s\) of the train split"):
+    with pytest.warns(UserWarning, match=r"Left out 1 unreadable image\(s\) of the train split"):
         data = module(name, root=cache, drop_unreadable=True)
     assert everything(data.predict_dataloader())[0][:, 0, 0, 0].tolist() == [1, 3]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.losses import check_label_smoothing, datum_cross_entropy, loss_floor
 
-AT_ONCE = 2**24  # values of W that are drawn or settled together
+AT_ONCE = 2**22  # values of W that are drawn or settled together
 
 
 class DatumHead(nn.Module):
