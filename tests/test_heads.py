@@ -5,14 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import TinyNet, image_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.strategies import DDPStrategy
 
 from diet_lightning import DIETModule
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
 from diet_lightning.heads import DatumHead, FusedHead, SampledHead, ShardedHead
+from diet_lightning.heads.sharded import _ShardedLoss
+from diet_lightning.losses import datum_cross_entropy
+from diet_lightning.placement import check_placement
 
 STEPS = 20
 
@@ -64,6 +69,38 @@ def test_fused_steps_as_adamw_does(autocast, accumulate, options):
     assert int(ours["step"]) == int(theirs["step"]) == STEPS
     for name in ("exp_avg", "exp_avg_sq"):
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_sampled_of_all_rows_steps_as_adamw_does(accumulate):
+    dense, dense_net, _, dense_losses = trained(DatumHead, None, accumulate)
+    sampled, sampled_net, _, sampled_losses = trained(SampledHead, None, accumulate, num_sampled=64)
+    torch.testing.assert_close(sampled.weight, dense.weight, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(sampled_net.weight, dense_net.weight, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(sampled_losses, dense_losses, rtol=1e-5)
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A process group of one."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("unit_rows", [False, True])
+def test_sharded_over_one_rank_is_the_dense_loss(alone, tmp_path, unit_rows):
+    head = ShardedHead(30, 4, 0.6, normalize_rows=unit_rows).double()
+    features, index = torch.randn(5, 4).double().requires_grad_(), torch.tensor([0, 29, 29, 7, 3])
+    losses = _ShardedLoss.apply(features, head.weight, index, head, torch.float64)
+    weights = torch.rand(5).double()
+    ours = torch.autograd.grad((losses * weights).sum(), (features, head.weight))
+    exact = datum_cross_entropy(features, head.weight, index, 0.6, "none", unit_rows)
+    theirs = torch.autograd.grad((exact * weights).sum(), (features, head.weight))
+    torch.testing.assert_close(losses, exact)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+    assert torch.equal(head.whole(head.weight.detach(), tmp_path), head.weight)
 
 
 def test_fused_trains_on_frozen_embeddings_too():
@@ -294,13 +331,31 @@ def test_loss_scaler_is_refused_where_the_head_steps_by_itself():
     class OfFp16:
         world_size, precision, gradient_clip_val = 1, "16-mixed", None
 
-    from diet_lightning.placement import check_placement
-
     for placement in ("fused", "sampled"):
         with pytest.raises(ConfigurationError, match=r"precision=16-mixed skips steps .* bf16-mixed"):
             check_placement(placement, OfFp16())
     for placement in ("dense", "sharded"):
         check_placement(placement, OfFp16())
+
+
+def test_sharded_asks_for_ddp():
+    class Spread:
+        world_size, precision, gradient_clip_val, gradient_clip_algorithm = 2, "32-true", None, None
+        strategy = object()
+
+    with pytest.raises(ConfigurationError, match=r"placement='sharded' .*object would not leave .* `strategy` to ddp"):
+        check_placement("sharded", Spread())
+    check_placement("dense", Spread())
+    Spread.strategy, Spread.gradient_clip_val = DDPStrategy(), 0.5
+    with pytest.raises(ConfigurationError, match=r"gradient_clip_val=0.5 needs one norm over all ranks"):
+        check_placement("sharded", Spread())
+    Spread.gradient_clip_algorithm = "value"
+    check_placement("sharded", Spread())
+    Spread.precision = "16-mixed"
+    with pytest.raises(ConfigurationError, match="precision=16-mixed"):
+        check_placement("sharded", Spread())
+    with pytest.raises(ConfigurationError, match=r"serves one process, but there are 2"):
+        check_placement("fused", Spread())
 
 
 def test_unknown_placement_and_rows_that_may_not_stay_are_refused():
