@@ -17,6 +17,7 @@ from diet_lightning import DIETModule
 from diet_lightning.__main__ import main
 from diet_lightning.bill import GIB, available_memory, head_bill
 from diet_lightning.errors import ConfigurationError
+from diet_lightning.placement import check_memory
 
 LARGE_N = Path(__file__).parents[1] / "benchmarks/large_n.py"
 
@@ -89,3 +90,28 @@ def test_command_prints_every_placement(capsys):
 def test_command_refuses_a_size_of_nothing(capsys):
     assert main(["bill", "--num-samples", "0"]) == 1
     assert "diet: error: Expected argument `num_samples` to be at least 1, but got 0." in capsys.readouterr().err
+
+
+def test_several_processes_are_not_sent_to_a_placement_of_one(monkeypatch):
+    class Two:
+        world_size = num_devices = 2
+        accumulate_grad_batches, precision = 1, "32-true"
+
+        class strategy:
+            root_device = torch.device("cpu")
+
+    sizes = {"num_samples": 10**6, "embed_dim": 64, "batch_size": 8, "num_sampled": 64}
+    bills = {name: head_bill(name, **sizes, devices=2).total for name in ("dense", "sharded", "sampled")}
+    assert 2 * bills["sampled"] < 2 * bills["dense"]
+    for left, cure in (
+        (2 * bills["sharded"], "'sharded', which takes"),
+        (2 * bills["sharded"] - 1, "take more devices"),
+    ):
+        monkeypatch.setattr("diet_lightning.placement.available_memory", lambda device, left=left: left)
+        with pytest.raises(ConfigurationError, match=cure) as caught:
+            check_memory("dense", sizes, Two(), on_cpu=False, held=0)
+        assert "sampled" not in str(caught.value)
+    left = 2 * bills["sampled"]  # enough for one of them in each process, which it cannot serve
+    monkeypatch.setattr("diet_lightning.placement.available_memory", lambda device: left)
+    with pytest.raises(ConfigurationError, match="set `placement` to 'sharded'"):
+        check_memory("dense", sizes, Two(), on_cpu=False, held=0)

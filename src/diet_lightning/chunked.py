@@ -13,6 +13,8 @@ read it once for each of them.
 # no `from __future__ import annotations`: torch.library reads the annotations of its operators
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,31 +63,30 @@ def _sum_dtype(weight: Tensor) -> torch.dtype:
     return torch.float64 if weight.dtype == torch.float64 else torch.float32
 
 
-class _Logits:
-    """Logits of one chunk of classes after another, in buffers that are kept.
+def _logits(
+    features: Tensor, weight: Tensor, dtype: torch.dtype, chunk: int, normalize: bool
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Logits of one chunk of classes after another, in buffers that are used again.
 
     Layout ``(classes, batch)``: products with W, and with the batch in the gradient, then need no transposed copy.
+
+    Yields:
+        The first row's number, the rows as they are multiplied, their logits, and a buffer for 16-bit copies of them.
     """
-
-    def __init__(self, features: Tensor, weight: Tensor, dtype: torch.dtype, chunk: int) -> None:
-        self.features = features.to(dtype).T.contiguous()  # (K, B)
-        self.weight, self.dtype = weight, dtype
-        self.chunk = min(chunk, len(weight))
-        self.product = torch.empty(self.chunk, len(features), dtype=dtype, device=weight.device)
-        sums = _sum_dtype(weight)
-        self.values = self.product if dtype == sums else torch.empty_like(self.product, dtype=sums)
-
-    def __call__(self, start: int, normalize: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """The rows from `start` on as they are multiplied, their logits, and a buffer for 16-bit copies of them."""
-        rows = self.weight[start : start + self.chunk]
+    transposed = features.to(dtype).T.contiguous()  # (K, B)
+    products = torch.empty(min(chunk, len(weight)), len(features), dtype=dtype, device=weight.device)
+    sums = _sum_dtype(weight)
+    buffer = products if dtype == sums else torch.empty_like(products, dtype=sums)
+    for start in range(0, len(weight), chunk):
+        rows = weight[start : start + chunk]
         if normalize:
             rows = F.normalize(rows, dim=1)
-        rows = rows.to(self.dtype)
-        product, values = self.product[: len(rows)], self.values[: len(rows)]
-        torch.mm(rows, self.features, out=product)
-        if values is not product:
+        rows = rows.to(dtype)
+        product, values = products[: len(rows)], buffer[: len(rows)]
+        torch.mm(rows, transposed, out=product)
+        if buffer is not products:
             values.copy_(product)
-        return rows, values, product
+        yield start, rows, values, product
 
 
 @torch.library.custom_op("diet_lightning::scan_classes", mutates_args=())
@@ -112,9 +113,7 @@ def scan_classes(
     total = torch.zeros_like(peak)
     mean_row = torch.zeros(batch if slope else 0, dim, dtype=sums, device=weight.device)
     row_sum = torch.zeros(dim, dtype=sums, device=weight.device)
-    logits = _Logits(features, weight, dtype, chunk)
-    for start in range(0, len(weight), logits.chunk):
-        rows, values, spare = logits(start, normalize)
+    for start, rows, values, spare in _logits(features, weight, dtype, chunk, normalize):
         higher = torch.maximum(peak, values.amax(0))
         values.sub_(higher).exp_()
         scale = (peak - higher).exp_()
@@ -125,7 +124,7 @@ def scan_classes(
                 mean_row.addmm_(values.T, rows)
             else:
                 mean_row += spare.copy_(values).T @ rows
-        row_sum += (rows if normalize else weight[start : start + logits.chunk]).sum(0, dtype=sums)
+        row_sum += (rows if normalize else weight[start : start + len(rows)]).sum(0, dtype=sums)
         peak = higher
     if slope:
         mean_row /= total[:, None]
@@ -133,12 +132,10 @@ def scan_classes(
 
 
 @scan_classes.register_fake
-def _(
-    features: Tensor, weight: Tensor, dtype: torch.dtype, chunk: int, normalize: bool, slope: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    made = weight.new_empty if weight.dtype == torch.float64 else weight.float().new_empty
+def _(features: Tensor, weight: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
     batch, dim = features.shape
-    return made(batch), made(batch if slope else 0, dim), made(dim)
+    made = partial(weight.new_empty, dtype=_sum_dtype(weight))
+    return made(batch), made(batch if settings[-1] else 0, dim), made(dim)
 
 
 def sweep_gradients(
@@ -147,7 +144,8 @@ def sweep_gradients(
     index: Tensor,
     lse: Tensor,
     share: Tensor,
-    smoothing: tuple[float, int],
+    epsilon: float,
+    count: int,
     dtype: torch.dtype,
     chunk: int,
     normalize: bool,
@@ -161,7 +159,8 @@ def sweep_gradients(
         index: Row of each sample, ``(B,)``; outside 0 … n-1 where another rank has it.
         lse: logsumexp over all N classes, ``(B,)``.
         share: Derivative of the whole by each sample's loss, ``(B,)``.
-        smoothing: Label smoothing, and N.
+        epsilon: Label smoothing.
+        count: N.
         dtype: Of the matrix products.
         chunk: Rows at a time.
         normalize: Whether each row is divided by its L2 norm.
@@ -170,16 +169,12 @@ def sweep_gradients(
     Yields:
         ``start`` and the gradient of the rows from there on.
     """
-    epsilon, count = smoothing
-    logits = _Logits(features, weight, dtype, chunk)
-    unit = (
-        share.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
-    )  # 16-bit products stay in range at any loss scale
+    # 16-bit products stay in range at any loss scale
+    unit = share.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
     lift = HALF_LIFT if dtype == torch.float16 else 1.0
-    direct = dtype == logits.values.dtype == weight.dtype
+    direct = dtype == _sum_dtype(weight) == weight.dtype
     weighted = (features * (share if direct else share / unit)[:, None]).to(dtype)  # (B, K)
-    for start in range(0, len(weight), logits.chunk):
-        rows, values, spare = logits(start, normalize)
+    for start, rows, values, spare in _logits(features, weight, dtype, chunk, normalize):
         values.sub_(lse).exp_().sub_(epsilon / count)
         inside = (index >= start) & (index < start + len(rows))
         own = inside.to(values.dtype).mul_(epsilon - 1.0)
@@ -188,7 +183,7 @@ def sweep_gradients(
         if direct:
             torch.mm(values, weighted, out=gradient)
         else:
-            if spare is not values:
+            if spare.dtype != values.dtype:
                 values = spare.copy_(values.mul_(lift) if lift != 1.0 else values)
             gradient.copy_((values @ weighted).to(lse.dtype).mul_(unit / lift))
         if normalize:
@@ -217,7 +212,7 @@ def row_gradients(
     """
     whole = torch.empty_like(weight)
     sweep = sweep_gradients(
-        features, weight, index, lse, share, (epsilon, count), dtype, chunk, normalize, lambda a, b: whole[a:b]
+        features, weight, index, lse, share, epsilon, count, dtype, chunk, normalize, lambda a, b: whole[a:b]
     )
     for _ in sweep:
         pass
@@ -225,16 +220,5 @@ def row_gradients(
 
 
 @row_gradients.register_fake
-def _(
-    features: Tensor,
-    weight: Tensor,
-    index: Tensor,
-    lse: Tensor,
-    share: Tensor,
-    epsilon: float,
-    count: int,
-    dtype: torch.dtype,
-    chunk: int,
-    normalize: bool,
-) -> Tensor:
+def _(features: Tensor, weight: Tensor, *settings: Any) -> Tensor:
     return torch.empty_like(weight)

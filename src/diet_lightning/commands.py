@@ -19,7 +19,7 @@ from diet_lightning.cli import run_lightning
 from diet_lightning.data.module import DIETDataModule, Split
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.evaluation import extract_features, few_shot_top1, linear_top1
-from diet_lightning.heads import HEADS
+from diet_lightning.heads import HEADS, serves
 
 SHOTS, DRAWS = 5, 20
 
@@ -97,9 +97,7 @@ def bill(
     table = Table(title=f"Head of {num_samples:,} × {embed_dim:,}, batch {batch_size} on each of {devices} {device}")
     for column in ("placement", "weights", "gradient", "moments", "work space", "on each device"):
         table.add_column(column, justify="left" if column == "placement" else "right")
-    for placement in HEADS:
-        if devices > 1 and placement in ("fused", "sampled"):
-            continue  # they serve one process
+    for placement in (name for name in HEADS if serves(name, devices)):
         found = head_bill(placement, **sizes, product_bytes=int(precision) // 8, device=device, num_sampled=num_sampled)
         parts = (found.weights, found.gradient, found.moments, found.workspace, found.total)
         table.add_row(placement, *(f"{part / GIB:.3f} GiB" for part in parts))

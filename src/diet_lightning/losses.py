@@ -108,18 +108,17 @@ class _Chunked(torch.autograd.Function):
     ) -> Tensor:
         lse: Tensor
         lse, mean_row, row_sum = scan_classes(features, weight, dtype, chunk, normalize, ctx.needs_input_grad[0])
-        own = target_rows(weight, index, normalize)
-        ctx.save_for_backward(features, weight, index, lse, mean_row, row_sum, own)
+        wanted = smoothed_row(target_rows(weight, index, normalize), row_sum, epsilon, len(weight))
+        slope = mean_row - wanted if ctx.needs_input_grad[0] else mean_row
+        ctx.save_for_backward(features, weight, index, lse, slope)
         ctx.settings = (epsilon, len(weight), dtype, chunk, normalize)
-        return lse - smoothed_logit(features, own, row_sum, epsilon, len(weight))
+        return lse - (features * wanted).sum(1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, index, lse, mean_row, row_sum, own = ctx.saved_tensors
-        epsilon, count = ctx.settings[:2]
+        features, weight, index, lse, slope = ctx.saved_tensors
         by_features = by_weight = None
         if ctx.needs_input_grad[0]:
-            slope = mean_row - (1.0 - epsilon) * own - (epsilon / count) * row_sum
             by_features = (gradients[0][:, None] * slope).to(features.dtype)
         if ctx.needs_input_grad[1]:
             by_weight = row_gradients(features, weight, index, lse, gradients[0], *ctx.settings)
@@ -132,10 +131,13 @@ def target_rows(weight: Tensor, index: Tensor, normalize: bool) -> Tensor:
     return F.normalize(own, dim=1) if normalize else own
 
 
-def smoothed_logit(features: Tensor, own: Tensor, row_sum: Tensor, epsilon: float, count: int) -> Tensor:
-    """``(1 - ε) z_n + ε mean(z)``, the part of the loss that is linear in the logits, ``(B,)``."""
-    features = features.to(own.dtype)
-    return (1.0 - epsilon) * (features * own).sum(1) + (epsilon / count) * (features @ row_sum)
+def smoothed_row(own: Tensor, row_sum: Tensor, epsilon: float, count: int) -> Tensor:
+    """The rows weighted by the smoothed target, ``(B, K)``.
+
+    The loss is the logsumexp less their product with the embeddings, and its gradient the rows weighted by the softmax
+    less these.
+    """
+    return (1.0 - epsilon) * own + (epsilon / count) * row_sum
 
 
 def check_batch(features: Tensor, weight: Tensor, index: Tensor, count: int) -> None:

@@ -19,7 +19,7 @@ from diet_lightning.backbones import Backbone, Stem, create_backbone
 from diet_lightning.checkpoint import LeanCheckpointIO, check_network, read_checkpoint, warn_of_ignored
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import CheckpointError, ConfigurationError
-from diet_lightning.heads import HEADS, DatumHead, FusedHead, Placement, SampledHead, ShardedHead
+from diet_lightning.heads import HEADS, DatumHead, Placement, SampledHead, ShardedHead, SteppingHead
 from diet_lightning.losses import check_label_smoothing
 from diet_lightning.optim import REFERENCE_BATCH, scaled_lr, warmup_cosine, warmup_steps
 from diet_lightning.placement import WEIGHT, check_memory, check_placement, keep_part, make_whole
@@ -233,7 +233,7 @@ class DIETModule(LightningModule):
         # the loss scaler of fp16 and clipping need the unfused step; elsewhere fused is the fast one at large N
         fused = self.device.type in ("cpu", "cuda") and self.trainer.precision not in ("16-mixed", "16")
         optimizer = torch.optim.AdamW(groups, lr=scaled_lr(hparams.lr, batch), weight_decay=decay, fused=fused)
-        if isinstance(self.head, FusedHead | SampledHead):
+        if isinstance(self.head, SteppingHead):
             self.head.attach(optimizer)
         epochs = total_steps / self._steps_per_epoch()
         warmup = warmup_steps(hparams.warmup_epochs, epochs, int(total_steps))

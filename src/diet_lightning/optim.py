@@ -80,11 +80,6 @@ def warmup_cosine(optimizer: Optimizer, warmup: int, total_steps: int) -> Lambda
     return LambdaLR(optimizer, partial(lr_factor, warmup=warmup, total_steps=total_steps))
 
 
-def head_group(optimizer: Optimizer, weight: Tensor) -> dict[str, Any]:
-    """The parameter group that a head's rows are in."""
-    return next(group for group in optimizer.param_groups if any(p is weight for p in group["params"]))
-
-
 def adamw_step(
     weights: list[Tensor],
     gradients: list[Tensor],

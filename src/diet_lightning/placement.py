@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diet_lightning.bill import GIB, available_memory, head_bill
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.heads import HEADS, ShardedHead
+from diet_lightning.heads import HEADS, ShardedHead, SteppingHead, serves
 
 WEIGHT = "head.weight"
 
@@ -30,8 +30,9 @@ def check_placement(placement: str, trainer: Trainer) -> None:
     world, precision = trainer.world_size, str(trainer.precision)
     clipped = trainer.gradient_clip_val and trainer.gradient_clip_algorithm != "value"
     problem = None
-    if placement in ("fused", "sampled"):
-        if world > 1:
+    steps_itself = issubclass(HEADS[placement], SteppingHead)
+    if steps_itself:
+        if not serves(placement, world):
             problem = f"it serves one process, but there are {world}: set `placement` to sharded or dense"
         elif trainer.gradient_clip_val:
             problem = (
@@ -49,7 +50,7 @@ def check_placement(placement: str, trainer: Trainer) -> None:
                 f"gradient_clip_val={trainer.gradient_clip_val} needs one norm over all ranks: clip by value "
                 "(gradient_clip_algorithm), or set `placement` to dense"
             )
-    own_step = placement in ("fused", "sampled") or (placement == "sharded" and world > 1)
+    own_step = steps_itself or (placement == "sharded" and world > 1)
     if problem is None and own_step and precision.startswith("16"):
         problem = f"precision={precision} skips steps of its own accord: use bf16-mixed, or set `placement` to dense"
     if problem is not None:
@@ -83,8 +84,7 @@ def check_memory(placement: str, sizes: dict[str, int], trainer: Trainer, on_cpu
     share = trainer.num_devices if device.type == "cpu" else 1
     if left is None or bill.total * share <= left + held:
         return
-    others = ["sharded", "sampled"] if trainer.world_size > 1 else ["fused", "sampled"]
-    fitting = [name for name in others if name != placement and bills[name].total * share <= left + held]
+    fitting = [name for name in HEADS if serves(name, trainer.world_size) and bills[name].total * share <= left + held]
     cure = (
         f"set `placement` to {fitting[0]!r}, which takes {bills[fitting[0]]}"
         if fitting

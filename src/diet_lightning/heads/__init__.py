@@ -8,6 +8,7 @@ from diet_lightning.heads.dense import DatumHead
 from diet_lightning.heads.fused import FusedHead
 from diet_lightning.heads.sampled import SampledHead
 from diet_lightning.heads.sharded import ShardedHead
+from diet_lightning.heads.stepping import SteppingHead
 
 Placement = Literal["dense", "fused", "sharded", "sampled"]
 HEADS: dict[str, type[DatumHead]] = {
@@ -17,4 +18,10 @@ HEADS: dict[str, type[DatumHead]] = {
     "sampled": SampledHead,
 }
 
-__all__ = ["HEADS", "DatumHead", "FusedHead", "Placement", "SampledHead", "ShardedHead"]
+
+def serves(placement: str, processes: int) -> bool:
+    """Whether a placement can train in so many processes."""
+    return processes == 1 or not issubclass(HEADS[placement], SteppingHead)
+
+
+__all__ = ["HEADS", "DatumHead", "FusedHead", "Placement", "SampledHead", "ShardedHead", "SteppingHead", "serves"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,14 @@ from torch import Tensor, nn
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.losses import check_label_smoothing, datum_cross_entropy, loss_floor
 
-AT_ONCE = 2**22  # values of W that are drawn or settled together
+AT_ONCE = 2**22  # values of W that are drawn, sent or settled together
+
+
+def blocks(first: int, last: int, embed_dim: int) -> Iterator[tuple[int, int]]:
+    """Cuts the rows first … last-1 into blocks that are small beside W: the start and end of each."""
+    step = max(1, AT_ONCE // embed_dim)
+    for start in range(first, last, step):
+        yield start, min(start + step, last)
 
 
 class DatumHead(nn.Module):
@@ -78,14 +86,11 @@ class DatumHead(nn.Module):
         """Draws W as `torch.nn.Linear` does, uniform within ±1/sqrt(K): the same values however the rows are placed."""
         bound = 1.0 / math.sqrt(self.embed_dim)
         first, last = self.rows
-        step = max(1, AT_ONCE // self.embed_dim)
-        for start in range(0, self.num_samples, step):
-            stop = min(start + step, self.num_samples)
+        for start, stop in blocks(0, self.num_samples, self.embed_dim):
             drawn = torch.empty(stop - start, self.embed_dim).uniform_(-bound, bound)
-            inside = slice(max(start, first) - start, max(min(stop, last), start) - start)
-            here = max(start, first) - first
-            part = drawn[inside]
-            self.weight[here : here + len(part)] = part
+            held, end = max(start, first), min(stop, last)
+            if held < end:
+                self.weight[held - first : end - first] = drawn[held - start : end - start]
 
     @property
     def floor(self) -> float:

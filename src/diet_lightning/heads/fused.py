@@ -6,13 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from diet_lightning.chunked import chunk_rows, compute_dtype, scan_classes, sweep_gradients
-from diet_lightning.errors import ConfigurationError
-from diet_lightning.heads.dense import DatumHead
-from diet_lightning.losses import check_batch, smoothed_logit, target_rows
-from diet_lightning.optim import adamw_step, head_group
+from diet_lightning.heads.stepping import SteppingHead
+from diet_lightning.losses import smoothed_row, target_rows
+from diet_lightning.optim import adamw_step
 
 
 class _Awaiting(NamedTuple):
@@ -25,7 +23,7 @@ class _Awaiting(NamedTuple):
     dtype: torch.dtype
 
 
-class FusedHead(DatumHead):
+class FusedHead(SteppingHead):
     """The head whose gradient is never held: a third less memory than ``dense``, the same result.
 
     The forward sweep gives the loss and the gradient of the embeddings; what is left waits, a few vectors a sample, until
@@ -34,56 +32,31 @@ class FusedHead(DatumHead):
     AdamW keeps them: a checkpoint is the same as the dense head's. Batches between two steps (accumulation) are swept
     together.
 
-    Call `attach` with the optimiser before training. W's ``grad`` stays None, so what looks at all gradients before the
-    step cannot be served: clipping, and the loss scaler of fp16. One process only; use ``sharded`` for several.
+    Call `attach` with the optimiser before training. One process only; use ``sharded`` for several.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._awaiting: list[_Awaiting] = []
-        self._attached = False
-
-    def attach(self, optimizer: Optimizer) -> None:
-        """Steps on W whenever `optimizer`, an AdamW with W among its parameters, has stepped on the others."""
-        optimizer.register_step_post_hook(self._step)
-        self._attached = True
-        self._awaiting.clear()  # of a run that broke off
-
     def _loss(self, features: Tensor, index: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and not self._attached:
-            raise ConfigurationError("A fused head steps with its optimiser: call `attach(optimizer)` before training.")
-        check_batch(features, self.weight, index, self.num_samples)
+        self._check(features, index)
         dtype = compute_dtype(features, self.weight)
         with torch.autocast(features.device.type, enabled=False):
             losses: Tensor = _FusedLoss.apply(features, self.weight, index, self, dtype)
         return losses.mean()
 
-    @torch.no_grad()
-    def _step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def _step(self, awaiting: list[_Awaiting], group: dict[str, Any], state: dict[str, Tensor]) -> None:
         """The second sweep, after the optimiser's own step."""
-        if not self._awaiting:
-            return
-        features, index, lse, share = (torch.cat(parts) for parts in list(zip(*self._awaiting, strict=True))[:4])
-        dtype = self._awaiting[0].dtype
-        self._awaiting.clear()
-        group = head_group(optimizer, self.weight)
-        state = optimizer.state[self.weight]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=self.weight.device)
-            state["exp_avg"] = torch.zeros_like(self.weight)
-            state["exp_avg_sq"] = torch.zeros_like(self.weight)
+        features, index, lse, share = (torch.cat(parts) for parts in list(zip(*awaiting, strict=True))[:4])
         weight = self.weight.detach()
         chunk = chunk_rows(len(index), weight.device)
         buffer = torch.empty(min(chunk, len(weight)), weight.shape[1], dtype=weight.dtype, device=weight.device)
-        smoothing = (self.label_smoothing, self.num_samples)
         sweep = sweep_gradients(
             features,
             weight,
             index,
             lse,
             share,
-            smoothing,
-            dtype,
+            self.label_smoothing,
+            self.num_samples,
+            awaiting[0].dtype,
             chunk,
             self.normalize_rows,
             lambda start, stop: buffer[: stop - start],
@@ -112,13 +85,11 @@ class _FusedLoss(torch.autograd.Function):
         chunk = chunk_rows(len(index), weight.device)
         lse: Tensor
         lse, mean_row, row_sum = scan_classes(features, weight, dtype, chunk, normalize, ctx.needs_input_grad[0])
-        own = target_rows(weight, index, normalize)
-        if ctx.needs_input_grad[0]:
-            # now, as W may be stepped on before a second backward pass
-            mean_row = mean_row - (1.0 - epsilon) * own - (epsilon / count) * row_sum
-        ctx.save_for_backward(features, index, lse, mean_row)
+        wanted = smoothed_row(target_rows(weight, index, normalize), row_sum, epsilon, count)
+        # the slope now, as W may be stepped on before a second backward pass
+        ctx.save_for_backward(features, index, lse, mean_row - wanted if ctx.needs_input_grad[0] else mean_row)
         ctx.head, ctx.dtype = head, dtype
-        return lse - smoothed_logit(features, own, row_sum, epsilon, count)
+        return lse - (features * wanted).sum(1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

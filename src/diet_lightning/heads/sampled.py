@@ -9,15 +9,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import Optimizer
 
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.heads.dense import AT_ONCE, DatumHead
-from diet_lightning.losses import check_batch
-from diet_lightning.optim import adamw_step, head_group
+from diet_lightning.heads.dense import blocks
+from diet_lightning.heads.stepping import SteppingHead
+from diet_lightning.optim import adamw_step
 
 
-class SampledHead(DatumHead):
+class SampledHead(SteppingHead):
     r"""The head over the batch's own rows and some sampled ones: **another objective**, at a cost independent of N.
 
     The classes outside the batch are represented by about `num_sampled` rows, drawn evenly, each once. Their logits are
@@ -53,18 +52,10 @@ class SampledHead(DatumHead):
         self.register_buffer("last_step", torch.zeros(self.num_samples, dtype=torch.int64))
         self.register_buffer("last_decay", torch.zeros(self.num_samples, dtype=torch.float64))
         self.register_buffer("decay", torch.zeros((), dtype=torch.float64))
-        self._awaiting: list[tuple[Tensor, Tensor]] = []  # ids and rows with their gradient, since the last step
-        self._attached = False
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SampledHead:
         # what `module.to(...)` does to parameters and buffers
         return self if self.on_cpu else super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-
-    def attach(self, optimizer: Optimizer) -> None:
-        """Steps on the touched rows whenever `optimizer`, an AdamW with W among its parameters, has stepped."""
-        optimizer.register_step_post_hook(self._step)
-        self._attached = True
-        self._awaiting.clear()  # of a run that broke off
 
     def _current(self, ids: Tensor) -> Tensor:
         """Rows with the decay that they missed, ``(n, K)``."""
@@ -84,11 +75,7 @@ class SampledHead(DatumHead):
         Returns:
             Shape ``(B,)``.
         """
-        if torch.is_grad_enabled() and not self._attached:
-            raise ConfigurationError(
-                "A sampled head steps with its optimiser: call `attach(optimizer)` before training."
-            )
-        check_batch(features, self.weight, index, self.num_samples)
+        self._check(features, index)
         own, target = torch.unique(index.to(self.weight.device), return_inverse=True)
         drawn = self._draw()
         drawn = drawn[torch.isin(drawn, own, invert=True)]
@@ -118,19 +105,12 @@ class SampledHead(DatumHead):
         drawn: Tensor = torch.unique(torch.randint(count, (draws,), device=device))
         return drawn
 
-    @torch.no_grad()
-    def _step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        awaiting = [(ids, rows) for ids, rows in self._awaiting if rows.grad is not None]
-        self._awaiting.clear()
+    def _step(self, awaiting: list[tuple[Tensor, Tensor]], group: dict[str, Any], state: dict[str, Tensor]) -> None:
+        awaiting = [(ids, rows) for ids, rows in awaiting if rows.grad is not None]
         if not awaiting:
             return
         ids, weight, gradient = self._touched(awaiting)
-        group = head_group(optimizer, self.weight)
         (beta1, beta2), lr, weight_decay = group["betas"], group["lr"], group["weight_decay"]
-        state = optimizer.state[self.weight]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
-            state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(self.weight) for _ in range(2))
         for name in ("exp_avg", "exp_avg_sq"):
             state[name] = state[name].to(weight.device)  # resuming puts states on the accelerator
         step = int(state["step"]) + 1
@@ -160,7 +140,6 @@ class SampledHead(DatumHead):
     @torch.no_grad()
     def settle(self) -> None:
         """Catches up every row's decay, so that `weight` is what it stands for; for after the training."""
-        step = max(1, AT_ONCE // self.embed_dim)
-        for ids in torch.split(torch.arange(self.num_samples, device=self.weight.device), step):
-            self.weight.detach()[ids] = self._current(ids)
+        for start, stop in blocks(0, self.num_samples, self.embed_dim):
+            self.weight.detach()[start:stop] = self._current(torch.arange(start, stop, device=self.weight.device))
         self.last_decay.fill_(self.decay)

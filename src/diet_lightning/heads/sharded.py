@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from diet_lightning.chunked import chunk_rows, compute_dtype, row_gradients, scan_classes
-from diet_lightning.heads.dense import DatumHead
-from diet_lightning.losses import check_batch, smoothed_logit, target_rows
-
-SENT_AT_ONCE = 2**24  # values of a message while rows are collected
+from diet_lightning.heads.dense import DatumHead, blocks
+from diet_lightning.losses import check_batch, smoothed_row, target_rows
 
 
 class ShardedHead(DatumHead):
@@ -97,11 +95,9 @@ class ShardedHead(DatumHead):
             Shape ``(N, K)`` on rank 0, None elsewhere.
         """
         target = _mapped((self.num_samples, *part.shape[1:]), part.dtype, folder) if self.rank == 0 else None
-        step = max(1, SENT_AT_ONCE // max(1, part[:1].numel()))
         for rank in range(self.world):
             first, last = self.rows_of(rank)
-            for start in range(first, last, step):
-                stop = min(start + step, last)
+            for start, stop in blocks(first, last, self.embed_dim):
                 if rank == self.rank:
                     message = part[start - first : stop - first].contiguous()
                     if rank != 0:
@@ -150,9 +146,10 @@ class _ShardedLoss(torch.autograd.Function):
         lse = torch.logsumexp(_gathered(lse_here[None]), dim=0)
         here = (wanted >= 0) & (wanted < last - first)
         own = target_rows(weight, wanted.clamp(0, last - first - 1), normalize) * here[:, None]
+        target = smoothed_row(own, row_sum, epsilon, count)
         # one message: the linear part of the loss, and the gradient of the embeddings
-        linear = smoothed_logit(everyone, own, row_sum, epsilon, count)[:, None]
-        slope = mean_row * (lse_here - lse).exp()[:, None] - (1.0 - epsilon) * own - (epsilon / count) * row_sum
+        linear = (everyone * target).sum(1, keepdim=True)
+        slope = mean_row * (lse_here - lse).exp()[:, None] - target
         message = torch.cat([linear, slope], dim=1)
         dist.all_reduce(message)
         mine = slice(head.rank * len(index), (head.rank + 1) * len(index))

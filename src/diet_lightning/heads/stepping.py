@@ -1,0 +1,57 @@
+"""SteppingHead: what the heads have in common that step on W themselves, after the optimiser."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from diet_lightning.errors import ConfigurationError
+from diet_lightning.heads.dense import DatumHead
+from diet_lightning.losses import check_batch
+
+
+class SteppingHead(DatumHead):
+    """A head whose W never has a ``grad``: it steps by itself, right after the optimiser has on all else.
+
+    Learning rate, decay, betas and eps are those of the group that W is in, and the moments are kept in the optimiser's
+    state as AdamW keeps them. What looks at all gradients before the step cannot be served: clipping, and the loss scaler
+    of fp16. One process only.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._awaiting: list[Any] = []  # what the step needs of the batches since the last one
+        self._attached = False
+
+    def attach(self, optimizer: Optimizer) -> None:
+        """Steps on W whenever `optimizer`, an AdamW with W among its parameters, has stepped on the others."""
+        optimizer.register_step_post_hook(self._after)
+        self._attached = True
+        self._awaiting.clear()  # of a run that broke off
+
+    def _check(self, features: Tensor, index: Tensor) -> None:
+        if torch.is_grad_enabled() and not self._attached:
+            raise ConfigurationError(
+                f"A {type(self).__name__} steps with its optimiser: call `attach(optimizer)` before training."
+            )
+        check_batch(features, self.weight, index, self.num_samples)
+
+    @torch.no_grad()
+    def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        awaiting, self._awaiting = self._awaiting, []
+        if not awaiting:
+            return
+        group = next(group for group in optimizer.param_groups if any(p is self.weight for p in group["params"]))
+        state = optimizer.state[self.weight]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=self.weight.device)
+            state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(self.weight) for _ in range(2))
+        self._step(awaiting, group, state)
+
+    @abstractmethod
+    def _step(self, awaiting: list[Any], group: dict[str, Any], state: dict[str, Tensor]) -> None:
+        """Steps on W for the batches that wait, and counts the step in `state`."""
