@@ -57,7 +57,7 @@ def fit(args: argparse.Namespace, count: int) -> tuple[float, float, int]:
     data = DIETDataModule.from_datasets(
         Drawn(count, args.image_size), batch_size=args.batch_size, strength=args.strength, num_workers=args.workers
     )
-    module, clock = DIETModule(args.backbone, placement=args.placement), Clock()
+    module, clock = DIETModule(args.backbone, placement=args.placement, moment_bits=args.moment_bits), Clock()
     trainer = Trainer(
         accelerator=args.device,
         devices=1,
@@ -79,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-samples", type=int, default=1_281_167)
     parser.add_argument("--placement", default="fused", choices=["dense", "fused", "sampled"])
+    parser.add_argument("--moment-bits", type=int, default=32, choices=[8, 32])
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -93,9 +94,13 @@ def main() -> None:
     peak_mb, seconds, dim = fit(args, args.num_samples)
     device = "cuda" if args.device in ("gpu", "cuda") else "cpu"
     width = 4 if "32" in args.precision else 2
-    bill = head_bill(args.placement, args.num_samples, dim, args.batch_size, product_bytes=width, device=device)
+    run = {"product_bytes": width, "device": device, "moment_bits": args.moment_bits}
+    bill = head_bill(args.placement, args.num_samples, dim, args.batch_size, **run)
     line = {
-        **{name: getattr(args, name) for name in ("num_samples", "placement", "backbone", "image_size", "batch_size")},
+        **{
+            name: getattr(args, name)
+            for name in ("num_samples", "placement", "backbone", "image_size", "batch_size", "moment_bits")
+        },
         "precision": args.precision,
         "embed_dim": dim,
         "step_s": round(seconds, 3),

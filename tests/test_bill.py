@@ -22,15 +22,26 @@ from diet_lightning.placement import check_memory
 LARGE_N = Path(__file__).parents[1] / "benchmarks/large_n.py"
 
 
-@pytest.mark.parametrize("placement", ["dense", "fused", "sampled"])
-def test_bill_is_what_a_run_takes(placement):
+@pytest.mark.parametrize(("placement", "bits"), [("dense", 32), ("fused", 32), ("fused", 8), ("sampled", 32)])
+def test_bill_is_what_a_run_takes(placement, bits):
     command = [sys.executable, LARGE_N, "--num-samples", "300000", "--backbone", "resnet8", "--image-size", "8"]
-    options = ["--batch-size", "32", "--steps", "2", "--device", "cpu", "--placement", placement]
+    options = [
+        "--batch-size",
+        "32",
+        "--steps",
+        "2",
+        "--device",
+        "cpu",
+        "--placement",
+        placement,
+        "--moment-bits",
+        str(bits),
+    ]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert 0.9 <= found["head_over_bill"] <= 1.1, found
-    bill = head_bill(placement, 300_000, 128, 32)
+    bill = head_bill(placement, 300_000, 128, 32, moment_bits=bits)
     assert f"Head, {placement}, N=300,000 × K=128: {bill} on each device." in done.stderr
 
 

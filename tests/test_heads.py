@@ -10,11 +10,13 @@ from conftest import TinyNet, image_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 
 from diet_lightning import DIETModule
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
 from diet_lightning.heads import DatumHead, FusedHead, SampledHead, ShardedHead
+from diet_lightning.heads.moments import Moments8bit
 from diet_lightning.heads.sharded import _ShardedLoss
 from diet_lightning.losses import datum_cross_entropy
 from diet_lightning.placement import check_placement
@@ -69,6 +71,91 @@ def test_fused_steps_as_adamw_does(autocast, accumulate, options):
     assert int(ours["step"]) == int(theirs["step"]) == STEPS
     for name in ("exp_avg", "exp_avg_sq"):
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-7)
+
+
+def stepped(head_class, scale, steps=STEPS, **options):
+    """W after AdamW's steps on fixed embeddings, and the largest change of a number in one step."""
+    torch.manual_seed(0)
+    features, head = torch.rand(16, len(scale)) * scale, head_class(700, len(scale), **options)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2)
+    if hasattr(head, "attach"):
+        head.attach(optimizer)
+    moved = 0.0
+    for step in range(steps):
+        before = head.weight.detach().clone()
+        index = torch.randint(700, (16,), generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        head(features, index).backward()
+        optimizer.step()
+        moved = max(moved, float((head.weight.detach() - before).abs().max()))
+    return head, optimizer, moved
+
+
+@pytest.mark.parametrize("scale", [torch.ones(100), torch.logspace(0, -4, 100)], ids=["even", "four decades"])
+def test_moments_in_8_bits_move_w_about_as_in_32(scale):
+    (dense, _, most), (eight, optimizer, most_8) = (
+        stepped(kind, scale, **options) for kind, options in ((DatumHead, {}), (FusedHead, {"moment_bits": 8}))
+    )
+    start = stepped(DatumHead, scale, steps=0)[0].weight
+    assert most_8 < 2 * most  # a second moment that is rounded to 0 makes it thousands of times as much
+    deviation = (eight.weight - dense.weight).norm() / (dense.weight - start).norm()
+    assert 1e-4 < deviation < 0.1, deviation
+    held = sum(part.nbytes for name, part in optimizer.state[eight.weight].items() if name != "step")
+    assert held == 2 * (700 * 100 + 4 * 700)
+
+
+@given(st.integers(0, 10**6), st.floats(-12, 0), st.floats(-30, 10))
+def test_moments_in_8_bits_are_close_and_no_second_one_is_lost(seed, decades, size):
+    generator = torch.Generator().manual_seed(seed)
+    moments = Moments8bit(torch.zeros(5, 40))
+    state = moments.new()
+    spread = 10 ** (torch.rand(2, 5, 40, generator=generator) * decades + size / 2)
+    sign = torch.randint(2, (5, 40), generator=generator) * 2 - 1
+    with moments.rows(state, 0, 5) as (average, square):
+        assert not average.any()
+        assert not square.any()
+        average += sign * spread[0]
+        square += spread[1] ** 2
+    with moments.rows(state, 0, 5) as (average, square):
+        found, root = average.clone(), square.sqrt()
+    assert (square > 0).all()
+    for one, other in ((found, sign * spread[0]), (root, spread[1])):
+        most = other.abs().amax(1, keepdim=True)
+        assert ((one - other).abs() <= other.abs() / 16 + most * 2.0**-9 / 448 * 1.01).all()
+
+
+def test_moments_in_8_bits_are_loaded_as_they_are():
+    head, optimizer, _ = stepped(FusedHead, torch.ones(6), moment_bits=8)
+    fresh = FusedHead(700, 6, moment_bits=8)
+    other = torch.optim.AdamW(fresh.parameters())
+    fresh.attach(other)
+    other.load_state_dict(optimizer.state_dict())
+    for name, value in optimizer.state[head.weight].items():
+        assert other.state[fresh.weight][name].dtype == value.dtype
+        assert torch.equal(other.state[fresh.weight][name], value)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_run_with_moments_in_8_bits_resumes_exactly(make_trainer, tmp_path):
+    def fit(checkpoint=None, **options):
+        seed_everything(3)
+        module = DIETModule(TinyNet(), lr=1e-2, **options)
+        every = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
+        trainer = make_trainer(max_epochs=3, callbacks=[every], enable_checkpointing=True)
+        trainer.fit(module, image_data(), ckpt_path=checkpoint)
+        return module
+
+    eight = {"placement": "fused", "moment_bits": 8}
+    whole, resumed = fit(**eight), fit(tmp_path / "epoch=0.ckpt", **eight)
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(CheckpointError, match=r"trained with moment_bits=8, but this run has 32: .* placement=fused"):
+        fit(tmp_path / "epoch=0.ckpt")
+
+
+def test_moments_in_8_bits_are_for_fused_only():
+    with pytest.raises(ConfigurationError, match="32, or 8 with placement='fused', but got 8 with placement='dense'"):
+        DIETModule(moment_bits=8)
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

@@ -57,6 +57,7 @@ def head_bill(
     product_bytes: int = FLOAT,
     device: str = "cpu",
     num_sampled: int = 8192,
+    moment_bits: int = 32,
 ) -> MemoryBill:
     """What a head will take on each device.
 
@@ -70,6 +71,7 @@ def head_bill(
         product_bytes: Of a number in the matrix products: 4, or 2 under 16-bit precision.
         device: Its type, ``"cpu"`` or ``"cuda"``.
         num_sampled: Rows drawn at a step, of ``sampled``.
+        moment_bits: 32, or 8 for ``fused``.
 
     Returns:
         The bill.
@@ -95,7 +97,11 @@ def head_bill(
     gradient = 0 if placement == "fused" else matrix
     if placement == "dense" and devices > 1:
         gradient += matrix  # DDP's buckets
-    return MemoryBill(placement, matrix, gradient, 2 * matrix, work + embeddings)
+    moments = 2 * matrix
+    if placement == "fused" and moment_bits == 8:
+        moments = 2 * (matrix // FLOAT + num_samples * FLOAT)
+        work += chunk * embed_dim * 2 * FLOAT
+    return MemoryBill(placement, matrix, gradient, moments, work + embeddings)
 
 
 def available_memory(device: torch.device) -> int | None:

@@ -104,6 +104,24 @@ def check_network(saved: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> No
             )
 
 
+def check_moments(ours: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Refuses to resume with moments that are kept in another way.
+
+    Args:
+        ours: This run's hyper-parameters.
+        saved: The checkpoint's.
+
+    Raises:
+        CheckpointError: Naming the checkpoint's `moment_bits`.
+    """
+    theirs = saved.get("moment_bits", 32)
+    if theirs != ours["moment_bits"]:
+        raise CheckpointError(
+            f"The checkpoint was trained with moment_bits={theirs}, but this run has {ours['moment_bits']}: resume with "
+            f"moment_bits={theirs}{' and placement=fused' if theirs == 8 else ''}."
+        )
+
+
 def warn_of_ignored(ours: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     """Says which settings a resumed optimiser takes from the checkpoint.
 

@@ -78,6 +78,7 @@ def bill(
     precision: Literal["32", "16"] = "32",
     device: Literal["cpu", "cuda"] = "cuda",
     num_sampled: int = 8192,
+    moment_bits: Literal[8, 32] = 32,
 ) -> None:
     """Prints what the head takes of each device's memory, for every placement.
 
@@ -89,8 +90,16 @@ def bill(
         precision: Bits of the matrix products; 16 for bf16-mixed.
         device: What they are.
         num_sampled: Rows drawn at each step by the placement sampled.
+        moment_bits: Of AdamW's moments in the placement fused.
     """
-    sizes = {"num_samples": num_samples, "embed_dim": embed_dim, "batch_size": batch_size, "devices": devices}
+    run: dict[str, Any] = {"product_bytes": int(precision) // 8, "device": device}
+    run |= {"num_sampled": num_sampled, "moment_bits": moment_bits}
+    sizes: dict[str, Any] = {
+        "num_samples": num_samples,
+        "embed_dim": embed_dim,
+        "batch_size": batch_size,
+        "devices": devices,
+    }
     for name, value in {**sizes, "num_sampled": num_sampled}.items():
         if value < 1:
             raise ConfigurationError(f"Expected argument `{name}` to be at least 1, but got {value}.")
@@ -98,7 +107,7 @@ def bill(
     for column in ("placement", "weights", "gradient", "moments", "work space", "on each device"):
         table.add_column(column, justify="left" if column == "placement" else "right")
     for placement in (name for name in HEADS if serves(name, devices)):
-        found = head_bill(placement, **sizes, product_bytes=int(precision) // 8, device=device, num_sampled=num_sampled)
+        found = head_bill(placement, **sizes, **run)
         parts = (found.weights, found.gradient, found.moments, found.workspace, found.total)
         table.add_row(placement, *(f"{part / GIB:.3f} GiB" for part in parts))
     Console().print(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -16,7 +16,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from diet_lightning.backbones import Backbone, Stem, create_backbone
-from diet_lightning.checkpoint import LeanCheckpointIO, check_network, read_checkpoint, warn_of_ignored
+from diet_lightning.checkpoint import LeanCheckpointIO, check_moments, check_network, read_checkpoint, warn_of_ignored
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.heads import HEADS, DatumHead, Placement, SampledHead, ShardedHead, SteppingHead
@@ -62,6 +62,8 @@ class DIETModule(LightningModule):
         head_on_cpu: Keep the rows in the CPU's memory, for ``"sampled"``.
         head_lr: The head's learning rate, at a batch of 256; None for `lr`.
         head_weight_decay: The head's; None for `weight_decay`.
+        moment_bits: Of AdamW's moments of the rows: 32, or, for ``"fused"``, 8, so that the head takes half the memory: an
+            approximation, see `Moments8bit`.
         eps: AdamW's, for the head. The gradient of a row that is not in the batch is about 1 / (N·B): at some ten
             million samples it falls below 1e-8.
 
@@ -95,6 +97,7 @@ class DIETModule(LightningModule):
         head_on_cpu: bool = False,
         head_lr: float | None = None,
         head_weight_decay: float | None = None,
+        moment_bits: Literal[8, 32] = 32,
         eps: float = 1e-8,
     ) -> None:
         super().__init__()
@@ -119,6 +122,11 @@ class DIETModule(LightningModule):
                 f"Expected argument `head_on_cpu` to be False with placement={placement!r}, but got True: only the rows of "
                 "'sampled' may stay there."
             )
+        if moment_bits not in (8, 32) or (moment_bits == 8 and placement != "fused"):
+            raise ConfigurationError(
+                f"Expected argument `moment_bits` to be 32, or 8 with placement='fused', but got {moment_bits} with "
+                f"placement={placement!r}."
+            )
         is_module = isinstance(backbone, nn.Module)
         # plain values only, so that a checkpoint loads under weights_only=True
         self.save_hyperparameters(ignore=["backbone"] if is_module else [])
@@ -141,6 +149,8 @@ class DIETModule(LightningModule):
         options = {name: hparams[name] for name in names}
         if hparams.placement == "sampled":
             options |= {"num_sampled": hparams.num_sampled, "on_cpu": hparams.head_on_cpu}
+        elif hparams.placement == "fused":
+            options |= {"moment_bits": hparams.moment_bits}
         self.head = HEADS[hparams.placement](hparams.num_samples, self.backbone.embed_dim, **options)
 
     @property
@@ -247,6 +257,7 @@ class DIETModule(LightningModule):
             "embed_dim": self.backbone.embed_dim,
             "batch_size": self._batch_size() or REFERENCE_BATCH,
             "num_sampled": hparams.num_sampled,
+            "moment_bits": hparams.moment_bits,
         }
         check_memory(hparams.placement, sizes, self.trainer, hparams.head_on_cpu, held)
 
@@ -369,6 +380,7 @@ class DIETModule(LightningModule):
             keep_part(checkpoint, self.head)
         check_network(checkpoint["state_dict"], self.state_dict())
         if fitting:
+            check_moments(self.hparams, checkpoint.get("hyper_parameters", {}))
             warn_of_ignored(self.hparams, checkpoint.get("hyper_parameters", {}))
             for part in ("optimizer_states", "callbacks"):
                 # what is restored without a copy must not stay mapped to the file

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from diet_lightning.chunked import chunk_rows, compute_dtype, scan_classes, sweep_gradients
+from diet_lightning.heads.moments import Moments, Moments8bit
 from diet_lightning.heads.stepping import SteppingHead
 from diet_lightning.losses import smoothed_row, target_rows
 from diet_lightning.optim import adamw_step
@@ -33,7 +35,23 @@ class FusedHead(SteppingHead):
     together.
 
     Call `attach` with the optimiser before training. One process only; use ``sharded`` for several.
+
+    Args:
+        *args: As for `DatumHead`.
+        moment_bits: 32, or 8 for moments of a quarter of the size, see `Moments8bit`: an approximation.
+        **options: As for `DatumHead`.
     """
+
+    def __init__(self, *args: Any, moment_bits: int = 32, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.moment_bits = moment_bits
+
+    def _make_moments(self, optimizer: Optimizer) -> Moments:
+        if self.moment_bits == 32:
+            return super()._make_moments(optimizer)
+        moments = Moments8bit(self.weight)
+        moments.keep_dtype(optimizer)
+        return moments
 
     def _loss(self, features: Tensor, index: Tensor) -> Tensor:
         self._check(features, index)
@@ -62,16 +80,13 @@ class FusedHead(SteppingHead):
             lambda start, stop: buffer[: stop - start],
         )
         for start, gradient in sweep:
-            rows = slice(start, start + len(gradient))
-            adamw_step(
-                [weight[rows]],
-                [gradient],
-                [state["exp_avg"][rows]],
-                [state["exp_avg_sq"][rows]],
-                state["step"],
-                group,
-            )
+            self._step_rows(start, gradient, group, state)
         state["step"] += 1
+
+    def _step_rows(self, start: int, gradient: Tensor, group: dict[str, Any], state: dict[str, Tensor]) -> None:
+        stop = start + len(gradient)
+        with self._moments.rows(state, start, stop) as (average, square):
+            adamw_step([self.weight.detach()[start:stop]], [gradient], [average], [square], state["step"], group)
 
 
 class _FusedLoss(torch.autograd.Function):

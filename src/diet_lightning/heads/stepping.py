@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.heads.dense import DatumHead
+from diet_lightning.heads.moments import Moments
 from diet_lightning.losses import check_batch
 
 
@@ -22,6 +23,8 @@ class SteppingHead(DatumHead):
     of fp16. One process only.
     """
 
+    _moments: Moments  # once it is attached
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._awaiting: list[Any] = []  # what the step needs of the batches since the last one
@@ -30,8 +33,12 @@ class SteppingHead(DatumHead):
     def attach(self, optimizer: Optimizer) -> None:
         """Steps on W whenever `optimizer`, an AdamW with W among its parameters, has stepped on the others."""
         optimizer.register_step_post_hook(self._after)
+        self._moments = self._make_moments(optimizer)
         self._attached = True
         self._awaiting.clear()  # of a run that broke off
+
+    def _make_moments(self, optimizer: Optimizer) -> Moments:
+        return Moments(self.weight)
 
     def _check(self, features: Tensor, index: Tensor) -> None:
         if torch.is_grad_enabled() and not self._attached:
@@ -49,7 +56,7 @@ class SteppingHead(DatumHead):
         state = optimizer.state[self.weight]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=self.weight.device)
-            state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(self.weight) for _ in range(2))
+            state.update(self._moments.new())
         self._step(awaiting, group, state)
 
     @abstractmethod
