@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -29,13 +30,17 @@ seeds = st.integers(0, 2**16)
 
 
 def generator(seed):
+    return np.random.default_rng(seed)
+
+
+def torch_generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
 def random_images(seed, count, channel, height, width):
     """Floats in [0, 1], with gray and saturated pixels, where hue and saturation have their special cases."""
-    images = torch.rand(count, channel, height, width, generator=generator(seed))
-    special = torch.rand(count, 1, height, width, generator=generator(seed + 1))
+    images = torch.rand(count, channel, height, width, generator=torch_generator(seed))
+    special = torch.rand(count, 1, height, width, generator=torch_generator(seed + 1))
     return torch.where(special < 0.1, images[:, :1], torch.where(special > 0.9, images.round(), images))
 
 
@@ -81,6 +86,22 @@ def test_resized_crop_equals_torchvision_at_the_four_borders_of_a_photo_sized_im
     flip = torch.tensor([False, True, False, True, False])
     expected = torch.stack([reference_crop(*each, out) for each in zip(images, boxes, flip, strict=True)])
     torch.testing.assert_close(augment.resized_crop(images, boxes, flip, out), expected, rtol=0, atol=EXACT)
+
+
+@quick
+@given(st.data(), channels, st.integers(2, 90), st.integers(2, 90), st.integers(50, 96), seeds)
+def test_large_images_of_bytes_are_cropped_as_torchvision_does_and_as_floats_are(
+    data, channel, height, width, out, seed
+):
+    images = torch.randint(0, 256, (3, channel, height, width), generator=torch_generator(seed), dtype=torch.uint8)
+    boxes, flip = boxes_within(data, 3, height, width), torch.tensor([True, False, data.draw(st.booleans())])
+    expected = torch.stack([reference_crop(*each, (out, 50)) for each in zip(images, boxes, flip, strict=True)])
+    bytes_ = augment.resized_crop_of_bytes(images, boxes, flip, (out, 50))
+    assert torch.equal((bytes_ * 255).round().to(torch.uint8), expected)
+    floats = augment.resized_crop(images, boxes, flip, (out, 50))
+    # half a byte is rounded along each axis, and the kernel's weights are whole numbers
+    torch.testing.assert_close(bytes_, floats, rtol=0, atol=1.1 / 255)
+    torch.testing.assert_close(floats, augment.resized_crop(images / 255, boxes, flip, (out, 50)), rtol=0, atol=EXACT)
 
 
 @pytest.mark.parametrize(("height", "out_height"), [(2, 3), (9, 4), (5, 1)])
@@ -213,6 +234,22 @@ def test_strength_0_returns_the_images_untouched():
     images = random_images(0, 2, 3, 5, 6)
     ladder = Ladder(0)
     assert torch.equal(ladder.apply(images, ladder.draw(2, (5, 6), (5, 6), generator(0)), (5, 6)), images)
+
+
+@pytest.mark.filterwarnings("ignore:.*CUDA.*")
+def test_compiled_operations_give_the_same_and_are_compiled_once(monkeypatch):
+    # the tracing and its guards are what is tested; generating code for them takes half a minute
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    plain, compiled = Ladder(3), Ladder(3, compiled=True)
+    for count, seed in [(48, 0), (48, 1), (48, 2), (31, 3), (200, 4)]:
+        images = random_images(seed, count, 3, 12, 14)
+        parameters = plain.draw(count, (12, 14), (10, 9), generator(seed))
+        ours, theirs = (each.apply(images, parameters, (10, 9)) for each in (plain, compiled))
+        torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
+    assert counters["stats"]["unique_graphs"] == 3  # crop, jitter, blur
+    assert not counters["graph_break"]
 
 
 # -- distributions -----------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def trained(head_class, autocast=None, accumulate=1, steps=STEPS, **options):
 def small_chunks(monkeypatch):
     """Several chunks even at a size that a test can afford."""
     for room in ("losses", "heads.fused", "heads.sharded"):
-        monkeypatch.setattr(f"diet_lightning.{room}.chunk_rows", lambda batch, device: 17)
+        monkeypatch.setattr(f"diet_lightning.{room}.chunk_rows", lambda batch, embed_dim, device: 17)
 
 
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])

@@ -91,7 +91,7 @@ def head_bill(
     if plain and batch * num_samples <= PLAIN_LOGITS:
         work = batch * num_samples * (3 * FLOAT + copies * product_bytes) + copies * matrix // 2
     else:
-        chunk = min(chunk_rows(batch, torch.device(device)), rows)
+        chunk = min(chunk_rows(batch, embed_dim, torch.device(device)), rows)
         work = chunk * batch * (FLOAT + copies * product_bytes) + copies * chunk * embed_dim * (product_bytes + FLOAT)
         work += (placement == "fused") * chunk * embed_dim * FLOAT
     gradient = 0 if placement == "fused" else matrix

@@ -25,18 +25,19 @@ CHUNK_CPU, CHUNK_ACCELERATOR = 2**20, 2**23
 HALF_LIFT = 2.0**10  # float16 holds 1 / N normally only if it is lifted; a target's 1 times this is far from overflow
 
 
-def chunk_rows(batch: int, device: torch.device) -> int:
+def chunk_rows(batch: int, embed_dim: int, device: torch.device) -> int:
     """Rows of W in a chunk.
 
     Args:
         batch: B.
+        embed_dim: K.
         device: Where the sweep runs.
 
     Returns:
-        At least 256.
+        At least 256; so many that neither their logits nor, where the batch is small, the rows themselves are large.
     """
     values = CHUNK_CPU if device.type == "cpu" else CHUNK_ACCELERATOR
-    return max(256, values // max(batch, 1))
+    return max(256, min(values // max(batch, 1), 4 * values // embed_dim))
 
 
 def compute_dtype(features: Tensor, weight: Tensor) -> torch.dtype:

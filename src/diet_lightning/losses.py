@@ -87,7 +87,7 @@ def datum_cross_entropy(
             logits = F.linear(features.to(dtype), rows.to(dtype))  # (B, N)
             logits = logits.to(torch.promote_types(dtype, torch.float32))
             return F.cross_entropy(logits, index, label_smoothing=epsilon, reduction=reduction)
-        chunk = chunk_size or chunk_rows(len(index), weight.device)
+        chunk = chunk_size or chunk_rows(len(index), weight.shape[1], weight.device)
         losses: Tensor = _Chunked.apply(features, weight, index, epsilon, dtype, chunk, normalize_rows)
     return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from diet_lightning.errors import ConfigurationError
 
+Array = NDArray[Any]
 ATTEMPTS = 10  # torchvision draws a crop or an erased box this often before it falls back
+LARGE = 48 * 48  # pixels from which a CPU is faster one by one; measured
 LUMA = (0.2989, 0.587, 0.114)  # weights of red, green and blue in torchvision's grayscale
 
 
@@ -44,6 +50,15 @@ class LadderParameters(NamedTuple):
     sigma: Tensor
     erase: Tensor
 
+    def to(self, device: torch.device) -> LadderParameters:
+        """The parameters on a device, sent there together."""
+        if device.type == "cpu":
+            return self
+        columns = torch.cat([field.reshape(len(field), -1).float() for field in self], dim=1)
+        widths = [field[:1].numel() for field in self]
+        sent = torch.split(columns.to(device, non_blocking=True), widths, dim=1)
+        return LadderParameters(*(part.view_as(field).to(field.dtype) for part, field in zip(sent, self, strict=True)))
+
 
 class Ladder:
     """Augmentation at one of four strengths, with torchvision's distributions.
@@ -66,6 +81,7 @@ class Ladder:
         erase_p: Probability of erasing.
         erase_scale: Range of the erased share of the area.
         erase_ratio: Range of the erased box's height / width.
+        compiled: Run crop, jitter and blur through `torch.compile`; once for all batches, as their sizes are symbols.
 
     Raises:
         ConfigurationError: If `strength` is not 0, 1, 2 or 3, or a range is not one.
@@ -86,6 +102,7 @@ class Ladder:
         erase_p: float = 0.25,
         erase_scale: Sequence[float] = (0.02, 0.33),
         erase_ratio: Sequence[float] = (0.3, 3.3),
+        compiled: bool = False,
     ) -> None:
         if strength not in (0, 1, 2, 3):
             raise ConfigurationError(
@@ -123,9 +140,17 @@ class Ladder:
         self.jitter, self.jitter_p, self.gray_p = jitter, jitter_p, gray_p
         self.blur_kernel, self.blur_sigma, self.blur_p = blur_kernel, blur_sigma, blur_p
         self.erase_p, self.erase_scale, self.erase_ratio = erase_p, erase_scale, erase_ratio
+        operations: list[Callable[..., Tensor]] = [
+            resized_crop,
+            color_jitter,
+            partial(gaussian_blur, kernel=blur_kernel),
+        ]
+        if compiled:
+            operations = [torch.compile(operation, dynamic=True) for operation in operations]
+        self._crop, self._jitter, self._blur = operations
 
     def draw(
-        self, count: int, size: tuple[int, int], out: tuple[int, int], generator: torch.Generator
+        self, count: int, size: tuple[int, int], out: tuple[int, int], generator: np.random.Generator
     ) -> LadderParameters:
         """Draws parameters for `count` images.
 
@@ -133,89 +158,123 @@ class Ladder:
             count: B.
             size: Height and width of the inputs.
             out: Height and width of the outputs.
-            generator: Source of randomness; its device is the parameters' device.
+            generator: Source of randomness.
 
         Returns:
-            The parameters. All are drawn at every strength, so that strengths differ by their operations alone.
+            The parameters, on the CPU: they are the same on every device, and which images an operation is for is known
+            without waiting for one. All are drawn at every strength, so that strengths differ by their operations alone.
         """
-        device = generator.device
+        # drawn by NumPy, which takes a tenth of torch's time for arrays as small as these
+        uniform: Iterator[Array] = iter(generator.random((2 * (2 * ATTEMPTS + 2) + 11, count), dtype=np.float32))
 
-        def uniform(low: float, high: float, *more: int) -> Tensor:
-            return torch.rand(count, *more, generator=generator, device=device) * (high - low) + low
+        def between(low: float, high: float) -> Array:
+            values: Array = next(uniform) * np.float32(high - low) + np.float32(low)
+            return values
 
-        def chance(p: float) -> Tensor:
-            return uniform(0.0, 1.0) < p
+        def chance(p: float) -> Array:
+            happens: Array = next(uniform) < p
+            return happens
 
         def box(
             size: tuple[int, int], scale: Sequence[float], ratio: Sequence[float], strict: bool
-        ) -> tuple[Tensor, Tensor]:
+        ) -> tuple[Array, Array]:
             """The first of ten drawn boxes that fits, and whether any did; `ratio` is of width to height."""
-            area = uniform(scale[0], scale[1], ATTEMPTS) * (size[0] * size[1])
-            aspect = uniform(_log(ratio[0]), _log(ratio[1]), ATTEMPTS).exp()
-            width, height = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+            area = np.stack([between(scale[0], scale[1]) for _ in range(ATTEMPTS)]) * (size[0] * size[1])
+            aspect = np.exp(np.stack([between(math.log(ratio[0]), math.log(ratio[1])) for _ in range(ATTEMPTS)]))
+            width, height = np.sqrt(area * aspect).round(), np.sqrt(area / aspect).round()
             slack = int(strict)
             fits = (width > 0) & (height > 0) & (width <= size[1] - slack) & (height <= size[0] - slack)
-            pick = fits.int().argmax(dim=1, keepdim=True)
-            width, height = width.gather(1, pick)[:, 0], height.gather(1, pick)[:, 0]
-            top = (uniform(0.0, 1.0) * (size[0] - height + 1)).floor()
-            left = (uniform(0.0, 1.0) * (size[1] - width + 1)).floor()
-            return torch.stack([top, left, height, width], dim=1), fits.any(dim=1)
+            pick = fits.argmax(axis=0), np.arange(count)
+            width, height = width[pick], height[pick]
+            top = np.floor(next(uniform) * (size[0] - height + 1))
+            left = np.floor(next(uniform) * (size[1] - width + 1))
+            return np.stack([top, left, height, width], axis=1), fits[pick][:, None]
 
         crop, found = box(size, self.crop_scale, self.crop_ratio, strict=False)
-        central = torch.tensor(_central_crop(size, self.crop_ratio), device=device, dtype=crop.dtype)
-        crop = torch.where(found[:, None], crop, central)
+        crop = np.where(found, crop, np.array(_central_crop(size, self.crop_ratio), dtype=np.float32))
         # torchvision states the ratio of an erased box as height / width
         erase, found = box(out, self.erase_scale, (1 / self.erase_ratio[1], 1 / self.erase_ratio[0]), strict=True)
-        erase = erase * (found & chance(self.erase_p))[:, None]
+        erase = erase * (found & chance(self.erase_p)[:, None])
         brightness, contrast, saturation, hue = self.jitter
-        return LadderParameters(
-            crop=crop,
-            flip=chance(self.flip),
-            jitter=chance(self.jitter_p),
-            brightness=uniform(max(0.0, 1.0 - brightness), 1.0 + brightness),
-            contrast=uniform(max(0.0, 1.0 - contrast), 1.0 + contrast),
-            saturation=uniform(max(0.0, 1.0 - saturation), 1.0 + saturation),
-            hue=uniform(-hue, hue),
-            gray=chance(self.gray_p),
-            blur=chance(self.blur_p),
-            sigma=uniform(self.blur_sigma[0], self.blur_sigma[1]),
-            erase=erase,
-        )
+        drawn = {
+            "crop": crop,
+            "flip": chance(self.flip),
+            "jitter": chance(self.jitter_p),
+            "brightness": between(max(0.0, 1.0 - brightness), 1.0 + brightness),
+            "contrast": between(max(0.0, 1.0 - contrast), 1.0 + contrast),
+            "saturation": between(max(0.0, 1.0 - saturation), 1.0 + saturation),
+            "hue": between(-hue, hue),
+            "gray": chance(self.gray_p),
+            "blur": chance(self.blur_p),
+            "sigma": between(self.blur_sigma[0], self.blur_sigma[1]),
+            "erase": erase,
+        }
+        return LadderParameters(**{name: torch.from_numpy(values) for name, values in drawn.items()})
 
     def apply(self, images: Tensor, parameters: LadderParameters, out: tuple[int, int]) -> Tensor:
         """Applies the operations of this strength, all but the erasing, which comes after normalisation.
 
         Args:
-            images: Shape ``(B, C, H, W)``, float, values in [0, 1].
+            images: Shape ``(B, C, H, W)``, uint8, or float with values in [0, 1].
             parameters: From `draw`.
             out: Height and width of the result.
 
         Returns:
-            Shape ``(B, C, *out)``, values in [0, 1].
+            Shape ``(B, C, *out)``, float, values in [0, 1].
         """
-        if self.strength >= 1:
-            images = resized_crop(images, parameters.crop, parameters.flip, out)
+        if self.strength == 0:
+            return images.float() / 255.0 if images.dtype == torch.uint8 else images
+        crop, flip, _, brightness, contrast, saturation, hue, _, _, sigma, _ = parameters.to(images.device)
+        large_bytes = images.dtype == torch.uint8 and out[0] * out[1] > LARGE
+        resize = resized_crop_of_bytes if large_bytes and images.device.type == "cpu" else self._crop
+        images = resize(images, crop, flip, out)
         if self.strength >= 2 and images.shape[1] in (1, 3):
-            images = _where(parameters.jitter, self._jittered(images, parameters), images)
-            images = _where(parameters.gray, grayscale(images).expand_as(images), images)
+            factors = [brightness, contrast, saturation, hue]
+            images = on_some(self._jitter, images, parameters.jitter, factors[: 4 if images.shape[1] == 3 else 2])
+            images = on_some(grayscale, images, parameters.gray, [])
         if self.strength >= 3:
-            images = _where(parameters.blur, gaussian_blur(images, parameters.sigma, self.blur_kernel), images)
-        return images
-
-    def _jittered(self, images: Tensor, parameters: LadderParameters) -> Tensor:
-        images = adjust_brightness(images, parameters.brightness)
-        images = adjust_contrast(images, parameters.contrast)
-        if images.shape[1] == 3:
-            images = adjust_hue(adjust_saturation(images, parameters.saturation), parameters.hue)
+            images = on_some(self._blur, images, parameters.blur, [sigma])
         return images
 
 
-def _log(x: float) -> float:
-    return float(torch.tensor(x, dtype=torch.float64).log())
+def on_some(operation: Callable[..., Tensor], images: Tensor, mask: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """Changes some images of a batch in place.
+
+    Args:
+        operation: Of images ``(n, C, H, W)`` and their parameters; its result is broadcast over the channels.
+        images: Shape ``(B, C, H, W)``.
+        mask: Which ones, ``(B,)`` bool, on the CPU.
+        parameters: Of all images, ``(B, ...)`` each.
+
+    Returns:
+        `images`.
+    """
+    ids = mask.nonzero()[:, 0].to(images.device, non_blocking=True)
+    if len(ids):
+        changed = operation(images[ids], *(each[ids] for each in parameters))
+        images.index_copy_(0, ids, changed.expand(-1, images.shape[1], -1, -1))
+    return images
 
 
-def _where(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    return torch.where(mask[:, None, None, None], yes, no)
+def color_jitter(
+    images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor | None = None, hue: Tensor | None = None
+) -> Tensor:
+    """Brightness, contrast and, of RGB images, saturation and hue, in this order.
+
+    Args:
+        images: Shape ``(B, C, H, W)``.
+        brightness: Factor, ``(B,)``.
+        contrast: Factor, ``(B,)``.
+        saturation: Factor, ``(B,)``, or None.
+        hue: Shift, ``(B,)``, or None.
+
+    Returns:
+        Shape ``(B, C, H, W)``.
+    """
+    images = adjust_contrast(adjust_brightness(images, brightness), contrast)
+    if saturation is not None and hue is not None:
+        images = adjust_hue(adjust_saturation(images, saturation), hue)
+    return images
 
 
 def _central_crop(size: tuple[int, int], ratio: Sequence[float]) -> tuple[int, int, int, int]:
@@ -236,30 +295,55 @@ def resized_crop(images: Tensor, crop: Tensor, flip: Tensor, out: tuple[int, int
     Two batched matrix products, one along each axis.
 
     Args:
-        images: Shape ``(B, C, H, W)``, float.
+        images: Shape ``(B, C, H, W)``, uint8 or float.
         crop: Boxes ``(B, 4)``: top, left, height, width in pixels.
         flip: Which to mirror, ``(B,)`` bool.
         out: Height and width of the result.
 
     Returns:
-        Shape ``(B, C, *out)``.
+        Shape ``(B, C, *out)``, float; uint8 images are brought to [0, 1].
     """
-    rows = _resize_weights(crop[:, 0], crop[:, 2], images.shape[2], out[0])  # (B, out_h, H)
-    columns = _resize_weights(crop[:, 1], crop[:, 3], images.shape[3], out[1])  # (B, out_w, W)
-    columns = torch.where(flip[:, None, None], columns.flip(1), columns)
-    return rows[:, None] @ images @ columns[:, None].transpose(2, 3)
+    count, channels, height, width = images.shape
+    scale = 255.0 if images.dtype == torch.uint8 else 1.0
+    images = images if images.is_floating_point() else images.float()
+    rows = _resize_weights(crop[:, 0], crop[:, 2], torch.zeros_like(flip), height, out[0], scale)  # (B, out_h, H)
+    columns = _resize_weights(crop[:, 1], crop[:, 3], flip, width, out[1])  # (B, out_w, W)
+    narrow = images.reshape(count, channels * height, width) @ columns.transpose(1, 2).to(images.dtype)
+    narrow = narrow.reshape(count, channels, height, out[1])
+    return torch.einsum("boh,bchw->bcow", rows.to(images.dtype), narrow)
 
 
-def _resize_weights(start: Tensor, length: Tensor, size: int, out: int) -> Tensor:
-    """Weights ``(B, out, size)`` of each input pixel in each output pixel: a triangle as wide as the scale, at least 1."""
-    start, length = start[:, None, None], length[:, None, None]
+def resized_crop_of_bytes(images: Tensor, crop: Tensor, flip: Tensor, out: tuple[int, int]) -> Tensor:
+    """As `resized_crop`, one uint8 image after another by torch's kernel for bytes: rounded to bytes, on the CPU only."""
+    resized = torch.empty(*images.shape[:2], *out)
+    for image, target, box, mirror in zip(images, resized, crop.int().tolist(), flip.tolist(), strict=True):
+        part = image[:, box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
+        part = F.interpolate(part[None], out, mode="bilinear", antialias=True)[0]
+        target.copy_(part.flip(2) if mirror else part)
+    return resized.div_(255.0)
+
+
+def _resize_weights(start: Tensor, length: Tensor, mirror: Tensor, size: int, out: int, divisor: float = 1.0) -> Tensor:
+    """Weights ``(B, out, size)`` of each input pixel in each output pixel: a triangle as wide as the scale, at least 1.
+
+    Args:
+        start: First pixel of the box, ``(B,)``.
+        length: Its pixels, ``(B,)``.
+        mirror: Whether to run backwards, ``(B,)`` bool.
+        size: Pixels of the input.
+        out: Pixels of the output.
+        divisor: The weights of an output pixel sum to one over it.
+    """
+    start, length, mirror = start[:, None, None], length[:, None, None], mirror[:, None, None]
     scale = length / out
     width = scale.clamp(min=1.0)
-    center = (torch.arange(out, device=start.device)[:, None] + 0.5) * scale
-    pixel = torch.arange(size, device=start.device)[None, :] - start
-    weights = (1.0 - (pixel + 0.5 - center).abs() / width).clamp(min=0.0)
-    weights = weights * ((pixel >= 0) & (pixel < length))
-    return weights / weights.sum(dim=2, keepdim=True)
+    place = torch.arange(out, device=start.device, dtype=start.dtype)[:, None]
+    center = (torch.where(mirror, out - 1 - place, place) + 0.5) * scale / width  # (B, out, 1), in widths
+    pixel = torch.arange(size, device=start.device) - start  # (B, 1, size)
+    outside = (pixel < 0) | (pixel >= length)
+    pixel = torch.where(outside, torch.inf, (pixel + 0.5) / width)  # far from every centre
+    weights = (pixel - center).abs_().neg_().add_(1.0).clamp_(min=0.0)
+    return weights.div_(weights.sum(dim=2, keepdim=True).mul_(divisor))
 
 
 def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:

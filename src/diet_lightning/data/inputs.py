@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as tv
 
-from diet_lightning.data.augment import Ladder, LadderParameters, erase_boxes
+from diet_lightning.data.augment import Ladder, LadderParameters, erase_boxes, on_some
 from diet_lightning.data.indexed import ArrayDataset
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.seeding import derive_seed
@@ -32,6 +33,7 @@ class InputPipeline:
         augment: A function of batch and generator in place of the ladder, or None.
         mean: Of each channel on a scale of 0 to 1; empty for no normalisation.
         std: As `mean`.
+        compiled: Whether the ladder is compiled.
 
     Raises:
         ConfigurationError: If an argument does not suit the sample.
@@ -46,6 +48,7 @@ class InputPipeline:
         augment: Augment | None,
         mean: Sequence[float],
         std: Sequence[float],
+        compiled: bool = False,
     ) -> None:
         self.is_image = sample.ndim == 3
         self.input_shape = tuple(sample.shape)
@@ -57,8 +60,9 @@ class InputPipeline:
                 f"{list(std)}."
             )
         self.mean, self.std = list(mean), list(std)
+        self._scale_and_shift: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}  # sent once
         self.augment = augment
-        self.ladder = None if augment is not None else _ladder_for(sample, self.input_shape, strength, ranges)
+        self.ladder = None if augment is not None else _ladder_for(sample, self.input_shape, strength, ranges, compiled)
 
     def plain(self, inputs: Tensor) -> Tensor:
         """Inputs for evaluation.
@@ -89,9 +93,8 @@ class InputPipeline:
         Raises:
             ConfigurationError: If the user's function returns something else.
         """
-        generator = torch.Generator(inputs.device)
         if self.augment is not None:
-            generator.manual_seed(derive_seed(*position, rank))
+            generator = torch.Generator(inputs.device).manual_seed(derive_seed(*position, rank))
             augmented = self.augment(_unit_range(inputs), generator)
             if not isinstance(augmented, Tensor) or augmented.shape[:1] != inputs.shape[:1]:
                 found = f"shape {tuple(augmented.shape)}" if isinstance(augmented, Tensor) else type(augmented).__name__
@@ -102,24 +105,30 @@ class InputPipeline:
             return self._normalised(augmented)
         if self.ladder is None or self.ladder.strength == 0:
             return self.plain(inputs)
-        generator.manual_seed(derive_seed(*position))
+        numbers = np.random.default_rng(derive_seed(*position))
         size, out = (inputs.shape[2], inputs.shape[3]), (self.input_shape[1], self.input_shape[2])
         # sample j of rank r is sample j * world + r of the step: the draws do not depend on the number of ranks
-        every = self.ladder.draw(len(inputs) * world, size, out, generator)
+        every = self.ladder.draw(len(inputs) * world, size, out, numbers)
         parameters = LadderParameters(*(drawn[rank::world] for drawn in every))
-        inputs = self._normalised(self.ladder.apply(_unit_range(inputs), parameters, out))
-        return erase_boxes(inputs, parameters.erase) if self.ladder.strength >= 3 else inputs
+        inputs = self._normalised(self.ladder.apply(inputs, parameters, out))
+        if self.ladder.strength >= 3:
+            inputs = on_some(erase_boxes, inputs, parameters.erase[:, 2] > 0, [parameters.erase.to(inputs.device)])
+        return inputs
 
     def _normalised(self, inputs: Tensor) -> Tensor:
         if not self.mean:
             return inputs
-        shape = (-1, *(1,) * (inputs.ndim - 2))  # channels come right after the batch, in images and signals alike
-        mean, std = (inputs.new_tensor(values).reshape(shape) for values in (self.mean, self.std))
-        return (inputs - mean) / std
+        key = (inputs.device, inputs.dtype)
+        if key not in self._scale_and_shift:
+            mean, std = (torch.tensor(values, dtype=torch.float64) for values in (self.mean, self.std))
+            self._scale_and_shift[key] = tuple(each.to(*key) for each in (1.0 / std, -mean / std))
+        # channels come right after the batch, in images and signals alike
+        scale, shift = (each.reshape(-1, *(1,) * (inputs.ndim - 2)) for each in self._scale_and_shift[key])
+        return torch.addcmul(shift, inputs, scale)
 
 
 def _ladder_for(
-    sample: Tensor, input_shape: tuple[int, ...], strength: int, ranges: Mapping[str, Any]
+    sample: Tensor, input_shape: tuple[int, ...], strength: int, ranges: Mapping[str, Any], compiled: bool
 ) -> Ladder | None:
     if sample.ndim != 3:
         if strength > 0:
@@ -134,10 +143,10 @@ def _ladder_for(
             f"{sample.max():.3g}: pass uint8 or unnormalised images (`mean` and `std` normalise them), or set `strength` "
             "to 1."
         )
-    names = inspect.signature(Ladder).parameters.keys() - {"strength"}
+    names = inspect.signature(Ladder).parameters.keys() - {"strength", "compiled"}
     if unknown := sorted(ranges.keys() - names):
         raise ConfigurationError(f"Unknown name in `ranges`: {unknown}; expected some of {sorted(names)}.")
-    return Ladder(strength, **ranges)
+    return Ladder(strength, **ranges, compiled=compiled)
 
 
 def colour_statistics(train: Dataset[Any], sample: Tensor) -> tuple[list[float], list[float]]:

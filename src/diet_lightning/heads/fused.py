@@ -64,7 +64,7 @@ class FusedHead(SteppingHead):
         """The second sweep, after the optimiser's own step."""
         features, index, lse, share = (torch.cat(parts) for parts in list(zip(*awaiting, strict=True))[:4])
         weight = self.weight.detach()
-        chunk = chunk_rows(len(index), weight.device)
+        chunk = chunk_rows(len(index), weight.shape[1], weight.device)
         buffer = torch.empty(min(chunk, len(weight)), weight.shape[1], dtype=weight.dtype, device=weight.device)
         sweep = sweep_gradients(
             features,
@@ -97,7 +97,7 @@ class _FusedLoss(torch.autograd.Function):
         ctx: Any, features: Tensor, weight: Tensor, index: Tensor, head: FusedHead, dtype: torch.dtype
     ) -> Tensor:
         epsilon, count, normalize = head.label_smoothing, head.num_samples, head.normalize_rows
-        chunk = chunk_rows(len(index), weight.device)
+        chunk = chunk_rows(len(index), weight.shape[1], weight.device)
         lse: Tensor
         lse, mean_row, row_sum = scan_classes(features, weight, dtype, chunk, normalize, ctx.needs_input_grad[0])
         wanted = smoothed_row(target_rows(weight, index, normalize), row_sum, epsilon, count)

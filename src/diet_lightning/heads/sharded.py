@@ -141,7 +141,7 @@ class _ShardedLoss(torch.autograd.Function):
         everyone = _gathered(features)  # (B·world, K)
         first, last = head.rows
         wanted = _gathered(index) - first  # (B·world,), outside 0 … last-first-1 where another rank has the row
-        chunk = chunk_rows(len(wanted), weight.device)
+        chunk = chunk_rows(len(wanted), weight.shape[1], weight.device)
         lse_here, mean_row, row_sum = scan_classes(everyone, weight, dtype, chunk, normalize, True)
         lse = torch.logsumexp(_gathered(lse_here[None]), dim=0)
         here = (wanted >= 0) & (wanted < last - first)
