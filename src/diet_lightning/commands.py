@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from diet_lightning.backbones import create_backbone
-from diet_lightning.bill import GIB, head_bill
+from diet_lightning.bill import head_bill
 from diet_lightning.cli import run_lightning
 from diet_lightning.data.module import DIETDataModule, Split
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.evaluation import extract_features, few_shot_top1, linear_top1
 from diet_lightning.heads import HEADS, serves
+from diet_lightning.memory import GIB
 
 SHOTS, DRAWS = 5, 20
 

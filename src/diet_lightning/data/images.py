@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from rich.progress import track
+from rich.progress import Progress
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -19,6 +19,9 @@ from torchvision.transforms.v2 import functional as tv
 
 from diet_lightning.data.indexed import ArrayDataset, labels_of, to_label, to_rgb, to_tensor
 from diet_lightning.errors import DataError
+
+AHEAD = 512  # images that threads decode before the first of them is asked for
+LONG = 2000  # images from which a bar is shown
 
 
 class ImageFiles(Dataset[tuple[Image.Image, int]]):
@@ -110,6 +113,11 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         every = parts()
         return [str(self.image_size).encode(), *(every[n] for n in self.keep)]
 
+    def change_times(self) -> list[int]:
+        """When each file was last changed, in nanoseconds; empty where the images are no files."""
+        paths = getattr(self.items, "paths", None)
+        return [paths[n].stat().st_mtime_ns for n in self.keep] if paths else []
+
     @property
     def labels(self) -> Tensor | None:
         """All labels, shape ``(N,)``, if `items` keeps them in one place."""
@@ -127,7 +135,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
             The data set of the readable images, and one line for each that was left out.
         """
         keep, dropped = [], []
-        for index, error in enumerate(_in_order(self._error_of, len(self), "checking images")):
+        for index, error in enumerate(in_order(self._error_of, len(self), "checking images")):
             if error is None:
                 keep.append(index)
             else:
@@ -147,7 +155,7 @@ def in_memory(dataset: ImageDataset) -> ArrayDataset:
     first, _ = dataset[0]
     inputs = torch.empty(len(dataset), *first.shape, dtype=first.dtype)
     labels = torch.empty(len(dataset), dtype=torch.int64)
-    for index, (image, label) in enumerate(_in_order(dataset.__getitem__, len(dataset), "decoding images")):
+    for index, (image, label) in enumerate(in_order(dataset.__getitem__, len(dataset), "decoding images")):
         inputs[index], labels[index] = image, label
     return ArrayDataset(inputs, labels)
 
@@ -157,12 +165,24 @@ def decoded_bytes(dataset: ImageDataset) -> int:
     return len(dataset) * dataset[0][0].numel()
 
 
-def _in_order(function: Callable[[int], Any], count: int, description: str) -> Any:
-    """Results of a function of 0 … count-1, computed by threads (PIL releases the lock while it decodes)."""
-    with ThreadPoolExecutor() as pool:
-        yield from track(
-            pool.map(function, range(count)), description, total=count, transient=True, disable=count < 2000
-        )
+def in_order(function: Callable[[int], Any], count: int, description: str, first: int = 0) -> Iterator[Any]:
+    """Results of a function of first … count-1, computed by threads (PIL releases the lock while it decodes), with a bar.
+
+    Args:
+        function: Of an index.
+        count: Index after the last.
+        description: What the bar says.
+        first: Where to begin.
+
+    Yields:
+        One result after another; some hundred are computed ahead.
+    """
+    with ThreadPoolExecutor() as pool, Progress(transient=True, disable=count - first < LONG) as bar:
+        task = bar.add_task(description, total=count, completed=first)
+        for start in range(first, count, AHEAD):
+            for result in pool.map(function, range(start, min(start + AHEAD, count))):
+                yield result
+                bar.advance(task)
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:

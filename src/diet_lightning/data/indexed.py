@@ -98,10 +98,9 @@ class IndexedDataset(Dataset[DatumBatch]):
                 f"The length of data set {type(self.dataset).__name__} changed from {self._length} to {length}: every "
                 "sample keeps one row of the head, so the data must not change during a run."
             )
-        for index in indices:
-            if not 0 <= index < self._length:
-                raise DataError(f"Expected an index in 0 … {self._length - 1}, but got {index}.")
         rows = torch.as_tensor(indices, dtype=torch.int64)
+        if len(outside := rows[(rows < 0) | (rows >= self._length)]):
+            raise DataError(f"Expected an index in 0 … {self._length - 1}, but got {int(outside[0])}.")
         if isinstance(self.dataset, ArrayDataset):
             return DatumBatch(self.dataset.inputs[rows], rows, self.dataset.labels[rows])
         samples = [self._read(n) for n in indices]

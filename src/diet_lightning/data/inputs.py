@@ -20,6 +20,7 @@ from diet_lightning.seeding import derive_seed
 Augment = Callable[..., Any]  # (Tensor, Generator) → Tensor; spelt out, `diet fit --help` would list Tensor subclasses
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 CHUNK = 1024  # images a step while the mean colour is computed
+COLOUR_IMAGES = 2**16  # so many, evenly spaced, say what the mean colour is
 
 
 class InputPipeline:
@@ -157,7 +158,7 @@ def colour_statistics(train: Dataset[Any], sample: Tensor) -> tuple[list[float],
         sample: One of its inputs.
 
     Returns:
-        Computed over uint8 images in memory; ImageNet's for RGB images read as they come, 0.5 for other channels; empty
+        Computed over uint8 images in memory, at most 65,536 of them; ImageNet's for RGB images read as they come, 0.5 for other channels; empty
         for inputs that are no uint8 images.
     """
     if sample.dtype != torch.uint8 or sample.ndim != 3:
@@ -167,11 +168,12 @@ def colour_statistics(train: Dataset[Any], sample: Tensor) -> tuple[list[float],
         return (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ([0.5] * channels, [0.5] * channels)
     total = torch.zeros(channels, dtype=torch.float64)
     squares = torch.zeros_like(total)
-    for start in range(0, len(train), CHUNK):
-        pixels = train.inputs[start : start + CHUNK].double() / 255.0
+    every = torch.linspace(0, len(train) - 1, min(len(train), COLOUR_IMAGES), dtype=torch.float64).long()
+    for rows in torch.split(every, CHUNK):
+        pixels = train.inputs[rows].double() / 255.0
         total += pixels.sum(dim=(0, 2, 3))
         squares += pixels.square().sum(dim=(0, 2, 3))
-    count = train.inputs.numel() / channels
+    count = len(every) * train.inputs[0].numel() / channels
     std = (squares / count - (total / count) ** 2).clamp(min=1e-4).sqrt()
     return (total / count).tolist(), std.tolist()
 

@@ -15,10 +15,11 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from diet_lightning.data.augment import Ladder
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
+from diet_lightning.data.cache import ImageCache, MappedDataset
 from diet_lightning.data.images import ImageDataset, decoded_bytes, in_memory
 from diet_lightning.data.indexed import ArrayDataset, IndexedDataset, fingerprint, labels_of
 from diet_lightning.data.inputs import Augment, InputPipeline, colour_statistics
-from diet_lightning.data.sampling import EpochSampler, ResumableLoader, as_is
+from diet_lightning.data.sampling import EpochSampler, MemoryLoader, ResumableLoader, as_is, placed_on
 from diet_lightning.data.sources import Source, SourceOptions, load_source
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
 
@@ -56,6 +57,11 @@ class DIETDataModule(LightningDataModule):
         subset: Train on this many samples, drawn by `seed`; None for all.
         predict_split: The split that `predict` reads, unaugmented and in order.
         in_memory: Keep decoded images in memory; None does if they take at most 1 GiB.
+        cache: Folder that keeps decoded images as bytes, mapped into memory, for the next run and for sets that are larger
+            than the memory; decoding goes on where it was interrupted. None for none.
+        on_device: Keep a training set that is in memory on the accelerator; None does if it takes at most a quarter of what
+            is left there.
+        compile_augment: Run the augmentation through `torch.compile`.
         drop_unreadable: Check every image before the run and leave out, with a warning, those that cannot be read.
         download: Let torchvision download what is missing.
         num_workers: Loader processes; None for 0 in memory and up to 8 for images read as they come.
@@ -86,6 +92,9 @@ class DIETDataModule(LightningDataModule):
         subset: int | None = None,
         predict_split: Split = "train",
         in_memory: bool | None = None,
+        cache: str | None = None,
+        on_device: bool | None = None,
+        compile_augment: bool = False,
         drop_unreadable: bool = False,
         download: bool = False,
         num_workers: int | None = None,
@@ -116,6 +125,9 @@ class DIETDataModule(LightningDataModule):
         self.subset = subset
         self.predict_split = predict_split
         self.keep_in_memory = in_memory
+        self.cache = cache
+        self.on_device = on_device
+        self.compile_augment = compile_augment
         self.drop_unreadable = drop_unreadable
         self.num_workers = num_workers
         self.seed = seed
@@ -199,20 +211,22 @@ class DIETDataModule(LightningDataModule):
 
     def _open(self) -> None:
         source = self._given if self._given is not None else load_source(self.source, self._options)
-        train = self._readable(source.train, "train")
+        cache = None if self.cache is None else ImageCache(self.cache, self.source)
+        given, train = self._readable(source.train, "train", cache)
         if self.subset is not None:
-            train = self._subset(train)
-        indexed = {"train": IndexedDataset(train)}
-        if len(indexed["train"]) < 2:
+            chosen = self._subset(given)
+            given, train = _taken(given, chosen), None if train is None else _taken(train, chosen)
+        if len(IndexedDataset(given)) < 2:
             raise DataError(
                 f"Expected at least 2 training samples, but source {self.source!r} has 1: DIET tells samples apart."
             )
-        self._fingerprint = fingerprint(train)
-        keep = self._keeps_in_memory(train)
-        indexed["train"] = IndexedDataset(_held(train, keep))
+        self._fingerprint = fingerprint(given)
+        keep = self._keeps_in_memory(given, cache)
+        indexed = {"train": IndexedDataset(_held(given if train is None else train, keep))}
         for name, dataset in {"val": source.val, "test": source.test}.items():
             if dataset is not None:
-                indexed[name] = IndexedDataset(_held(self._readable(dataset, name), keep))
+                readable, mapped = self._readable(dataset, name, cache)
+                indexed[name] = IndexedDataset(_held(readable if mapped is None else mapped, keep))
         # as in the paper, probes are watched on the test split where there is no other
         for name, other in {"val": "test", "test": "val"}.items():
             if name not in indexed and other in indexed:
@@ -222,7 +236,9 @@ class DIETDataModule(LightningDataModule):
         if mean is None or std is None:
             mean, std = colour_statistics(indexed["train"].dataset, sample)
         ranges = {**source.ranges, **self.ranges}
-        self._pipeline = InputPipeline(sample, self.image_size, self.strength, ranges, self.augment, mean, std)
+        self._pipeline = InputPipeline(
+            sample, self.image_size, self.strength, ranges, self.augment, mean, std, self.compile_augment
+        )
         self._class_names = source.class_names
         labels = [labels_of(split.dataset) for split in indexed.values()]
         highest = max((int(each.max()) for each in labels if each is not None), default=NO_LABEL)
@@ -232,30 +248,39 @@ class DIETDataModule(LightningDataModule):
             self._num_classes = highest + 1
         self._splits = indexed
 
-    def _readable(self, dataset: Dataset[Any], split: str) -> Dataset[Any]:
-        if not (self.drop_unreadable and isinstance(dataset, ImageDataset)):
-            return dataset
-        dataset, dropped = dataset.without_unreadable()
+    def _readable(
+        self, dataset: Dataset[Any], split: str, cache: ImageCache | None
+    ) -> tuple[Dataset[Any], Dataset[Any] | None]:
+        """A split without its unreadable images where that is asked for, and its decoded images where they are cached."""
+        mapped: Dataset[Any] | None = None
+        dropped: list[str] = []
+        if cache is not None:
+            if not isinstance(dataset, ImageDataset):
+                raise ConfigurationError(
+                    f"Expected argument `cache` to be None for source {self.source!r}, but got {self.cache!r}: it keeps images "
+                    "that are decoded from files, and these come as arrays or from a data set of yours."
+                )
+            opened = cache.open(dataset, split, self.drop_unreadable)
+            dataset, mapped, dropped = opened.kept, opened.data, opened.dropped
+        elif self.drop_unreadable and isinstance(dataset, ImageDataset):
+            dataset, dropped = dataset.without_unreadable()
         if dropped:
             rank_zero_warn(
                 f"Left out {len(dropped)} unreadable image(s) of the {split} split; the rest keep their order:\n"
                 + "\n".join(dropped)
             )
-        return dataset
+        return dataset, mapped
 
-    def _subset(self, train: Dataset[Any]) -> Dataset[Any]:
+    def _subset(self, train: Dataset[Any]) -> list[int]:
         count = len(IndexedDataset(train))
         if self.subset is None or self.subset > count:
             raise ConfigurationError(
                 f"Expected argument `subset` to be at most the {count} training samples, but got {self.subset}."
             )
-        indices = sorted(np.random.default_rng(self.seed).permutation(count)[: self.subset].tolist())
-        if isinstance(train, ImageDataset):
-            return train.subset(indices)
-        return ArrayDataset(*train[indices]) if isinstance(train, ArrayDataset) else Subset(train, indices)
+        return sorted(np.random.default_rng(self.seed).permutation(count)[: self.subset].tolist())
 
-    def _keeps_in_memory(self, train: Dataset[Any]) -> bool:
-        if self.keep_in_memory is not None or not isinstance(train, ImageDataset):
+    def _keeps_in_memory(self, train: Dataset[Any], cache: ImageCache | None) -> bool:
+        if self.keep_in_memory is not None or cache is not None or not isinstance(train, ImageDataset):
             return bool(self.keep_in_memory)
         return decoded_bytes(train) <= MEMORY_LIMIT
 
@@ -272,6 +297,11 @@ class DIETDataModule(LightningDataModule):
                 f"`batch_size` to at most {len(sampler)}."
             )
         sampler.position = self._samples_seen
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        if isinstance(dataset.dataset, ArrayDataset) and not self.num_workers:
+            arrays = placed_on(dataset.dataset, device, self.on_device)
+            if arrays.inputs.device.type == device.type:
+                return MemoryLoader(arrays, dataset, self.batch_size, sampler)
         return ResumableLoader(dataset, batch_size=self.batch_size, sampler=sampler, **self._loader_options(dataset))
 
     def val_dataloader(self) -> DataLoader[DatumBatch]:
@@ -378,10 +408,18 @@ class DIETDataModule(LightningDataModule):
             )
 
 
+def _taken(dataset: Dataset[Any], indices: list[int]) -> Dataset[Any]:
+    if isinstance(dataset, ImageDataset):
+        return dataset.subset(indices)
+    return ArrayDataset(*dataset[indices]) if isinstance(dataset, ArrayDataset) else Subset(dataset, indices)
+
+
 def _held(dataset: Dataset[Any], keep: bool) -> Dataset[Any]:
     """The data set as it is read: decoded into memory where asked, tensors by whole batches."""
     if isinstance(dataset, ImageDataset) and keep:
         return in_memory(dataset)
+    if isinstance(dataset, MappedDataset) and keep:
+        return ArrayDataset(dataset.inputs.clone(), dataset.labels)
     if isinstance(dataset, TensorDataset) and ((labels := labels_of(dataset)) is not None or len(dataset.tensors) == 1):
         return ArrayDataset(dataset.tensors[0], labels)
     return dataset

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from diet_lightning.data.batch import DatumBatch
-from diet_lightning.data.indexed import IndexedDataset
+from diet_lightning.data.indexed import ArrayDataset, IndexedDataset
+from diet_lightning.memory import GIB, available_memory
 from diet_lightning.seeding import derive_seed
 
 
@@ -76,6 +80,56 @@ class ResumableLoader(DataLoader[DatumBatch]):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing to restore."""
+
+
+class MemoryLoader(ResumableLoader):
+    """Training batches cut out of arrays by the whole, on the arrays' own device: nothing is collated or copied there.
+
+    Args:
+        arrays: Inputs and labels on a device.
+        dataset: The same as an indexed data set.
+        batch_size: Samples a batch.
+        sampler: Their order; it goes to the device once an epoch.
+    """
+
+    def __init__(self, arrays: ArrayDataset, dataset: IndexedDataset, batch_size: int, sampler: EpochSampler) -> None:
+        super().__init__(dataset, batch_size=batch_size, sampler=sampler)
+        self._arrays = arrays
+        self._size = batch_size
+
+    def __iter__(self) -> Iterator[DatumBatch]:  # type: ignore[override]
+        """Batches of the sampler's epoch, from its position on."""
+        arrays = self._arrays
+        order = torch.tensor(list(self.sampler), dtype=torch.int64).to(arrays.inputs.device)
+        for start in range(0, len(order), self._size):
+            rows = order[start : start + self._size]
+            yield DatumBatch(arrays.inputs[rows], rows, arrays.labels[rows])
+
+
+def placed_on(arrays: ArrayDataset, device: torch.device, asked: bool | None) -> ArrayDataset:
+    """Arrays on the device that trains, where there is room.
+
+    Args:
+        arrays: Inputs and labels in the CPU's memory.
+        device: The device.
+        asked: None places them on CUDA if they take at most a quarter of the memory that is left; True if they fit, and
+            warns where they do not; False never.
+
+    Returns:
+        Arrays on the device, or the same.
+    """
+    if device.type != "cuda" or asked is False:
+        return arrays
+    size, left = arrays.inputs.nbytes + arrays.labels.nbytes, available_memory(device) or 0
+    if size <= (left if asked else left / 4):
+        with suppress(torch.OutOfMemoryError):
+            return ArrayDataset(arrays.inputs.to(device), arrays.labels.to(device))
+    if asked:
+        rank_zero_warn(
+            f"The training set of {size / GIB:.2f} GiB does not fit into the {left / GIB:.2f} GiB that {device} has left: it "
+            "stays in the CPU's memory; set `on_device` to false, or take a smaller `image_size`."
+        )
+    return arrays
 
 
 def as_is(batch: DatumBatch) -> DatumBatch:

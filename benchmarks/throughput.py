@@ -1,0 +1,238 @@
+"""Images per second of whole training steps, and where the backbone's own time ends.
+
+Cases: `backbone`, its forward, backward and AdamW alone on one fixed batch, the floor; `diet`, our whole step with probe,
+loggers and progress bar through `Trainer.fit`; `algorithm1`, the paper's Algorithm 1 as anyone would write it
+(DataLoader, torchvision transforms, nn.Linear, CrossEntropyLoss, AdamW); `simclr`, a two-view SimCLR step on the same
+backbone. `diet_without_probe`, `_logger`, `_bar` and `_all` switch these off; `diet_N` is not counted among the cases unless asked.
+
+Every case runs in a process of its own, `--rounds` times in turn; `images_per_s` is the median over all timed steps.
+`peak_mb` is the highest memory of the process beyond what it has with everything imported. One JSON line a case.
+
+    python benchmarks/throughput.py --backbone resnet18 --num-samples 50000
+    python benchmarks/throughput.py --backbone resnet8 --size 8 --batch-size 128 --num-samples 1347 --workers 0 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+from augment import torchvisions
+from head import MB, Peak, hardware
+from lightning.pytorch import Callback, Trainer
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from diet_lightning import DIETDataModule, DIETModule, FiniteGuard, OnlineLinearProbe
+from diet_lightning.backbones import create_backbone
+from diet_lightning.runs import run_logger
+
+CASES = ("backbone", "diet", "algorithm1", "simclr")
+PARTS = ("probe", "logger", "bar")
+WITHOUT = tuple(f"diet_without_{part}" for part in (*PARTS, "all"))
+CLASSES = 10
+
+
+class Pictures(Dataset[Any]):
+    """Arrays as PIL images with transforms and indices, in the manner of torchvision's CIFAR10."""
+
+    def __init__(self, arrays: np.ndarray[Any, Any], size: int, strength: int, views: int) -> None:
+        self.arrays, self.transform, self.views = arrays, torchvisions(size, strength), views
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def __getitem__(self, index: int) -> Any:
+        image = Image.fromarray(self.arrays[index])
+        views = [self.transform(image) for _ in range(self.views)]
+        return (views[0] if self.views == 1 else torch.stack(views)), index
+
+
+class Clock(Callback):
+    """The time at which each step ends."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.times = steps, []
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        self.tick(trainer.strategy.root_device)
+        trainer.should_stop = self.done
+
+    def tick(self, device: torch.device) -> None:
+        # the queue of an accelerator is emptied only where the time is taken
+        if device.type == "cuda" and len(self.times) in (0, self.steps):
+            torch.cuda.synchronize()
+        self.times.append(time.perf_counter())
+
+    @property
+    def done(self) -> bool:
+        return len(self.times) > self.steps
+
+
+def ours(args: argparse.Namespace, images: Tensor, clock: Clock) -> None:
+    without = args.case.removeprefix("diet_without_").split("_")
+    parts = {part: args.case == "diet" or not {part, "all"} & set(without) for part in PARTS}
+    labels = torch.arange(len(images)) % CLASSES
+    data = DIETDataModule.from_datasets(
+        TensorDataset(images, labels), batch_size=args.batch_size, strength=args.strength, num_workers=args.workers[0]
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            accelerator="gpu" if args.device == "cuda" else args.device,
+            devices=1,
+            max_epochs=10_000,
+            precision=args.precision,
+            callbacks=[clock, FiniteGuard(), *([OnlineLinearProbe()] if parts["probe"] else [])],
+            logger=run_logger(Path(folder), None) if parts["logger"] else False,
+            default_root_dir=folder,
+            enable_checkpointing=False,
+            enable_progress_bar=parts["bar"],
+            enable_model_summary=False,
+        )
+        trainer.fit(DIETModule(args.backbone, compile=args.compile), data)
+
+
+def batches(args: argparse.Namespace, images: Tensor, views: int) -> Iterator[Any]:
+    arrays = images.permute(0, 2, 3, 1).contiguous().numpy()
+    data = Pictures(arrays, args.size, args.strength, views)
+    loader = DataLoader(
+        data,
+        args.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=args.workers[0],
+        pin_memory=args.device == "cuda",
+        persistent_workers=args.workers[0] > 0,
+    )
+    while True:
+        yield from loader
+
+
+def nt_xent(projections: Tensor, temperature: float = 0.5) -> Tensor:
+    projections = F.normalize(projections, dim=1)
+    similarity = projections @ projections.T / temperature
+    similarity.fill_diagonal_(-torch.inf)
+    half = len(projections) // 2
+    return F.cross_entropy(similarity, torch.arange(len(projections), device=similarity.device).roll(half))
+
+
+def by_hand(args: argparse.Namespace, images: Tensor, clock: Clock) -> None:
+    device = torch.device(args.device)
+    backbone = create_backbone(args.backbone, (3, args.size, args.size), "auto").to(device)
+    if args.compile:
+        backbone.compile()
+    head: nn.Module
+    if args.case == "algorithm1":
+        head = nn.Linear(backbone.embed_dim, len(images), bias=False).to(device)
+    elif args.case == "simclr":
+        head = nn.Sequential(nn.Linear(backbone.embed_dim, 512), nn.ReLU(), nn.Linear(512, 128)).to(device)
+    else:
+        head = nn.Identity()
+    parameters = [*backbone.parameters(), *head.parameters()]
+    # the floor has the fastest optimiser there is, as ours has; the others what one gets by default
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05, fused=args.case == "backbone" or None)
+    criterion = nn.CrossEntropyLoss(label_smoothing=0.8)
+    fixed = torch.randn(args.batch_size, 3, args.size, args.size, device=device)
+    source = None if args.case == "backbone" else batches(args, images, 2 if args.case == "simclr" else 1)
+    while not clock.done:
+        x, index = (fixed, None) if source is None else next(source)
+        x = x.to(device, non_blocking=True)
+        optimizer.zero_grad()
+        cast = torch.autocast(device.type, torch.bfloat16) if args.precision == "bf16-mixed" else nullcontext()
+        with cast:
+            if args.case == "simclr":
+                loss = nt_xent(head(backbone(x.transpose(0, 1).flatten(0, 1))))
+            elif args.case == "algorithm1":
+                loss = criterion(head(backbone(x)), index.to(device))
+            else:
+                loss = backbone(x).float().square().mean()
+        loss.backward()
+        optimizer.step()
+        clock.tick(device)
+
+
+def child(args: argparse.Namespace) -> None:
+    warnings.filterwarnings("ignore")
+    torch.manual_seed(0)
+    torch.set_num_threads(args.threads)
+    images = torch.randint(0, 256, (args.num_samples, 3, args.size, args.size), dtype=torch.uint8)
+    clock = Clock(args.warmup + args.steps)
+    with Peak(torch.device(args.device)) as peak:
+        (ours if args.case.startswith("diet") else by_hand)(args, images, clock)
+    times = clock.times[args.warmup :]
+    steps = [after - before for before, after in pairwise(times)]
+    if args.device == "cuda":  # single steps are not waited for
+        steps = [(times[-1] - times[0]) / len(steps)]
+    print(json.dumps({"seconds": steps, "peak_mb": peak.extra / MB}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=[*CASES, *WITHOUT], default=list(CASES))
+    parser.add_argument("--case", help=argparse.SUPPRESS)  # of a child process
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--num-samples", type=int, default=50_000)
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--strength", type=int, default=3)
+    parser.add_argument("--precision", default="32-true", choices=["32-true", "bf16-mixed"])
+    parser.add_argument("--workers", type=int, nargs="+", default=[2], help="loader processes; several are all tried")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=5, help="timed steps a round")
+    parser.add_argument("--rounds", type=int, default=2)
+    args = parser.parse_args()
+    if args.case:
+        child(args)
+        return
+    jobs = [(case, n) for case in args.cases for n in (args.workers if case != "backbone" else [0])]
+    seconds: dict[Any, list[float]] = {job: [] for job in jobs}
+    peaks: dict[Any, list[float]] = {job: [] for job in jobs}
+    for _ in range(args.rounds):
+        for case, workers in jobs:
+            command = [sys.executable, *sys.argv, "--case", case, "--workers", str(workers)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise SystemExit(done.stderr)
+            found = json.loads(done.stdout.splitlines()[-1])
+            seconds[case, workers] += found["seconds"]
+            peaks[case, workers].append(found["peak_mb"])
+    rates = {job: args.batch_size / statistics.median(times) for job, times in seconds.items()}
+    floor = next((rate for (case, _), rate in rates.items() if case == "backbone"), None)
+    for case, workers in jobs:
+        line = {
+            "case": case,
+            "images_per_s": round(rates[case, workers], 1),
+            "of_backbone": round(rates[case, workers] / floor, 3) if floor else None,
+            "peak_mb": round(statistics.median(peaks[case, workers])),
+            "workers": workers,
+            **{name: getattr(args, name) for name in ("device", "precision", "backbone", "size", "num_samples")},
+            **{name: getattr(args, name) for name in ("batch_size", "strength", "compile")},
+            "timed_steps": len(seconds[case, workers]),
+            "hardware": hardware(torch.device(args.device)),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        }
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
