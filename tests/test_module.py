@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
+from functools import partialmethod
 
 import pytest
 import torch
 from conftest import TinyNet, image_data, images
 from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from diet_lightning import DIETDataModule, DIETModule, FiniteGuard, IndexedDataset, InterruptCheckpoint
+from diet_lightning import (
+    DIETDataModule,
+    DIETModule,
+    FiniteGuard,
+    IndexedDataset,
+    InterruptCheckpoint,
+    OnlineLinearProbe,
+)
 from diet_lightning.checkpoint import LeanCheckpointIO
 from diet_lightning.data.sampling import as_is
 from diet_lightning.errors import CheckpointError, ConfigurationError, NonFiniteError
@@ -298,3 +307,88 @@ def test_guard_blames_rate_and_precision_where_inputs_are_fine(make_trainer):
     trainer = make_trainer(callbacks=[FiniteGuard()])
     with pytest.raises(NonFiniteError, match=r"at step 2 \(epoch 0, lr .* its inputs are finite .*lower `lr`"):
         trainer.fit(DIETModule(Overflow()), image_data())
+
+
+# -- speed -------------------------------------------------------------------------------------------------------------
+
+
+def count_graphs(monkeypatch):
+    """Counts what is compiled; that code is generated for it is torch's business, and takes long."""
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    return torch._dynamo.utils.counters
+
+
+class Graphs(Callback):
+    """Graphs compiled by the end of each epoch."""
+
+    def __init__(self, counters):
+        self.counters, self.seen = counters, []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.seen.append(self.counters["stats"]["unique_graphs"])
+
+
+@pytest.mark.filterwarnings("ignore:.*CUDA.*")
+def test_a_compiled_backbone_is_the_same_and_is_not_compiled_again_after_an_epoch(make_trainer, monkeypatch):
+    counters = count_graphs(monkeypatch)
+    graphs = Graphs(counters)
+
+    def trained(**options):
+        seed_everything(0)
+        module = DIETModule("resnet8", **options)
+        # the last batch of an epoch and of validation are smaller
+        make_trainer(max_epochs=4, callbacks=[graphs, OnlineLinearProbe()]).fit(module, image_data(41))
+        return module
+
+    plain, compiled = trained(), trained(compile=True)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
+    assert graphs.seen[:4] == [0] * 4
+    assert 0 < graphs.seen[5] == graphs.seen[6] == graphs.seen[7] <= 4
+    assert not counters["graph_break"]
+
+
+def test_channels_lie_last_and_the_result_is_the_same(make_trainer):
+    def trained(last):
+        seed_everything(0)
+        module = DIETModule("resnet8", channels_last=last)
+        make_trainer(max_epochs=1).fit(module, image_data())
+        return module
+
+    last, first = trained(True), trained(False)
+    assert last.backbone.model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert first.backbone.model[0].weight.is_contiguous()
+    x = torch.randn(4, 3, 8, 8)
+    torch.testing.assert_close(last.eval()(x), first.eval()(x), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize("last", [True, False])
+def test_a_run_goes_on_in_another_layout(make_trainer, tmp_path, last):
+    def fit(epochs, last, checkpoint=None):
+        seed_everything(0)
+        module = DIETModule("resnet8", channels_last=last, lr=1e-2)
+        every = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
+        trainer = make_trainer(max_epochs=4, callbacks=[every], enable_checkpointing=True)
+        trainer.fit(module, image_data(), ckpt_path=checkpoint)
+        return module, trainer.optimizers[0]
+
+    whole, _ = fit(4, last)
+    resumed, optimizer = fit(4, not last, tmp_path / "epoch=1.ckpt")
+    weight = resumed.backbone.model[0].weight
+    assert optimizer.state[weight]["exp_avg"].stride() == weight.stride()
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=1e-2, atol=1e-3, msg=name)
+
+
+def test_the_guard_sees_every_batch_of_an_accumulated_step(make_trainer):
+    inputs = images(32).float() / 255
+    inputs[13, 0, 2, 2] = float("nan")
+    data = DIETDataModule.from_datasets(TensorDataset(inputs), batch_size=8, strength=1)
+    module = DIETModule(TinyNet())
+    with pytest.raises(NonFiniteError, match=r"loss is nan at step 0.* index 13 are not finite"):
+        make_trainer(accumulate_grad_batches=4, callbacks=[FiniteGuard()]).fit(module, data)
+    assert all(torch.isfinite(p).all() for p in module.parameters())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diet_lightning.data.indexed import ArrayDataset, IndexedDataset
-from diet_lightning.data.sampling import EpochSampler, ResumableLoader, as_is
+from diet_lightning.data.sampling import EpochSampler, MemoryLoader, ResumableLoader, as_is, placed_on
 
 quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 counts, batch_sizes, replicas = st.integers(1, 60), st.integers(1, 20), st.integers(1, 5)
@@ -190,3 +192,56 @@ def test_a_loader_has_an_empty_state_so_that_lightning_does_not_warn():
     assert loader.state_dict() == {}
     loader.load_state_dict({})
     assert sum(len(batch.index) for batch in loader) == 6
+
+
+# -- arrays ------------------------------------------------------------------------------------------------------------
+
+
+@quick
+@given(st.integers(1, 40), batch_sizes, st.integers(0, 3), seeds)
+def test_batches_cut_out_of_arrays_are_the_collated_ones(count, batch_size, epoch, seed):
+    dataset = IndexedDataset(ArrayDataset(torch.arange(count)[:, None] * 7, torch.arange(count) % 3))
+
+    def read(loader, *leading):
+        sampler = EpochSampler(dataset, batch_size, seed=seed)
+        sampler.set_epoch(epoch)
+        sampler.position = lambda: min(batch_size, count) if epoch else 0
+        options = {} if leading else {"collate_fn": as_is}
+        return list(loader(*leading, dataset, batch_size=batch_size, sampler=sampler, **options))
+
+    ours, theirs = read(MemoryLoader, dataset.dataset), read(ResumableLoader)
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_arrays_stay_where_an_accelerator_has_no_room_with_one_warning(monkeypatch):
+    arrays, device = ArrayDataset(torch.zeros(100, 8, dtype=torch.uint8)), torch.device("cuda")  # 800 + 800 bytes
+    assert placed_on(arrays, torch.device("cpu"), True) is arrays
+    for left, asked, warns in [(1599, True, True), (6399, None, False), (10**9, False, False)]:
+        monkeypatch.setattr("diet_lightning.data.sampling.available_memory", lambda device, left=left: left)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert placed_on(arrays, device, asked) is arrays
+        assert len(caught) == warns
+        if warns:
+            assert "does not fit into the 0.00 GiB that cuda has left" in str(caught[0].message)
+            assert "`on_device` to false" in str(caught[0].message)
+
+
+@pytest.mark.parametrize(("left", "asked"), [(1600, True), (6400, None)])
+def test_arrays_go_to_the_accelerator_where_they_fit_and_back_out_where_they_do_not_after_all(monkeypatch, left, asked):
+    arrays = ArrayDataset(torch.zeros(100, 8, dtype=torch.uint8))
+    monkeypatch.setattr("diet_lightning.data.sampling.available_memory", lambda device: left)
+    sent = []
+
+    def to(self, device):
+        sent.append(device.type)
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert placed_on(arrays, torch.device("cuda"), asked) is arrays
+    assert sent == ["cuda"]
+    assert len(caught) == bool(asked)

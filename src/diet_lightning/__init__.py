@@ -1,7 +1,14 @@
 """DIET: self-supervised learning with the datum index as target, for PyTorch Lightning."""
 
 from diet_lightning.backbones import create_backbone
-from diet_lightning.callbacks import EmbeddingWriter, FiniteGuard, InterruptCheckpoint, OnlineLinearProbe, RunFigure
+from diet_lightning.callbacks import (
+    EmbeddingWriter,
+    FiniteGuard,
+    FitProgressBar,
+    InterruptCheckpoint,
+    OnlineLinearProbe,
+    RunFigure,
+)
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.module import DIETDataModule
@@ -16,6 +23,7 @@ __all__ = [
     "DatumBatch",
     "EmbeddingWriter",
     "FiniteGuard",
+    "FitProgressBar",
     "IndexedDataset",
     "InterruptCheckpoint",
     "OnlineLinearProbe",

@@ -31,9 +31,17 @@ class Backbone(nn.Module):
         self.model = model
         self.embed_dim = embed_dim
         self.stem = stem
+        self.layout = torch.contiguous_format
+
+    def lay_out(self, channels_last: bool) -> None:
+        """Puts the channels of weights and images last in memory, which tensor cores want, or in their usual place."""
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.model.to(memory_format=self.layout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Embeddings of a batch, shape ``(B, embed_dim)``."""
+        if x.ndim == 4:
+            x = x.contiguous(memory_format=self.layout)
         features: Tensor = self.model(x)
         return features
 

@@ -12,13 +12,20 @@ from typing import Any
 import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from diet_lightning import __version__
-from diet_lightning.callbacks import EmbeddingWriter, FiniteGuard, InterruptCheckpoint, OnlineLinearProbe, RunFigure
+from diet_lightning.callbacks import (
+    EmbeddingWriter,
+    FiniteGuard,
+    FitProgressBar,
+    InterruptCheckpoint,
+    OnlineLinearProbe,
+    RunFigure,
+)
 from diet_lightning.checkpoint import read_checkpoint
 from diet_lightning.data.module import DIETDataModule
 from diet_lightning.errors import CheckpointError
@@ -156,6 +163,8 @@ class DIETCLI(LightningCLI):
         callbacks: list[Callback] = [*_as_list(config.callbacks), self._get(self.config_init, "probe")]
         options: dict[str, Any] = {"default_root_dir": str(self.run_dir), "enable_autolog_hparams": False, **kwargs}
         options["logger"] = False
+        if config.enable_progress_bar is not False and not any(isinstance(each, ProgressBar) for each in callbacks):
+            callbacks.append(FitProgressBar())
         if not config.fast_dev_run:
             callbacks += self._run_callbacks()
         if self.subcommand == "fit" and not config.fast_dev_run:

@@ -21,7 +21,7 @@ from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.heads import HEADS, DatumHead, Placement, SampledHead, ShardedHead, SteppingHead
 from diet_lightning.losses import check_label_smoothing
-from diet_lightning.optim import REFERENCE_BATCH, scaled_lr, warmup_cosine, warmup_steps
+from diet_lightning.optim import REFERENCE_BATCH, match_layout, scaled_lr, warmup_cosine, warmup_steps
 from diet_lightning.placement import WEIGHT, check_memory, check_placement, keep_part, make_whole
 from diet_lightning.seeding import derive_seed
 
@@ -66,6 +66,8 @@ class DIETModule(LightningModule):
             approximation, see `Moments8bit`.
         eps: AdamW's, for the head. The gradient of a row that is not in the batch is about 1 / (N·B): at some ten
             million samples it falls below 1e-8.
+        compile: Train the backbone through `torch.compile`.
+        channels_last: Put the channels of images and convolutions last in memory, which is faster.
 
     Raises:
         ConfigurationError: For an argument outside its range.
@@ -99,6 +101,8 @@ class DIETModule(LightningModule):
         head_weight_decay: float | None = None,
         moment_bits: Literal[8, 32] = 32,
         eps: float = 1e-8,
+        compile: bool = False,
+        channels_last: bool = True,
     ) -> None:
         super().__init__()
         check_label_smoothing(label_smoothing)
@@ -141,6 +145,7 @@ class DIETModule(LightningModule):
         hparams: Any = self.hparams
         hparams.num_samples, hparams.input_shape = int(num_samples), [int(size) for size in input_shape]
         self.backbone = create_backbone(self._given[0], tuple(hparams.input_shape), hparams.stem)
+        self.backbone.lay_out(hparams.channels_last)
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._check_memory(held=0)
         # travels with the weights to a process that has not seen the data
@@ -205,6 +210,8 @@ class DIETModule(LightningModule):
         if isinstance(self.head, ShardedHead):
             self.head.spread()
         spread = isinstance(self.head, ShardedHead) and self.head.world > 1
+        if stage == TrainerFn.FITTING and self.hparams["compile"]:
+            self.backbone.compile()
         self._ddp_params_and_buffers_to_ignore = [INPUT_SHAPE, *([WEIGHT] if spread else [])]  # DDP reads it
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             self.trainer.strategy.checkpoint_io = LeanCheckpointIO()
@@ -301,6 +308,11 @@ class DIETModule(LightningModule):
                 "The network is not built yet, since N and the shape of the inputs are not known: fit with a DIETDataModule, "
                 "or give `num_samples` and `input_shape`."
             )
+
+    def on_train_start(self) -> None:
+        """Fits what a checkpoint has brought to how this run lays its weights out."""
+        for optimizer in self.trainer.optimizers:
+            match_layout(optimizer)
 
     def on_train_batch_start(self, batch: DatumBatch, batch_idx: int) -> None:
         """Ties dropout and its like to (seed, epoch, step), so that a resumed run draws what it would have drawn."""

@@ -6,6 +6,7 @@ import math
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
@@ -78,6 +79,18 @@ def warmup_cosine(optimizer: Optimizer, warmup: int, total_steps: int) -> Lambda
         The scheduler; its state holds plain numbers only.
     """
     return LambdaLR(optimizer, partial(lr_factor, warmup=warmup, total_steps=total_steps))
+
+
+def match_layout(optimizer: Optimizer) -> None:
+    """Gives moments the layout of their parameters, where a checkpoint has them in another: fused steps need it.
+
+    Args:
+        optimizer: The optimiser, after its state was loaded.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def adamw_step(

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.optim import Optimizer
 
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import NonFiniteError
 
 SHOWN = 8  # indices named in the message
+
+
+class _Loss(NamedTuple):
+    batch: DatumBatch
+    loss: Tensor
+    finite: Tensor  # a scalar on the CPU
+    known: torch.cuda.Event | None  # when it is there
 
 
 class FiniteGuard(Callback):
@@ -23,6 +33,7 @@ class FiniteGuard(Callback):
 
     def __init__(self) -> None:
         self._batch: DatumBatch | None = None  # of the step under way, to name its samples
+        self._unchecked: list[_Loss] = []  # since the optimiser's last step
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: DatumBatch, batch_idx: int
@@ -31,15 +42,40 @@ class FiniteGuard(Callback):
         self._batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Looks at the loss; with several ranks all of them stop if one must."""
-        finite = bool(torch.isfinite(loss))
-        if trainer.world_size > 1:
-            finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
-        if finite or self._batch is None:
+        """Looks at the loss, without waiting for an accelerator that still computes it."""
+        if self._batch is None:
             return
-        rows = torch.isfinite(self._batch.input.flatten(1)).all(dim=1)
-        bad = self._batch.index[~rows].tolist()
-        indices = bad or self._batch.index.tolist()
+        finite, known = torch.isfinite(loss.detach()), None
+        if loss.device.type == "cuda":
+            finite = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(finite, non_blocking=True)
+            known = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            known.record()
+        self._unchecked.append(_Loss(self._batch, loss.detach(), finite, known))
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Stops the run before its step; with several ranks all of them stop if one must.
+
+        By now the backward pass is queued behind the loss, so that an accelerator stays busy meanwhile.
+        """
+        unchecked, self._unchecked = self._unchecked, []
+        for seen in unchecked:
+            if seen.known is not None:
+                seen.known.synchronize()
+            finite = bool(seen.finite)
+            if trainer.world_size > 1:
+                finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
+            if not finite:
+                self._stop(trainer, seen)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets what a broken run left."""
+        self._unchecked.clear()
+
+    @staticmethod
+    def _stop(trainer: Trainer, seen: _Loss) -> None:
+        rows = torch.isfinite(seen.batch.input.flatten(1)).all(dim=1)
+        bad = seen.batch.index[~rows].tolist()
+        indices = bad or seen.batch.index.tolist()
         listed = ", ".join(map(str, indices[:SHOWN])) + (", …" if len(indices) > SHOWN else "")
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         cause = (
@@ -48,7 +84,7 @@ class FiniteGuard(Callback):
             else f"its inputs are finite (index {listed}): lower `lr`, or use precision 32-true or bf16-mixed"
         )
         raise NonFiniteError(
-            f"The loss is {loss.item()} at step {trainer.global_step} (epoch {trainer.current_epoch}, lr {lr:.3g}, "
+            f"The loss is {seen.loss.item()} at step {trainer.global_step} (epoch {trainer.current_epoch}, lr {lr:.3g}, "
             f"precision {trainer.precision}), and {cause}."
         )
 
