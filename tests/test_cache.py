@@ -94,6 +94,16 @@ def test_training_batches_do_not_depend_on_cache_and_workers(folder):
         assert_same(epoch(**options), plain)
 
 
+def test_a_set_larger_than_the_memory_is_read_by_workers(folder, monkeypatch):
+    def workers(**options):
+        return data(folder, **options).train_dataloader().num_workers
+
+    assert workers() == 0
+    monkeypatch.setattr("diet_lightning.data.module.available_memory", lambda device: 1000)
+    assert workers() > 0
+    assert workers(num_workers=0) == workers(in_memory=True) == 0
+
+
 def test_a_loaders_process_maps_the_files_again(folder):
     module = data(folder)
     module.setup()

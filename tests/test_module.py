@@ -392,3 +392,20 @@ def test_the_guard_sees_every_batch_of_an_accumulated_step(make_trainer):
     with pytest.raises(NonFiniteError, match=r"loss is nan at step 0.* index 13 are not finite"):
         make_trainer(accumulate_grad_batches=4, callbacks=[FiniteGuard()]).fit(module, data)
     assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16-mixed", torch.bfloat16), ("32-true", torch.float32)])
+def test_images_come_in_the_precision_of_the_run(make_trainer, precision, dtype):
+    class See(Callback):
+        def __init__(self):
+            self.dtypes = set()
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.dtypes.add(batch.input.dtype)
+
+        def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.dtypes.add(batch.input.dtype)
+
+    see = See()
+    make_trainer(max_epochs=1, precision=precision, callbacks=[see]).fit(DIETModule(TinyNet()), image_data())
+    assert see.dtypes == {dtype}

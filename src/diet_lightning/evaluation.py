@@ -11,13 +11,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
+from tqdm import tqdm
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 
 
 def extract_features(backbone: nn.Module, batches: Iterable[Tensor]) -> Floats:
-    """Embeddings of a frozen backbone in eval mode; its mode is put back.
+    """Embeddings of a frozen backbone in eval mode, with a bar where it takes long; its mode is put back.
 
     Args:
         backbone: Maps ``(B, ...)`` to ``(B, K)``.
@@ -30,7 +31,9 @@ def extract_features(backbone: nn.Module, batches: Iterable[Tensor]) -> Floats:
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     with torch.inference_mode():
         backbone.eval()
-        features = [backbone(batch.to(device)).float().cpu() for batch in batches]
+        features = [
+            backbone(batch.to(device)).float().cpu() for batch in tqdm(batches, "embedding", leave=False, delay=2)
+        ]
     backbone.train(training)
     return torch.cat(features).numpy()
 

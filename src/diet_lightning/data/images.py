@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from PIL import Image
-from rich.progress import Progress
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as tv
+from tqdm import tqdm
 
 from diet_lightning.data.indexed import ArrayDataset, labels_of, to_label, to_rgb, to_tensor
 from diet_lightning.errors import DataError
@@ -177,12 +177,12 @@ def in_order(function: Callable[[int], Any], count: int, description: str, first
     Yields:
         One result after another; some hundred are computed ahead.
     """
-    with ThreadPoolExecutor() as pool, Progress(transient=True, disable=count - first < LONG) as bar:
-        task = bar.add_task(description, total=count, completed=first)
+    bar = tqdm(total=count, initial=first, desc=description, leave=False, disable=count - first < LONG)
+    with ThreadPoolExecutor() as pool, bar:
         for start in range(first, count, AHEAD):
             for result in pool.map(function, range(start, min(start + AHEAD, count))):
                 yield result
-                bar.advance(task)
+                bar.update()
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:

@@ -111,7 +111,8 @@ class InputPipeline:
         # sample j of rank r is sample j * world + r of the step: the draws do not depend on the number of ranks
         every = self.ladder.draw(len(inputs) * world, size, out, numbers)
         parameters = LadderParameters(*(drawn[rank::world] for drawn in every))
-        inputs = self._normalised(self.ladder.apply(inputs, parameters, out))
+        stored = inputs if inputs.dtype == torch.uint8 else _unit_range(inputs)  # bytes are scaled with the crop
+        inputs = self._normalised(self.ladder.apply(stored, parameters, out))
         if self.ladder.strength >= 3:
             inputs = on_some(erase_boxes, inputs, parameters.erase[:, 2] > 0, [parameters.erase.to(inputs.device)])
         return inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
@@ -22,10 +23,12 @@ from diet_lightning.data.inputs import Augment, InputPipeline, colour_statistics
 from diet_lightning.data.sampling import EpochSampler, MemoryLoader, ResumableLoader, as_is, placed_on
 from diet_lightning.data.sources import Source, SourceOptions, load_source
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
+from diet_lightning.memory import available_memory
 
 Split = Literal["train", "val", "test"]
 MEMORY_LIMIT = 2**30  # bytes; a decoded set up to here is kept in memory by default
 STREAMING_WORKERS = 8
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class DIETDataModule(LightningDataModule):
@@ -64,7 +67,8 @@ class DIETDataModule(LightningDataModule):
         compile_augment: Run the augmentation through `torch.compile`.
         drop_unreadable: Check every image before the run and leave out, with a warning, those that cannot be read.
         download: Let torchvision download what is missing.
-        num_workers: Loader processes; None for 0 in memory and up to 8 for images read as they come.
+        num_workers: Loader processes; None for 0 in memory and up to 8 for images read as they come or mapped from a
+            cache that is larger than the memory.
         seed: Seed of order, augmentation, hold-out and subset.
 
     Raises:
@@ -298,7 +302,7 @@ class DIETDataModule(LightningDataModule):
             )
         sampler.position = self._samples_seen
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        if isinstance(dataset.dataset, ArrayDataset) and not self.num_workers:
+        if isinstance(dataset.dataset, ArrayDataset) and self._workers(dataset) == 0:
             arrays = placed_on(dataset.dataset, device, self.on_device)
             if arrays.inputs.device.type == device.type:
                 return MemoryLoader(arrays, dataset, self.batch_size, sampler)
@@ -356,11 +360,18 @@ class DIETDataModule(LightningDataModule):
     def _ranks(self) -> tuple[int, int]:
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
+    def _workers(self, dataset: IndexedDataset) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        held: Any = dataset.dataset
+        # a mapped file that memory does not hold is read from the disk, which takes time as decoding does
+        beyond_memory = isinstance(held, MappedDataset) and held.inputs.nbytes > (
+            available_memory(torch.device("cpu")) or math.inf
+        )
+        return min(STREAMING_WORKERS, os.cpu_count() or 1) if isinstance(held, ImageDataset) or beyond_memory else 0
+
     def _loader_options(self, dataset: IndexedDataset) -> dict[str, Any]:
-        workers = self.num_workers
-        if workers is None:
-            streaming = isinstance(dataset.dataset, ImageDataset)
-            workers = min(STREAMING_WORKERS, os.cpu_count() or 1) if streaming else 0
+        workers = self._workers(dataset)
         return {
             "num_workers": workers,
             "persistent_workers": workers > 0,
@@ -378,7 +389,10 @@ class DIETDataModule(LightningDataModule):
         else:
             inputs = self._pipeline.plain(batch.input)
         if inputs.is_floating_point() and self.trainer is not None:
-            inputs = inputs.to(self.trainer.lightning_module.dtype)
+            dtype: Any = self.trainer.lightning_module.dtype
+            if self._pipeline.is_image:  # what the first convolution would cast it to
+                dtype = AUTOCAST.get(str(self.trainer.precision), dtype)
+            inputs = inputs.to(dtype)
         return batch._replace(input=inputs)
 
     # -- what a checkpoint keeps ---------------------------------------------------------------------------------------
