@@ -220,14 +220,19 @@ class Ladder:
             out: Height and width of the result.
 
         Returns:
-            Shape ``(B, C, *out)``, float, values in [0, 1].
+            Shape ``(B, C, *out)``; float with values in [0, 1], or still uint8 where nothing but the crop was done.
         """
         if self.strength == 0:
-            return images.float() / 255.0 if images.dtype == torch.uint8 else images
+            return images
         crop, flip, _, brightness, contrast, saturation, hue, _, _, sigma, _ = parameters.to(images.device)
         large_bytes = images.dtype == torch.uint8 and out[0] * out[1] > LARGE
-        resize = resized_crop_of_bytes if large_bytes and images.device.type == "cpu" else self._crop
-        images = resize(images, crop, flip, out)
+        if large_bytes and images.device.type == "cpu":
+            images = resized_crop_of_bytes(images, crop, flip, out)
+            if self.strength == 1:
+                return images
+            images = images.float().div_(255.0)
+        else:
+            images = self._crop(images, crop, flip, out)
         if self.strength >= 2 and images.shape[1] in (1, 3):
             factors = [brightness, contrast, saturation, hue]
             images = on_some(self._jitter, images, parameters.jitter, factors[: 4 if images.shape[1] == 3 else 2])
@@ -314,13 +319,13 @@ def resized_crop(images: Tensor, crop: Tensor, flip: Tensor, out: tuple[int, int
 
 
 def resized_crop_of_bytes(images: Tensor, crop: Tensor, flip: Tensor, out: tuple[int, int]) -> Tensor:
-    """As `resized_crop`, one uint8 image after another by torch's kernel for bytes: rounded to bytes, on the CPU only."""
-    resized = torch.empty(*images.shape[:2], *out)
+    """As `resized_crop`, one uint8 image after another by torch's kernel for bytes, on the CPU only: uint8 again."""
+    resized = images.new_empty(*images.shape[:2], *out)
     for image, target, box, mirror in zip(images, resized, crop.int().tolist(), flip.tolist(), strict=True):
         part = image[:, box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
         part = F.interpolate(part[None], out, mode="bilinear", antialias=True)[0]
         target.copy_(part.flip(2) if mirror else part)
-    return resized.div_(255.0)
+    return resized
 
 
 def _resize_weights(start: Tensor, length: Tensor, mirror: Tensor, size: int, out: int, divisor: float = 1.0) -> Tensor:

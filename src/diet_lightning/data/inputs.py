@@ -74,9 +74,8 @@ class InputPipeline:
         Returns:
             Floats of shape ``(B, *input_shape)``.
         """
-        inputs = _unit_range(inputs)
         if self.is_image and tuple(inputs.shape[1:]) != self.input_shape:
-            inputs = tv.resize(inputs, list(self.input_shape[1:]), antialias=True)
+            inputs = tv.resize(_unit_range(inputs), list(self.input_shape[1:]), antialias=True)
         return self._normalised(inputs)
 
     def augmented(self, inputs: Tensor, position: tuple[int, ...], world: int, rank: int) -> Tensor:
@@ -118,15 +117,21 @@ class InputPipeline:
         return inputs
 
     def _normalised(self, inputs: Tensor) -> Tensor:
+        if not self.mean or inputs.dtype == torch.float64:
+            inputs = _unit_range(inputs)
         if not self.mean:
             return inputs
         key = (inputs.device, inputs.dtype)
         if key not in self._scale_and_shift:
             mean, std = (torch.tensor(values, dtype=torch.float64) for values in (self.mean, self.std))
-            self._scale_and_shift[key] = tuple(each.to(*key) for each in (1.0 / std, -mean / std))
+            unit, dtype = (255.0, torch.float32) if inputs.dtype == torch.uint8 else (1.0, inputs.dtype)
+            self._scale_and_shift[key] = tuple(
+                each.to(inputs.device, dtype) for each in (1.0 / (std * unit), -mean / std)
+            )
         # channels come right after the batch, in images and signals alike
         scale, shift = (each.reshape(-1, *(1,) * (inputs.ndim - 2)) for each in self._scale_and_shift[key])
-        return torch.addcmul(shift, inputs, scale)
+        scaled = inputs.float().mul_(scale) if inputs.dtype == torch.uint8 else inputs * scale
+        return scaled.add_(shift)
 
 
 def _ladder_for(
