@@ -164,24 +164,25 @@ def colour_statistics(train: Dataset[Any], sample: Tensor) -> tuple[list[float],
         sample: One of its inputs.
 
     Returns:
-        Computed over uint8 images in memory, at most 65,536 of them; ImageNet's for RGB images read as they come, 0.5 for other channels; empty
-        for inputs that are no uint8 images.
+        Computed over uint8 images in memory, at most 65,536 of them, evenly spaced; ImageNet's for RGB images read as they
+        come, 0.5 for other channels; empty for inputs that are no uint8 images.
     """
     if sample.dtype != torch.uint8 or sample.ndim != 3:
         return [], []
     channels = sample.shape[0]
     if not isinstance(train, ArrayDataset):
         return (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ([0.5] * channels, [0.5] * channels)
-    total = torch.zeros(channels, dtype=torch.float64)
-    squares = torch.zeros_like(total)
     every = torch.linspace(0, len(train) - 1, min(len(train), COLOUR_IMAGES), dtype=torch.float64).long()
+    counts = torch.zeros(channels, 256, dtype=torch.int64)  # of each value, so that the sums are exact
     for rows in torch.split(every, CHUNK):
-        pixels = train.inputs[rows].double() / 255.0
-        total += pixels.sum(dim=(0, 2, 3))
-        squares += pixels.square().sum(dim=(0, 2, 3))
-    count = len(every) * train.inputs[0].numel() / channels
-    std = (squares / count - (total / count) ** 2).clamp(min=1e-4).sqrt()
-    return (total / count).tolist(), std.tolist()
+        pixels = train.inputs[rows]
+        for channel in range(channels):
+            counts[channel] += torch.bincount(pixels[:, channel].flatten(), minlength=256)
+    share = counts.double() / counts.sum(dim=1, keepdim=True)
+    values = torch.arange(256, dtype=torch.float64) / 255.0
+    mean = share @ values
+    std = (share @ values.square() - mean.square()).clamp(min=1e-4).sqrt()
+    return mean.tolist(), std.tolist()
 
 
 def _unit_range(inputs: Tensor) -> Tensor:
