@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diet_lightning import DIETDataModule
+from diet_lightning import DIETDataModule, DIETModule
 from diet_lightning.data import cache as cache_room
 from diet_lightning.data.cache import ImageCache, MappedDataset
 from diet_lightning.data.images import ImageDataset, ImageFiles
@@ -55,14 +57,14 @@ def assert_same(left, right):
 
 def count_decoded(monkeypatch):
     """Indices of the images that are decoded from now on."""
-    read, decode = [], ImageDataset.__getitem__
+    indices, decode = [], ImageDataset.read
 
     def counted(self, index):
-        read.append(index)
+        indices.append(index)
         return decode(self, index)
 
-    monkeypatch.setattr(ImageDataset, "__getitem__", counted)
-    return read
+    monkeypatch.setattr(ImageDataset, "read", counted)
+    return indices
 
 
 @pytest.mark.parametrize("in_memory", [None, True])
@@ -136,11 +138,11 @@ KILLED = """
 import sys, time
 from diet_lightning.data.images import ImageDataset
 from diet_lightning import DIETDataModule
-decode = ImageDataset._read
+decode = ImageDataset.read
 def slow(self, index):
     time.sleep(0.004)
     return decode(self, index)
-ImageDataset._read = slow
+ImageDataset.read = slow
 DIETDataModule("folder:" + sys.argv[1], cache="cache", holdout=0.0).setup()
 """
 
@@ -227,19 +229,19 @@ def test_the_cache_of_another_folder_is_refused(folder, tmp_path):
 
 def test_a_full_disk_leaves_no_broken_cache(folder, monkeypatch):
     usage = shutil.disk_usage(".")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
-    with pytest.raises(DataError, match=r"disk of cache='cache' is full \(1,856 bytes are needed, 100 are left\)"):
-        data(folder).setup()
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+        with pytest.raises(DataError, match=r"disk of cache='cache' is full \(1,856 bytes are needed, 100 are left\)"):
+            data(folder).setup()
 
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache_room.os, "fsync", full)
-    with pytest.raises(DataError, match=r"is full \(No space left on device\): choose a `cache` with more room"):
-        data(folder).setup()
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_room.os, "fsync", full)
+        with pytest.raises(DataError, match=r"is full \(No space left on device\): choose a `cache` with more room"):
+            data(folder).setup()
     assert [path.name for path in Path("cache").iterdir() if path.name[0] != "."] == []
-    monkeypatch.undo()
     assert_same(batches(data(folder)), batches(data(folder, cache=None)))
 
 
@@ -282,3 +284,49 @@ def test_files_of_other_sizes_are_read_in_order(tmp_path):
     assert opened.data.inputs.shape == (5, 3, 5, 5)
     assert opened.data.inputs[:, 0, 2, 2].tolist() == [0, 1, 2, 3, 4]
     assert opened.data.labels.tolist() == [4, 3, 2, 1, 0]
+
+
+def test_an_unreadable_first_image_is_left_out_too_and_another_size_is_not(folder):
+    first = folder / "class0/0.png"
+    first.write_bytes(b"no image")
+    cached, plain = (data(folder, cache=where, holdout=0.0, drop_unreadable=True) for where in ("cache", None))
+    with pytest.warns(UserWarning, match="Left out 1 unreadable"):
+        assert_same(batches(cached), batches(plain))
+    Image.new("RGB", (7, 9)).save(folder / "class0/8.png")
+    with (
+        pytest.raises(
+            DataError, match=r"8\.png\) has shape \(3, 9, 7\), but image 0 has \(3, 6, 6\): set `image_size`"
+        ),
+    ):
+        data(folder, holdout=0.0, drop_unreadable=True).setup()
+
+
+def test_files_larger_than_the_memory_are_mapped(tmp_path):
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    size = 2 * int(next(x for x in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in x).split()[1]) * 1024
+    count = size // 2**20
+    for path, length in ((images, count * 2**20), (labels, count * 8)):
+        path.touch()
+        os.truncate(path, length)  # a file of holes takes no room
+    mapped = MappedDataset(images, labels, (count, 1, 1024, 1024))
+    assert mapped.inputs[count - 1].sum() == 0
+    assert len(mapped) == count
+
+
+def test_a_resumed_run_normalises_as_it_began(folder, make_trainer):
+    def fit(checkpoint=None, **options):
+        module, trainer = DIETModule("resnet8"), make_trainer(max_epochs=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # few cores for the loader's processes
+            trainer.fit(module, found := data(folder, **options), ckpt_path=checkpoint)
+        return trainer, found
+
+    trainer, streamed = fit(cache=None, in_memory=False, num_workers=0)
+    trainer.save_checkpoint("streamed.ckpt")
+    assert streamed.state_dict()["mean"] == [0.485, 0.456, 0.406]
+    fresh = data(folder)
+    assert fresh.state_dict()["mean"] != streamed.state_dict()["mean"]
+    _, resumed = fit("streamed.ckpt")
+    assert resumed.state_dict() == streamed.state_dict()
+    _, given = fit("streamed.ckpt", mean=[0.1] * 3, std=[0.2] * 3)
+    assert given.state_dict()["mean"] == [0.1] * 3

@@ -309,3 +309,19 @@ def test_a_function_that_returns_another_number_of_samples_is_refused(wrong, fou
     stored = images(4)
     with pytest.raises(ConfigurationError, match=f"`augment` to return .* 4 samples of the batch, but got {found}"):
         pipeline(stored[0], augment=wrong).augmented(stored, STEP, 1, 0)
+
+
+def test_images_of_other_integers_are_normalised_as_floats():
+    stored = torch.full((2, 1, 4, 4), 150, dtype=torch.int16)
+    plain = pipeline(stored[0], mean=[100.0], std=[50.0]).plain(stored)
+    torch.testing.assert_close(plain, torch.ones(2, 1, 4, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_other_widths_are_augmented(dtype):
+    stored = torch.rand(16, 3, 8, 8, dtype=torch.float64).to(dtype)
+    augmented = pipeline(stored[0], strength=3, mean=[0.5] * 3, std=[0.5] * 3).augmented(stored, STEP, 1, 0)
+    expected = pipeline(stored[0].float(), strength=3, mean=[0.5] * 3, std=[0.5] * 3).augmented(
+        stored.float(), STEP, 1, 0
+    )
+    torch.testing.assert_close(augmented.float(), expected, rtol=0, atol=0.05)

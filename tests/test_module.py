@@ -409,3 +409,17 @@ def test_images_come_in_the_precision_of_the_run(make_trainer, precision, dtype)
     see = See()
     make_trainer(max_epochs=1, precision=precision, callbacks=[see]).fit(DIETModule(TinyNet()), image_data())
     assert see.dtypes == {dtype}
+
+
+def test_volumes_keep_their_layout(make_trainer):
+    backbone = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.AdaptiveAvgPool3d(1), nn.Flatten())
+    data = DIETDataModule.from_datasets(TensorDataset(torch.rand(16, 1, 4, 4, 4)), batch_size=8, strength=0)
+    make_trainer(max_epochs=1).fit(module := DIETModule(backbone), data)
+    assert module.embed_dim == 4
+
+
+def test_lightnings_overfit_batches_works_on_data_in_memory(make_trainer):
+    trainer = make_trainer(max_epochs=2, overfit_batches=2)
+    with pytest.warns(UserWarning, match="overfit"):
+        trainer.fit(DIETModule(TinyNet()), image_data())
+    assert trainer.global_step == 4

@@ -36,7 +36,9 @@ class Backbone(nn.Module):
     def lay_out(self, channels_last: bool) -> None:
         """Puts the channels of weights and images last in memory, which tensor cores want, or in their usual place."""
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.model.to(memory_format=self.layout)
+        for parameter in self.model.parameters():
+            if parameter.ndim == 4:  # volumes have a layout of their own
+                parameter.data = parameter.data.contiguous(memory_format=self.layout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Embeddings of a batch, shape ``(B, embed_dim)``."""

@@ -27,5 +27,11 @@ def available_memory(device: torch.device) -> int | None:
     left = [int(lines["MemAvailable"].split()[0]) * 1024]
     limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
     if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
-        left.append(int(text) - int(used.read_text()))
+        left.append(int(text) - int(used.read_text()) + _file_pages(limit.with_name("memory.stat")))
     return min(left)
+
+
+def _file_pages(stat: Path) -> int:
+    """Bytes of files that a control group counts as used, such as mapped images, and that are given back when needed."""
+    pairs = (line.split() for line in stat.read_text().splitlines()) if stat.exists() else ()
+    return sum(int(value) for name, value in pairs if name in ("inactive_file", "active_file"))

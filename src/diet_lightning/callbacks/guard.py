@@ -21,6 +21,9 @@ class _Loss(NamedTuple):
     finite: Tensor  # a scalar on the CPU
     known: torch.cuda.Event | None  # when it is there
 
+    def is_known(self) -> bool:
+        return self.known is None or bool(self.known.query())  # type: ignore[no-untyped-call]
+
 
 class FiniteGuard(Callback):
     """Stops a run at the first loss that is not finite, before its gradients reach the weights.
@@ -50,6 +53,8 @@ class FiniteGuard(Callback):
             finite = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(finite, non_blocking=True)
             known = torch.cuda.Event()  # type: ignore[no-untyped-call]
             known.record()
+        # those that are known to be finite need not be kept
+        self._unchecked = [seen for seen in self._unchecked if not (seen.is_known() and seen.finite)]
         self._unchecked.append(_Loss(self._batch, loss.detach(), finite, known))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -61,11 +66,16 @@ class FiniteGuard(Callback):
         for seen in unchecked:
             if seen.known is not None:
                 seen.known.synchronize()
-            finite = bool(seen.finite)
-            if trainer.world_size > 1:
-                finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
-            if not finite:
-                self._stop(trainer, seen)
+        bad = next((seen for seen in unchecked if not seen.finite), None)
+        finite = bad is None
+        if trainer.world_size > 1:
+            finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
+        if bad is not None:
+            self._stop(trainer, bad)
+        elif not finite:
+            raise NonFiniteError(
+                f"The loss of another rank is not finite at step {trainer.global_step}: its message names the samples."
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets what a broken run left."""

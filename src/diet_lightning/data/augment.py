@@ -257,7 +257,7 @@ def on_some(operation: Callable[..., Tensor], images: Tensor, mask: Tensor, para
     ids = mask.nonzero()[:, 0].to(images.device, non_blocking=True)
     if len(ids):
         changed = operation(*(each.index_select(0, ids) for each in (images, *parameters)))
-        images.index_copy_(0, ids, changed.expand(-1, images.shape[1], -1, -1))
+        images.index_copy_(0, ids, changed.expand(-1, images.shape[1], -1, -1).to(images.dtype))
     return images
 
 

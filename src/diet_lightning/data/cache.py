@@ -37,9 +37,10 @@ class MappedDataset(ArrayDataset):
 
     def __init__(self, images: Path, labels: Path, shape: tuple[int, ...]) -> None:
         self._files = (images, labels, shape)
+        # shared, as a private mapping would count as memory that may be written to, and a large one be refused
         super().__init__(
-            torch.from_file(str(images), size=_count(shape), dtype=torch.uint8).reshape(shape),
-            torch.from_file(str(labels), size=shape[0], dtype=torch.int64),
+            torch.from_file(str(images), shared=True, size=_count(shape), dtype=torch.uint8).reshape(shape),
+            torch.from_file(str(labels), shared=True, size=shape[0], dtype=torch.int64),
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -137,11 +138,12 @@ class ImageCache:
             raise ConfigurationError(
                 f"Expected argument `cache` to be None for inputs of {sample.dtype}: it keeps images of 8 bits."
             )
-        entry.remove()
         state = entry.progress({**wanted, "shape": list(sample.shape), "dropped": {}, "done": 0})
-        left, free = (len(dataset) - state["done"]) * (sample.numel() + LABEL), shutil.disk_usage(entry.folder).free
+        left = (len(dataset) - state["done"]) * (sample.numel() + LABEL)
+        free = shutil.disk_usage(entry.folder).free + entry.held
         if left > free:
             raise DataError(_full(entry.folder, f"{left:,} bytes are needed, {free:,} are left"))
+        entry.remove()
         try:
             with entry.partial_images.open("ab") as images, entry.partial_labels.open("ab") as labels:
                 self._append(dataset, entry, state, images, labels, drop_unreadable)
@@ -163,11 +165,13 @@ class ImageCache:
     ) -> None:
         def read(index: int) -> tuple[Tensor, int] | str:
             try:
-                return dataset[index]
+                image, label = dataset.read(index)
             except DataError as error:
                 if not drop_unreadable:
                     raise
-                return str(error)
+                return dataset.describe(index, error)
+            dataset.check_size(index, image, tuple(state["shape"]))
+            return image, label
 
         first, count = state["done"], len(dataset)
         for index, item in enumerate(in_order(read, count, f"decoding {entry.split} images", first), first):
@@ -242,6 +246,11 @@ class _Entry:
         """The mapped images."""
         return MappedDataset(self.images, self.labels, (state["done"] - len(state["dropped"]), *state["shape"]))
 
+    @property
+    def held(self) -> int:
+        """Bytes of a finished entry, which `remove` frees."""
+        return sum(path.stat().st_size for path in (self.images, self.labels) if path.is_file())
+
     def remove(self) -> None:
         """Removes a finished entry."""
         for path in (self.meta, self.images, self.labels):
@@ -256,7 +265,7 @@ class _Entry:
 def _first_readable(dataset: ImageDataset, drop_unreadable: bool) -> Tensor:
     for index in range(len(dataset)):
         try:
-            return dataset[index][0]
+            return dataset.read(index)[0]
         except DataError:
             if not drop_unreadable or index + 1 == len(dataset):
                 raise

@@ -77,17 +77,34 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         Raises:
             DataError: If it cannot be read, or differs in size from image 0 where `image_size` is None.
         """
-        image, label = self._read(index)
+        image, label = self.read(index)
         if self._size is None:
-            self._size = tuple((image if index == 0 else self._read(0)[0]).shape)
-        if tuple(image.shape) != self._size:
-            raise DataError(
-                f"Image {index}{self.name_of(index)} has shape {tuple(image.shape)}, but image 0 has {self._size}: set "
-                "`image_size` to bring all images to one size."
-            )
+            self._size = tuple((image if index == 0 else self.read(0)[0]).shape)
+        self.check_size(index, image, self._size)
         return image, label
 
-    def _read(self, index: int) -> tuple[Tensor, int]:
+    def check_size(self, index: int, image: Tensor, size: tuple[int, ...]) -> None:
+        """Compares an image's shape with image 0's.
+
+        Raises:
+            DataError: If they differ.
+        """
+        if tuple(image.shape) != size:
+            raise DataError(
+                f"Image {index}{self.name_of(index)} has shape {tuple(image.shape)}, but image 0 has {size}: set "
+                "`image_size` to bring all images to one size."
+            )
+
+    def describe(self, index: int, error: DataError) -> str:
+        """One line on an image that cannot be read."""
+        return f"{index}{self.name_of(index)}: {error.__cause__ or error}"
+
+    def read(self, index: int) -> tuple[Tensor, int]:
+        """The image, of whatever size, and its label.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
         try:
             image, label = self.items[self.keep[index]][:2]
             tensor, number = to_tensor(image), to_label(label)
@@ -144,9 +161,9 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
     def _error_of(self, index: int) -> str | None:
         try:
-            self._read(index)
+            self.read(index)
         except DataError as error:
-            return str(error.__cause__ and f"{index}{self.name_of(index)}: {error.__cause__}")
+            return self.describe(index, error)
         return None
 
 

@@ -65,6 +65,11 @@ class InputPipeline:
         self.augment = augment
         self.ladder = None if augment is not None else _ladder_for(sample, self.input_shape, strength, ranges, compiled)
 
+    def normalize_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Takes another mean and standard deviation of each channel, on a scale of 0 to 1."""
+        self.mean, self.std = list(mean), list(std)
+        self._scale_and_shift.clear()
+
     def plain(self, inputs: Tensor) -> Tensor:
         """Inputs for evaluation.
 
@@ -124,13 +129,14 @@ class InputPipeline:
         key = (inputs.device, inputs.dtype)
         if key not in self._scale_and_shift:
             mean, std = (torch.tensor(values, dtype=torch.float64) for values in (self.mean, self.std))
-            unit, dtype = (255.0, torch.float32) if inputs.dtype == torch.uint8 else (1.0, inputs.dtype)
+            unit = 255.0 if inputs.dtype == torch.uint8 else 1.0
+            dtype = inputs.dtype if inputs.is_floating_point() else torch.float32
             self._scale_and_shift[key] = tuple(
                 each.to(inputs.device, dtype) for each in (1.0 / (std * unit), -mean / std)
             )
         # channels come right after the batch, in images and signals alike
         scale, shift = (each.reshape(-1, *(1,) * (inputs.ndim - 2)) for each in self._scale_and_shift[key])
-        scaled = inputs.float().mul_(scale) if inputs.dtype == torch.uint8 else inputs * scale
+        scaled = inputs * scale if inputs.is_floating_point() else inputs.float().mul_(scale)
         return scaled.add_(shift)
 
 

@@ -141,6 +141,7 @@ class DIETDataModule(LightningDataModule):
         self._class_names: Sequence[str] | None = None
         self._num_classes: int | None = None
         self._fingerprint = ""
+        self._placed: ArrayDataset | None = None  # the training set on the device that trains
         self._pipeline: InputPipeline
 
     @classmethod
@@ -303,9 +304,10 @@ class DIETDataModule(LightningDataModule):
         sampler.position = self._samples_seen
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         if isinstance(dataset.dataset, ArrayDataset) and self._workers(dataset) == 0:
-            arrays = placed_on(dataset.dataset, device, self.on_device)
-            if arrays.inputs.device.type == device.type:
-                return MemoryLoader(arrays, dataset, self.batch_size, sampler)
+            if self._placed is None or self._placed.inputs.device.type != device.type:
+                self._placed = placed_on(dataset.dataset, device, self.on_device, self._training_memory())
+            if self._placed.inputs.device.type == device.type:
+                return MemoryLoader(self._placed, dataset, batch_size=self.batch_size, sampler=sampler)
         return ResumableLoader(dataset, batch_size=self.batch_size, sampler=sampler, **self._loader_options(dataset))
 
     def val_dataloader(self) -> DataLoader[DatumBatch]:
@@ -348,6 +350,15 @@ class DIETDataModule(LightningDataModule):
             dataset = self._splits[split]
             for batch in DataLoader(dataset, batch_size=self.batch_size, **self._loader_options(dataset)):
                 yield batch._replace(input=self._pipeline.plain(batch.input))
+
+    def _training_memory(self) -> int:
+        """Bytes of gradients and moments, which are made when the data have their place already."""
+        module = None if self.trainer is None else self.trainer.lightning_module
+        return 0 if module is None else 3 * sum(p.nbytes for p in module.parameters())
+
+    def teardown(self, stage: str) -> None:
+        """Frees what the training set took of an accelerator."""
+        self._placed = None
 
     def _samples_seen(self) -> int:
         """Samples of the current epoch that were trained on before its first batch is read: not 0 on resuming only."""
@@ -398,15 +409,21 @@ class DIETDataModule(LightningDataModule):
     # -- what a checkpoint keeps ---------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """N and the fingerprint of the training data's order."""
-        return {"num_samples": self.num_samples, "fingerprint": self._fingerprint}
+        """N, the fingerprint of the training data's order, and how the network's images were normalised."""
+        self.setup()
+        colours = {"mean": self._pipeline.mean, "std": self._pipeline.std}
+        return {"num_samples": self.num_samples, "fingerprint": self._fingerprint, **colours}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compares a checkpoint's data with these, when training is resumed.
+        """Normalises as the checkpoint's network learnt it, and compares the data when training is resumed.
 
         Raises:
             CheckpointError: If N or the samples differ: every row of the head belongs to one sample.
         """
+        self.setup()
+        if self.mean is None and len(state_dict.get("mean", [])) == len(self._pipeline.mean):
+            # the same images have other statistics in memory or a cache, their own, than read as they come, ImageNet's
+            self._pipeline.normalize_by(state_dict["mean"], state_dict["std"])
         if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
         if state_dict["num_samples"] != self.num_samples:

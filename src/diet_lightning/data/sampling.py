@@ -89,11 +89,11 @@ class MemoryLoader(ResumableLoader):
         arrays: Inputs and labels on a device.
         dataset: The same as an indexed data set.
         batch_size: Samples a batch.
-        sampler: Their order; it goes to the device once an epoch.
+        **options: As for `DataLoader`; the sampler's order goes to the device once an epoch.
     """
 
-    def __init__(self, arrays: ArrayDataset, dataset: IndexedDataset, batch_size: int, sampler: EpochSampler) -> None:
-        super().__init__(dataset, batch_size=batch_size, sampler=sampler)
+    def __init__(self, arrays: ArrayDataset, dataset: IndexedDataset, batch_size: int, **options: Any) -> None:
+        super().__init__(dataset, batch_size=batch_size, **options)
         self._arrays = arrays
         self._size = batch_size
 
@@ -106,7 +106,7 @@ class MemoryLoader(ResumableLoader):
             yield DatumBatch(arrays.inputs[rows], rows, arrays.labels[rows])
 
 
-def placed_on(arrays: ArrayDataset, device: torch.device, asked: bool | None) -> ArrayDataset:
+def placed_on(arrays: ArrayDataset, device: torch.device, asked: bool | None, reserved: int = 0) -> ArrayDataset:
     """Arrays on the device that trains, where there is room.
 
     Args:
@@ -114,13 +114,14 @@ def placed_on(arrays: ArrayDataset, device: torch.device, asked: bool | None) ->
         device: The device.
         asked: None places them on CUDA if they take at most a quarter of the memory that is left; True if they fit, and
             warns where they do not; False never.
+        reserved: Bytes of what is left that training will take.
 
     Returns:
         Arrays on the device, or the same.
     """
     if device.type != "cuda" or asked is False:
         return arrays
-    size, left = arrays.inputs.nbytes + arrays.labels.nbytes, available_memory(device) or 0
+    size, left = arrays.inputs.nbytes + arrays.labels.nbytes, max(0, (available_memory(device) or 0) - reserved)
     if size <= (left if asked else left / 4):
         with suppress(torch.OutOfMemoryError):
             return ArrayDataset(arrays.inputs.to(device), arrays.labels.to(device))

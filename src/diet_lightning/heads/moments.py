@@ -48,7 +48,7 @@ class Moments:
 class Moments8bit(Moments):
     """AdamW's two moments of W in 8 bits a number, and a float a row.
 
-    Numbers are kept as `torch.float8_e4m3fn`, in units of a 448th of their row's largest: to within 6 %, over five decades.
+    Numbers are kept as `torch.float8_e4m3fn`, in units of a 448th of their row's largest: to within 6 % over four and a half decades, more coarsely for one more.
     A row's moments fade together between the steps that its sample is in the batch, so that its own scale follows
     exactly. Of the second moment its square root is kept, and it is never rounded to 0: a first moment over a
     second of 0 would be a step as large as 1 / eps.
