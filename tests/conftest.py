@@ -11,11 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from diet_lightning import DIETDataModule
+
+# how fast examples are made depends on what else the machine does
+settings.register_profile("diet", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("diet")
 
 
 @pytest.fixture(autouse=True)
