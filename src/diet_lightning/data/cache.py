@@ -201,7 +201,7 @@ class _Entry:
     def read(self) -> dict[str, Any] | None:
         """What a finished entry says of itself; None where there is none, or its files are not whole."""
         found = _json(self.meta)
-        if found is None or not self.meta.exists():
+        if found is None:
             return None
         sizes = [path.stat().st_size if path.is_file() else -1 for path in (self.images, self.labels)]
         if found.get("format") != FORMAT or sizes != self._sizes(found):
