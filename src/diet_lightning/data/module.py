@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -424,17 +424,27 @@ class DIETDataModule(LightningDataModule):
         if self.mean is None and len(state_dict.get("mean", [])) == len(self._pipeline.mean):
             # the same images have other statistics in memory or a cache, their own, than read as they come, ImageNet's
             self._pipeline.normalize_by(state_dict["mean"], state_dict["std"])
-        if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
-            return
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self.require_same_data(state_dict)
+
+    def require_same_data(self, state_dict: Mapping[str, Any]) -> None:
+        """Compares the training data with those that a checkpoint was trained on.
+
+        Args:
+            state_dict: What the checkpoint keeps of them.
+
+        Raises:
+            CheckpointError: If N or the samples differ: every row of the head belongs to one sample.
+        """
         if state_dict["num_samples"] != self.num_samples:
             raise CheckpointError(
                 f"The checkpoint was trained on {state_dict['num_samples']} samples, but source {self.source!r} has "
-                f"{self.num_samples}: resume with the same data, or start a new run without `ckpt_path`."
+                f"{self.num_samples}: use the same data, or start a new run without `ckpt_path`."
             )
         if state_dict["fingerprint"] != self._fingerprint:
             raise CheckpointError(
                 f"The checkpoint was trained on other data of the same length (N={self.num_samples}), or on the same in "
-                f"another order, than source {self.source!r} holds: resume with the same data, or start a new run "
+                f"another order, than source {self.source!r} holds: use the same data, or start a new run "
                 "without `ckpt_path`."
             )
 

@@ -1,0 +1,56 @@
+"""`diet bill`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from diet_lightning.bill import head_bill
+from diet_lightning.errors import ConfigurationError
+from diet_lightning.heads import HEADS, serves
+from diet_lightning.memory import GIB
+
+
+def bill(
+    num_samples: int,
+    embed_dim: int = 512,
+    batch_size: int = 256,
+    devices: int = 1,
+    precision: Literal["32", "16"] = "32",
+    device: Literal["cpu", "cuda"] = "cuda",
+    num_sampled: int = 8192,
+    moment_bits: Literal[8, 32] = 32,
+) -> None:
+    """Prints what the head takes of each device's memory, for every placement.
+
+    Args:
+        num_samples: N, the number of training samples.
+        embed_dim: K, the dimension of the embeddings: 512 for ResNet-18, 2048 for ResNet-50.
+        batch_size: Samples per step and device.
+        devices: Devices of the run.
+        precision: Bits of the matrix products; 16 for bf16-mixed.
+        device: What they are.
+        num_sampled: Rows drawn at each step by the placement sampled.
+        moment_bits: Of AdamW's moments in the placement fused.
+    """
+    run: dict[str, Any] = {"product_bytes": int(precision) // 8, "device": device}
+    run |= {"num_sampled": num_sampled, "moment_bits": moment_bits}
+    sizes: dict[str, Any] = {
+        "num_samples": num_samples,
+        "embed_dim": embed_dim,
+        "batch_size": batch_size,
+        "devices": devices,
+    }
+    for name, value in {**sizes, "num_sampled": num_sampled}.items():
+        if value < 1:
+            raise ConfigurationError(f"Expected argument `{name}` to be at least 1, but got {value}.")
+    table = Table(title=f"Head of {num_samples:,} × {embed_dim:,}, batch {batch_size} on each of {devices} {device}")
+    for column in ("placement", "weights", "gradient", "moments", "work space", "on each device"):
+        table.add_column(column, justify="left" if column == "placement" else "right")
+    for placement in (name for name in HEADS if serves(name, devices)):
+        found = head_bill(placement, **sizes, **run)
+        parts = (found.weights, found.gradient, found.moments, found.workspace, found.total)
+        table.add_row(placement, *(f"{part / GIB:.3f} GiB" for part in parts))
+    Console().print(table)

@@ -1,0 +1,124 @@
+"""A finished run, opened again: its checkpoint, its network and its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from diet_lightning.checkpoint import read_checkpoint
+from diet_lightning.data.module import DIETDataModule
+from diet_lightning.errors import CheckpointError, ConfigurationError
+from diet_lightning.module import DIETModule
+from diet_lightning.runs import CHECKPOINTS, CONFIG, run_dir_of
+
+LAST = "last.ckpt"
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run on disk.
+
+    Attributes:
+        folder: The run's folder.
+        checkpoint: The checkpoint's file.
+        module: The trained module, in eval mode on the CPU.
+        config: The run's whole configuration, as `diet fit` saved it; empty where there is none.
+        data_state: What the checkpoint keeps of the data: ``num_samples``, ``fingerprint``, ``mean`` and ``std``; empty where
+            it was trained without a `DIETDataModule`.
+    """
+
+    folder: Path
+    checkpoint: Path
+    module: DIETModule
+    config: Mapping[str, Any]
+    data_state: Mapping[str, Any]
+
+    def open_data(self, **changes: Any) -> DIETDataModule:
+        """The run's data, normalised as its network learnt it.
+
+        Args:
+            **changes: Arguments of `DIETDataModule` in place of the run's own, such as a moved ``source``.
+
+        Returns:
+            The data module, set up.
+
+        Raises:
+            ConfigurationError: If the run has no configuration, or it does not fit.
+            DataError: If the data cannot be read.
+        """
+        settings = {**self.config.get("data", {}), **changes}
+        if "source" not in settings or settings["source"] == "from_datasets":
+            raise ConfigurationError(
+                f"Run '{self.folder}' has no {CONFIG} that names its data, since it was not made by `diet fit`: use the "
+                "functions in Python, with your own data module."
+            )
+        settings.setdefault("seed", int(self.config.get("seed_everything") or 0))
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(DIETDataModule, "data")
+        try:
+            data: DIETDataModule = parser.instantiate_classes(parser.parse_object({"data": settings})).data
+        except ArgumentError as error:
+            raise ConfigurationError(f"The data of run '{self.folder}' cannot be opened: {error}") from error
+        data.setup()
+        if self.data_state:
+            data.load_state_dict(dict(self.data_state))
+        return data
+
+
+def find_checkpoint(run: str | Path) -> Path:
+    """The checkpoint of a run.
+
+    Args:
+        run: A run's folder, or a checkpoint's file.
+
+    Returns:
+        ``last.ckpt`` of the run, or its only checkpoint.
+
+    Raises:
+        CheckpointError: If there is none, or several without a ``last.ckpt``.
+    """
+    path = Path(run)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise CheckpointError(f"Run '{run}' does not exist: give the folder of a run, or a .ckpt file.")
+    found = sorted([*path.glob(f"{CHECKPOINTS}/*.ckpt"), *path.glob("*.ckpt")])
+    last = [file for file in found if file.name == LAST]
+    if not found:
+        raise CheckpointError(
+            f"Run folder '{run}' holds no checkpoint: expected {CHECKPOINTS}/{LAST}; train with `diet fit --run_dir {run}`."
+        )
+    if not last and len(found) > 1:
+        raise CheckpointError(
+            f"Run folder '{run}' holds several checkpoints but no {LAST}: name one of {[file.name for file in found]} by its "
+            "path."
+        )
+    return (last or found)[0]
+
+
+def open_run(run: str | Path) -> TrainedRun:
+    """Opens a run by its folder or by a checkpoint; pickled code is refused.
+
+    Args:
+        run: A run's folder, or a checkpoint's file.
+
+    Returns:
+        The run. Its data are read by `TrainedRun.open_data` only.
+
+    Raises:
+        CheckpointError: If there is no checkpoint, or it holds no network of `DIETModule`.
+    """
+    file = find_checkpoint(run)
+    saved = read_checkpoint(file)
+    if not any(name.startswith("backbone.") for name in saved["state_dict"]):
+        raise CheckpointError(f"Checkpoint '{file}' holds no backbone: it was not written by DIETModule.")
+    module = DIETModule.load_from_checkpoint(file, map_location="cpu").eval()
+    folder = run_dir_of(file)
+    config = folder / CONFIG
+    found = yaml.safe_load(config.read_text()) if config.is_file() else {}
+    return TrainedRun(folder, file, module, found, saved.get(DIETDataModule.__qualname__, {}))
