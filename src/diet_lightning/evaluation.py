@@ -1,20 +1,46 @@
-"""What frozen features are worth: linear probe on all labels, and on a few."""
+"""What frozen features are worth: linear probe, weighted nearest neighbours and few labels, each with an interval."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import bootstrap
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from diet_lightning.errors import ConfigurationError, DataError
+from diet_lightning.neighbours import knn_probabilities, nearest_neighbours
+
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
+REGULARISATIONS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+VALIDATION_SHARE = 0.2
+AT_ONCE = 2**22  # values drawn together by the bootstrap
+
+
+@dataclass(frozen=True)
+class Score:
+    """An accuracy on test samples, with its bootstrap interval.
+
+    Attributes:
+        value: In [0, 1].
+        low: Lower end of the interval.
+        high: Upper end.
+        spread: Standard deviation over draws of the training labels, None where there is one draw.
+    """
+
+    value: float
+    low: float
+    high: float
+    spread: float | None = None
 
 
 def extract_features(backbone: nn.Module, batches: Iterable[Tensor]) -> Floats:
@@ -38,52 +64,213 @@ def extract_features(backbone: nn.Module, batches: Iterable[Tensor]) -> Floats:
     return torch.cat(features).numpy()
 
 
-def linear_top1(train: Floats, train_labels: Ints, test: Floats, test_labels: Ints, c: float = 1.0) -> float:
-    """Top-1 accuracy of logistic regression on standardised features.
+# -- linear probe ------------------------------------------------------------------------------------------------------
+
+
+def fit_linear_probe(features: Floats, labels: Ints, c: float | None = None, seed: int = 0) -> Pipeline:
+    """Logistic regression on standardised features.
 
     Args:
-        train: Features to fit on, shape ``(N, K)``.
-        train_labels: Their labels, shape ``(N,)``.
-        test: Features to measure on, shape ``(M, K)``.
-        test_labels: Their labels, shape ``(M,)``.
-        c: Inverse of the L2 regularisation, as in scikit-learn.
+        features: Shape ``(N, K)``.
+        labels: Shape ``(N,)``.
+        c: Inverse of the L2 regularisation, as in scikit-learn; None takes the best of `REGULARISATIONS` on a fifth of the
+            samples of each class, and then fits on all.
+        seed: Of that fifth.
 
     Returns:
-        Accuracy in [0, 1].
+        scikit-learn's pipeline, with ``predict`` and ``predict_proba``.
+
+    Raises:
+        DataError: If there are fewer than two classes, or lengths differ.
     """
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000))
-    return float(probe.fit(train, train_labels).score(test, test_labels))
+    _check(features, labels)
+    if c is None:
+        c = _chosen_c(features, labels, seed)
+    return _probe(c).fit(features, labels)
 
 
-def few_shot_top1(
-    train: Floats,
-    train_labels: Ints,
-    test: Floats,
-    test_labels: Ints,
-    shots: int = 5,
-    draws: int = 20,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """`linear_top1` with a few labels a class, over random draws of them.
+def _probe(c: float) -> Pipeline:
+    return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000))
 
-    Args:
-        train: Features to draw from, shape ``(N, K)``.
-        train_labels: Their labels, shape ``(N,)``.
-        test: Features to measure on, shape ``(M, K)``.
-        test_labels: Their labels, shape ``(M,)``.
-        shots: Labels per class.
-        draws: Number of draws.
-        seed: Seed of the draws, the same for every feature that is compared.
 
-    Returns:
-        Mean and standard deviation of the accuracy over the draws, in [0, 1].
-    """
+def _chosen_c(features: Floats, labels: Ints, seed: int) -> float:
+    generator = np.random.default_rng(seed)
+    held = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        held[rows[: round(VALIDATION_SHARE * len(rows))]] = True  # none of a class with two samples
+    if not held.any():
+        return 1.0
+    scores = {}
+    for c in tqdm(REGULARISATIONS, "linear probe", leave=False, delay=2):
+        scores[c] = _probe(c).fit(features[~held], labels[~held]).score(features[held], labels[held])
+    return max(scores, key=lambda each: scores[each])  # of equals the most regularised
+
+
+def _few_shot_correct(
+    train: Floats, train_labels: Ints, test: Floats, test_labels: Ints, shots: int, draws: int, seed: int
+) -> NDArray[np.bool_]:
+    """Which test samples a probe on a few labels of each class gets right, by draw, ``(draws, M)``."""
     generator = np.random.default_rng(seed)
     classes = np.unique(train_labels)
-    scores = []
-    for _ in range(draws):
+    correct = np.empty((draws, len(test)), dtype=bool)
+    for draw in range(draws):
         chosen = np.concatenate(
             [generator.permutation(np.flatnonzero(train_labels == label))[:shots] for label in classes]
         )
-        scores.append(linear_top1(train[chosen], train_labels[chosen], test, test_labels))
-    return float(np.mean(scores)), float(np.std(scores))
+        correct[draw] = _probe(1.0).fit(train[chosen], train_labels[chosen]).predict(test) == test_labels
+    return correct
+
+
+# -- neighbours --------------------------------------------------------------------------------------------------------
+
+
+def knn_predict(train: Floats, train_labels: Ints, test: Floats, k: int = 20, temperature: float = 0.07) -> Floats:
+    """Class probabilities by weighted nearest neighbours (see `knn_probabilities`), in bounded memory.
+
+    Args:
+        train: The bank, shape ``(N, K)``.
+        train_labels: Its labels, shape ``(N,)``, in ``[0, C)``.
+        test: Shape ``(M, K)``.
+        k: Neighbours.
+        temperature: Of their weights.
+
+    Returns:
+        Shape ``(M, C)``.
+
+    Raises:
+        ConfigurationError: If the bank holds fewer than `k` samples.
+    """
+    _check(train, train_labels)
+    labels = torch.from_numpy(np.asarray(train_labels, dtype=np.int64))
+    similarity, found = nearest_neighbours(torch.from_numpy(test), torch.from_numpy(train), k)
+    probabilities: Floats = knn_probabilities(similarity, labels[found], int(labels.max()) + 1, temperature).numpy()
+    return probabilities
+
+
+# -- all of it ---------------------------------------------------------------------------------------------------------
+
+
+def bootstrap_interval(values: Floats, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean over test samples.
+
+    Args:
+        values: One number per test sample, such as 1 where it is right, shape ``(M,)``.
+        level: Coverage.
+        resamples: Draws of the test set.
+        seed: Of the draws.
+
+    Returns:
+        Lower and upper end. Both are the mean itself where all values agree.
+    """
+    if len(values) < 2 or np.ptp(values) == 0:
+        return float(np.mean(values)), float(np.mean(values))
+    found = bootstrap(
+        (np.asarray(values, dtype=np.float64),),
+        np.mean,
+        n_resamples=resamples,
+        batch=max(1, AT_ONCE // len(values)),
+        confidence_level=level,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How frozen features are measured.
+
+    Attributes:
+        c: Inverse regularisation of the linear probe; None chooses it on a fifth of the training samples.
+        k: Neighbours.
+        temperature: Of the neighbours' weights.
+        shots: Labels per class, for each of the few-label probes.
+        draws: Draws of those labels.
+        level: Coverage of the intervals.
+        seed: Of every draw.
+    """
+
+    c: float | None = None
+    k: int = 20
+    temperature: float = 0.07
+    shots: Sequence[int] = (1, 5)
+    draws: int = 20
+    level: float = 0.95
+    seed: int = 0
+
+
+def evaluate_features(
+    train: Floats, train_labels: Ints, test: Floats, test_labels: Ints, protocol: Protocol
+) -> tuple[dict[str, Score], Ints]:
+    """Linear probe, weighted nearest neighbours and few-label probes, each with a bootstrap interval over test samples.
+
+    Args:
+        train: Features to fit on, shape ``(N, K)``.
+        train_labels: Their labels, shape ``(N,)``, -1 where there is none: such samples are left out.
+        test: Features to measure on, shape ``(M, K)``.
+        test_labels: Their labels, shape ``(M,)``, likewise.
+        protocol: How.
+
+    Returns:
+        Scores by name: ``linear_top1``, ``linear_top5`` with more than five classes, ``knn{k}_top1``, and ``{n}shot_top1``
+        where every class has more than n samples; and the linear probe's predictions for the labelled test samples.
+
+    The few-label probes keep scikit-learn's own regularisation, C = 1.
+
+    Raises:
+        DataError: If labels are missing, of another length than the features, or a class of the test samples has no
+            training sample.
+        ConfigurationError: If `k` is more than the training samples.
+    """
+    train, train_labels = _labelled(train, train_labels, "training")
+    test, test_labels = _labelled(test, test_labels, "test")
+    if len(unseen := np.setdiff1d(test_labels, train_labels)):
+        raise DataError(
+            f"Class {int(unseen[0])} of the test samples has no labelled training sample, so no probe can know it: label "
+            "some, or leave it out of the test split."
+        )
+    probe = fit_linear_probe(train, train_labels, protocol.c, protocol.seed)
+    classes, probabilities = probe.classes_, probe.predict_proba(test)
+    predicted: Ints = classes[probabilities.argmax(axis=1)]
+    correct: dict[str, Floats] = {"linear_top1": _float(predicted == test_labels)}
+    if len(classes) > 5:
+        best = np.argpartition(-probabilities, 5, axis=1)[:, :5]
+        correct["linear_top5"] = _float((classes[best] == test_labels[:, None]).any(axis=1))
+    votes = knn_predict(train, train_labels, test, protocol.k, protocol.temperature)
+    correct[f"knn{protocol.k}_top1"] = _float(votes.argmax(axis=1) == test_labels)
+    spreads: dict[str, float] = {}
+    least = int(np.unique(train_labels, return_counts=True)[1].min())
+    for shots in (each for each in protocol.shots if each < least):
+        draws = (shots, protocol.draws, protocol.seed)
+        every = _few_shot_correct(train, train_labels, test, test_labels, *draws)
+        correct[f"{shots}shot_top1"] = every.mean(axis=0)
+        spreads[f"{shots}shot_top1"] = float(every.mean(axis=1).std())
+    scores = {}
+    for name, each in correct.items():
+        low, high = bootstrap_interval(each, protocol.level, seed=protocol.seed)
+        scores[name] = Score(float(each.mean()), low, high, spreads.get(name))
+    return scores, predicted
+
+
+def _float(values: NDArray[Any]) -> Floats:
+    return values.astype(np.float64)
+
+
+def _labelled(features: Floats, labels: Ints, name: str) -> tuple[Floats, Ints]:
+    if len(features) != len(labels):
+        raise DataError(
+            f"Expected one label per {name} sample, but got {len(labels)} labels for {len(features)} embeddings."
+        )
+    if not (labels >= 0).any():
+        raise DataError(f"No {name} sample has a label, so no probe can be measured: add labels, or measure without.")
+    return features[labels >= 0], labels[labels >= 0]
+
+
+def _check(features: Floats, labels: Ints) -> None:
+    if len(features) != len(labels):
+        raise DataError(f"Expected one label per sample, but got {len(labels)} labels for {len(features)} embeddings.")
+    if len(np.unique(labels)) < 2:
+        raise DataError(
+            f"Expected labels of at least two classes, but all {len(labels)} training samples have label {labels[0]}."
+        )

@@ -14,7 +14,7 @@ from rich.table import Table
 from diet_lightning.backbones import create_backbone
 from diet_lightning.cli import run_lightning
 from diet_lightning.data.module import DIETDataModule, Split
-from diet_lightning.evaluation import extract_features, few_shot_top1, linear_top1
+from diet_lightning.evaluation import Protocol, evaluate_features, extract_features
 
 SHOTS, DRAWS = 5, 20
 
@@ -51,10 +51,10 @@ def demo(run_dir: str | None = None, epochs: int = 40) -> None:
     for key, (name, network) in features.items():
         train = extract_features(network, (batch.input for batch in data.clean_batches("train")))
         test = extract_features(network, (batch.input for batch in data.clean_batches("test")))
-        figures[f"{key}_top1"] = linear_top1(train, labels[0], test, labels[1])
-        mean, spread = few_shot_top1(train, labels[0], test, labels[1], SHOTS, DRAWS)
-        figures[f"{key}_{SHOTS}shot"] = mean
-        table.add_row(name, f"{figures[f'{key}_top1']:.1%}", f"{mean:.1%} ± {spread:.1%}")
+        scores, _ = evaluate_features(train, labels[0], test, labels[1], Protocol(c=1.0, shots=(SHOTS,), draws=DRAWS))
+        top1, few = scores["linear_top1"], scores[f"{SHOTS}shot_top1"]
+        figures |= {f"{key}_top1": top1.value, f"{key}_{SHOTS}shot": few.value}
+        table.add_row(name, f"{top1.value:.1%}", f"{few.value:.1%} ± {few.spread:.1%}")
     Console().print(table)
     print(f"The training saw no label. Its curves: {cli.run_dir / 'figure.png'}")
     figures |= {"seconds": time.perf_counter() - start, "run_dir": str(cli.run_dir)}

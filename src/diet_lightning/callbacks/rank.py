@@ -1,0 +1,116 @@
+"""FeatureRank: how many dimensions the embeddings use, and a warning where they collapse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from diet_lightning.data.batch import DatumBatch
+from diet_lightning.rank import effective_rank, rankme, singular_values
+
+
+class FeatureRank(Callback):
+    """Measures the rank of the embeddings, without labels.
+
+    On the clean validation samples where there are any, else on the augmented samples of the training epoch. Logs
+    ``rank/rankme`` (Garrido et al., ICML 2023) and ``rank/effective``, the directions that the embeddings vary in, both
+    between 1 and the embeddings' dimension, and under `Trainer.test` the same of the test samples. Nothing waits for the
+    device before the epoch's end, and K² sums in float64 are all that is held.
+
+    Args:
+        warn_below: RankMe from which on down embeddings count as collapsed: 1 is one direction for all of them; what has
+            learnt something uses tens.
+    """
+
+    def __init__(self, warn_below: float = 1.5) -> None:
+        self.warn_below = warn_below
+        self._sums: tuple[Tensor, Tensor, Tensor] | None = None  # of outer products, of embeddings, number of samples
+        self._first: float | None = None  # RankMe when the run began
+
+    # -- counting ------------------------------------------------------------------------------------------------------
+
+    def _add(self, features: Tensor, counts: Tensor) -> None:
+        dtype = torch.float32 if features.device.type == "mps" else torch.float64
+        rows = features.detach().to(dtype) * counts[:, None]
+        if self._sums is None:
+            dim = rows.shape[1]
+            self._sums = rows.new_zeros(dim, dim), rows.new_zeros(dim), rows.new_zeros(())
+        for held, part in zip(self._sums, (rows.T @ rows, rows.sum(0), counts.sum()), strict=True):
+            held += part
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._sums is None:
+            return
+        outer, total, count = (trainer.strategy.reduce(each, reduce_op="sum").double().cpu() for each in self._sums)
+        self._sums = None
+        samples = int(count)
+        rank = rankme(singular_values(outer, samples))
+        found = {"rank/rankme": rank, "rank/effective": effective_rank(outer, total, samples)}
+        for name, value in found.items():
+            pl_module.log(name, torch.tensor(value, dtype=torch.float32), sync_dist=True)
+        self._first = rank if self._first is None else self._first
+        if rank < self.warn_below:
+            rank_zero_warn(
+                f"The embeddings have collapsed: RankMe is {rank:.2f} (1 is one direction for all, at most {len(total)}; it "
+                f"was {self._first:.1f} at first). Lower `lr`, lengthen `warmup_epochs`, or check that the inputs differ."
+            )
+
+    # -- hooks ---------------------------------------------------------------------------------------------------------
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DatumBatch, batch_idx: int
+    ) -> None:
+        """Counts the step's embeddings, where no validation does it."""
+        if not self._has_validation(trainer):
+            self._add(outputs["features"], torch.ones(len(batch.index), device=batch.index.device))
+
+    @staticmethod
+    def _has_validation(trainer: Trainer) -> bool:
+        return trainer.enable_validation and sum(trainer.num_val_batches) > 0
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the rank of the training samples, where they were counted."""
+        if not self._has_validation(trainer):
+            self._log(trainer, pl_module)
+
+    def _count_clean(self, trainer: Trainer, outputs: Any, batch: DatumBatch) -> None:
+        if not trainer.sanity_checking:
+            # what a distributed sampler repeats at the end does not count
+            original = batch.index % trainer.world_size == trainer.global_rank
+            self._add(outputs["features"], original.to(torch.float32))
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: DatumBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Counts clean samples."""
+        self._count_clean(trainer, outputs, batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: DatumBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Counts clean samples."""
+        self._count_clean(trainer, outputs, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the rank of the validation samples."""
+        self._log(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the rank of the test samples."""
+        self._log(trainer, pl_module)

@@ -1,0 +1,63 @@
+"""How many dimensions embeddings use, from their second moments, which add up over batches and ranks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-7  # RankMe's, added to each share
+
+
+def singular_values(second_moment: Tensor, count: int) -> Tensor:
+    """Singular values of the embeddings behind a sum of outer products.
+
+    Args:
+        second_moment: Sum over the samples of ``f fᵀ``, shape ``(K, K)``, float64.
+        count: How many samples; with fewer than K, the others of the values are 0 and left out.
+
+    Returns:
+        Shape ``(min(count, K),)``, falling.
+    """
+    squares: Tensor = torch.linalg.eigvalsh(second_moment)
+    return squares.clamp(min=0.0).sqrt().flip(0)[:count]
+
+
+def rankme(values: Tensor) -> float:
+    r"""RankMe: :math:`\exp(-\sum_k p_k \log p_k)`, with :math:`p_k = \sigma_k / \lVert \sigma \rVert_1 + 10^{-7}`.
+
+    Garrido et al., *RankMe*, ICML 2023, equation 1. It lies between 1, all embeddings on a line through 0, and their
+    dimension.
+
+    Args:
+        values: Singular values of the embeddings, shape ``(r,)``.
+
+    Returns:
+        The rank; 1 where all embeddings are 0.
+    """
+    total = values.sum()
+    if total == 0:
+        return 1.0
+    share = values / total + EPSILON
+    return float(torch.exp(-(share * share.log()).sum()))
+
+
+def effective_rank(second_moment: Tensor, total: Tensor, count: int) -> float:
+    r"""How many directions the embeddings vary in: :math:`\exp` of the entropy of the covariance's eigenvalues.
+
+    Unlike RankMe it does not see the mean, and weighs directions by their variance.
+
+    Args:
+        second_moment: Sum of outer products, shape ``(K, K)``, float64.
+        total: Sum of the embeddings, shape ``(K,)``, float64.
+        count: How many samples.
+
+    Returns:
+        Between 1 and K; 1 where the embeddings do not vary.
+    """
+    mean = total / count
+    values = torch.linalg.eigvalsh(second_moment / count - torch.outer(mean, mean)).clamp(min=0.0)
+    largest = values[-1]
+    if largest <= EPSILON**2 * (mean @ mean):  # rounding of the subtraction
+        return 1.0
+    share = values[values > 0.0] / values.sum()
+    return float(torch.exp(-(share * share.log()).sum()))
