@@ -12,8 +12,9 @@ from jsonargparse import auto_cli
 
 from diet_lightning.commands.bill import bill
 from diet_lightning.commands.demo import demo
+from diet_lightning.commands.export import export
 
-COMMANDS: dict[str, Callable[..., Any]] = {"demo": demo, "bill": bill}
+COMMANDS: dict[str, Callable[..., Any]] = {"demo": demo, "bill": bill, "export": export}
 
 
 def run_command(args: Sequence[str]) -> None:
