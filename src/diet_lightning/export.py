@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from diet_lightning import __version__
 from diet_lightning.architectures import timm_arguments
-from diet_lightning.backbones import Backbone, find_embed_dim, load_exported
+from diet_lightning.backbones import Backbone, create_backbone, find_embed_dim, load_exported
 from diet_lightning.data.preprocessing import Preprocessing
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.model_card import RunFacts, model_card
@@ -65,10 +65,10 @@ def export_backbone(
         shape, colours = preprocessing.input_shape, (preprocessing.mean, preprocessing.std)
     found, shape = _as_backbone(backbone, shape)
     is_last = found.layout == torch.channels_last
-    config = ExportConfig(format, found.name, found.stem, is_last, shape, found.embed_dim, colours)
+    config = ExportConfig(format, _known_name(found, shape), found.stem, is_last, shape, found.embed_dim, colours)
     target = Path(folder)
-    partial = target.with_name(f".{target.name}.partial")
     _check_free(target)
+    partial = target.with_name(f".{target.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
         partial.mkdir(parents=True)
@@ -147,6 +147,16 @@ def _as_backbone(module: nn.Module, input_shape: tuple[int, ...] | None) -> tupl
     return module if isinstance(module, Backbone) else Backbone(module, embed_dim), tuple(shape)
 
 
+def _known_name(backbone: Backbone, shape: tuple[int, ...]) -> str | None:
+    """The name of the architecture, unless the network was changed after it was built."""
+    if backbone.name is None:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        built = create_backbone(backbone.name, shape, backbone.stem).model
+    here, there = ({key: value.shape for key, value in each.state_dict().items()} for each in (backbone.model, built))
+    return backbone.name if here == there else None
+
+
 def _check_free(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigurationError(f"Output folder '{folder}' exists and is not empty: choose another `output`.")
@@ -193,12 +203,16 @@ def _write_timm(backbone: Backbone, config: ExportConfig, folder: Path) -> dict[
     elif config.colours is not None:
         channels = config.input_shape[0]
         pretrained |= {"mean": [0.0] * channels, "std": [1.0] * channels}
+    arguments = timm_arguments(name, config.input_shape)
+    registered: Any = backbone.model.pretrained_cfg
+    if registered.get("fixed_input_size"):  # what timm builds where it is not told a size, as for models of any size
+        arguments.setdefault("img_size", registered["input_size"][1:])
     return {
         "architecture": name,
         "num_classes": 0,
         "num_features": config.embed_dim,
         "pretrained_cfg": pretrained,
-        "model_args": timm_arguments(name, config.input_shape),
+        "model_args": arguments,
     }
 
 

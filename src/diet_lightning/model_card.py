@@ -94,7 +94,9 @@ def _inputs(config: ExportConfig) -> str:
         )
     if len(config.input_shape) == 3:
         height, width = config.input_shape[1:]
-        said = f"Images are brought to {height}×{width} pixels (antialiased, bilinear; the centre of files). {said}"
+        said = (
+            f"Images have {height}×{width} pixels: of files, the shorter side is resized and the centre taken. {said}"
+        )
     return f"{said}."
 
 
@@ -112,7 +114,7 @@ def _measured(facts: RunFacts) -> str:
         return "\n".join([f"| {title} | value | interval |", "|---|---|---|", *rows])
 
     parts = [table("while training", facts.training)] if facts.training else ["No values of the training are recorded."]
-    if not any(name.endswith("_top1") for name in facts.training):
+    if not any("_top1" in name for name in facts.training):
         parts.append("No probe was measured while training.")
     parts.append(table("evaluation", facts.evaluation) if facts.evaluation else "No evaluation is recorded.")
     return "\n\n".join(parts)

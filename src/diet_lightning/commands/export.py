@@ -17,7 +17,7 @@ from diet_lightning.trained import TrainedRun, open_run
 
 EVALUATION = "evaluation.json"
 TRAINING = {
-    "train/loss_gap": "nats, mean over the last epoch",
+    "train/loss_gap": "nats, mean over the last whole epoch",
     "probe/val_top1": "online linear probe, last validation",
 }
 RECIPE = (
@@ -25,7 +25,6 @@ RECIPE = (
     "lr",
     "weight_decay",
     "warmup_epochs",
-    "stem",
     "normalize_features",
     "normalize_rows",
     "temperature",
@@ -100,8 +99,8 @@ def _training(file: Path, steps: int) -> dict[str, Measured]:
         return {}
     with file.open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if int(row["step"]) < steps]
-    last = {name: row[name] for row in rows for name in TRAINING if row.get(name)}
-    return {f"{name} ({TRAINING[name]})": Measured(float(value)) for name, value in last.items()}
+    last = {name: [float(row[name]) for row in rows if row.get(name)][-1:] for name in TRAINING}
+    return {f"{name} ({TRAINING[name]})": Measured(*values) for name, values in last.items() if values}
 
 
 def _evaluation(file: Path) -> dict[str, Measured]:
