@@ -20,7 +20,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[timm,hf]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[timm,hf,onnx]" --group dev
 	touch $@
 
 clean:

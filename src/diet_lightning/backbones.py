@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, ResNet
 
-from diet_lightning.errors import ConfigurationError
+from diet_lightning.architectures import Stem, adapt_stem, is_architecture, named_model, replace_part
+from diet_lightning.errors import CheckpointError, ConfigurationError
+from diet_lightning.pretrained import load_weights, read_config
 
-Stem = Literal["auto", "small", "standard"]
-SMALL_IMAGE = 64  # pixels; up to here a ResNet's stride-4 stem would leave too few positions
+DEFAULT_SHAPE = (3, 224, 224)
 CLASSIFIER_NAMES = ("fc", "classifier", "heads", "head")
 
 
@@ -24,13 +23,24 @@ class Backbone(nn.Module):
         model: Maps an input batch to embeddings of shape ``(B, embed_dim)``.
         embed_dim: K, the dimension of the embeddings.
         stem: ``"small"`` if the first layers were adapted to small images, else ``"standard"``.
+        name: Of the architecture, as for `create_backbone`; None for a module of the user's own.
+        input_shape: Shape of the inputs that the network was built for; None where that is not known.
     """
 
-    def __init__(self, model: nn.Module, embed_dim: int, stem: Stem = "standard") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        embed_dim: int,
+        stem: Stem = "standard",
+        name: str | None = None,
+        input_shape: tuple[int, ...] | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.embed_dim = embed_dim
         self.stem = stem
+        self.name = name
+        self.input_shape = input_shape
         self.layout = torch.contiguous_format
 
     def lay_out(self, channels_last: bool) -> None:
@@ -48,50 +58,22 @@ class Backbone(nn.Module):
         return features
 
 
-class ResNet8(nn.Sequential):
-    """Residual network of 0.3 M parameters for images of 8 to 32 pixels: three basic blocks, 32, 64, 128 channels.
-
-    He et al. (2016), section 4.2 with n = 1, twice as wide.
-
-    Args:
-        in_channels: Channels of the images.
-    """
-
-    num_features = 128
-
-    def __init__(self, in_channels: int = 3) -> None:
-        def block(inputs: int, outputs: int, stride: int) -> BasicBlock:
-            shortcut = None
-            if stride > 1:
-                shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-            return BasicBlock(inputs, outputs, stride, shortcut)
-
-        super().__init__(
-            nn.Conv2d(in_channels, 32, 3, padding=1, bias=False),
-            nn.BatchNorm2d(32),
-            nn.ReLU(inplace=True),
-            block(32, 32, 1),
-            block(32, 64, 2),
-            block(64, 128, 2),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-        )
-
-
 def create_backbone(
     backbone: str | nn.Module,
-    input_shape: tuple[int, ...] = (3, 224, 224),
+    input_shape: tuple[int, ...] | None = None,
     stem: Stem = "auto",
     classifier: str | None = None,
 ) -> Backbone:
     """Makes a feature extractor for inputs of a given shape.
 
     Args:
-        backbone: ``"resnet8"`` (for tiny images), the name of a torchvision classification model, ``"timm/NAME"``, or a
-            module. Named models start from random weights and take their channels and image size from `input_shape`.
-            The classifier of torchvision and timm models is removed; any other module is taken whole and must return
+        backbone: ``"resnet8"`` (for tiny images), the name of a torchvision classification model, ``"timm/NAME"``, a
+            folder that `diet export` wrote (``"./NAME"`` where it has the name of a model), or a module. Named models
+            start from random weights and take their channels and image size from `input_shape`, exported ones start
+            from their own weights. The classifier of torchvision and timm models is removed; any other module is taken whole and must return
             embeddings of shape ``(B, K)``, unless `classifier` names the part to remove.
-        input_shape: Shape of one input, without the batch: ``(C, H, W)`` for images.
+        input_shape: Shape of one input, without the batch: ``(C, H, W)`` for images. None for ``(3, 224, 224)``, or for the
+            exported network's.
         stem: ``"small"`` gives a ResNet the stem for 32×32 images (first convolution 3×3, stride 1, padding 2, no
             max-pool), ``"standard"`` leaves it, ``"auto"`` chooses small up to 64 pixels. Other architectures have no
             such stem and stay as they are under ``"auto"``.
@@ -103,6 +85,7 @@ def create_backbone(
 
     Raises:
         ConfigurationError: For an unknown name or stem, or a module that cannot give embeddings for `input_shape`.
+        CheckpointError: If an exported folder cannot be read.
 
     Example:
         >>> create_backbone("resnet18", (3, 32, 32)).embed_dim
@@ -112,6 +95,9 @@ def create_backbone(
         raise ConfigurationError(f"Expected argument `stem` to be one of {list(get_args(Stem))}, but got {stem!r}.")
     if isinstance(backbone, Backbone):
         return backbone
+    if isinstance(backbone, str) and not is_architecture(backbone) and Path(backbone).is_dir():
+        return load_exported(backbone, input_shape, stem, classifier)
+    input_shape = DEFAULT_SHAPE if input_shape is None else tuple(input_shape)
     used: Stem = "standard"
     if isinstance(backbone, nn.Module):
         model, name = backbone, type(backbone).__name__
@@ -119,106 +105,63 @@ def create_backbone(
         if len(input_shape) != 3:
             raise ConfigurationError(
                 f"Expected inputs of shape (channels, height, width) for backbone={backbone!r}, but got "
-                f"{tuple(input_shape)}: pass a module that reads such inputs as `backbone`."
+                f"{input_shape}: pass a module that reads such inputs as `backbone`."
             )
-        model, name = _named_model(backbone, input_shape), backbone
-        used = _adapt_stem(model, name, input_shape, stem)
+        model, name = named_model(backbone, input_shape), backbone
+        used = adapt_stem(model, name, input_shape, stem)
     else:
         raise ConfigurationError(
             f"Expected argument `backbone` to be a name or a torch.nn.Module, but got {backbone!r}."
         )
     _remove_classifier(model, classifier)
-    return Backbone(model, _embed_dim(model, name, input_shape), used)
+    is_rebuilt = isinstance(backbone, str) and classifier is None
+    return Backbone(model, find_embed_dim(model, name, input_shape), used, name if is_rebuilt else None, input_shape)
 
 
-def _named_model(name: str, input_shape: tuple[int, ...]) -> nn.Module:
-    """A torchvision, timm or built-in model with random weights for images of `input_shape`."""
-    channels, height, width = input_shape
-    if name == "resnet8":
-        return ResNet8(channels)
-    if name.startswith("timm/"):
-        return _timm_model(name.removeprefix("timm/"), input_shape)
-    if name not in torchvision.models.list_models(module=torchvision.models):
-        raise ConfigurationError(
-            f"Unknown backbone {name!r}: expected 'resnet8', a torchvision classification model such as 'resnet50' "
-            "(torchvision.models.list_models()), 'timm/NAME', or a torch.nn.Module."
+def load_exported(
+    folder: str | Path,
+    input_shape: tuple[int, ...] | None = None,
+    stem: Stem = "auto",
+    classifier: str | None = None,
+) -> Backbone:
+    """Builds an exported network again, with its weights.
+
+    Args:
+        folder: A folder that `diet export` wrote.
+        input_shape: As for `create_backbone`; None for the exported network's.
+        stem: The exported network's, or ``"auto"``.
+        classifier: As for `create_backbone`.
+
+    Returns:
+        The feature extractor.
+
+    Raises:
+        CheckpointError: If the folder cannot be read, or holds a module of the user's own.
+        ConfigurationError: If the network has another stem, or cannot read `input_shape`.
+    """
+    config = read_config(folder)
+    if config.backbone is None:
+        raise CheckpointError(
+            f"Folder '{folder}' holds the weights of a module of your own: pass it, untrained, as "
+            "load_backbone(folder, backbone=...)."
         )
-    builder = torchvision.models.get_model_builder(name)
-    options: dict[str, Any] = {}
-    if name.startswith("vit_"):
-        options["image_size"] = height
-    elif name.startswith("maxvit"):
-        options["input_size"] = (height, width)
-    elif name in ("googlenet", "inception_v3"):
-        options |= {"aux_logits": False, "init_weights": True}
-    try:
-        model: nn.Module = builder(weights=None, **options)
-    except (ValueError, RuntimeError, AssertionError) as error:
-        raise ConfigurationError(
-            f"Backbone {name!r} cannot be built for images of {height}×{width}: {error}; set `image_size` of the data "
-            "to one that it accepts (224 suits most)."
-        ) from error
-    _adapt_channels(model, channels)
-    return model
-
-
-def _timm_model(name: str, input_shape: tuple[int, ...]) -> nn.Module:
-    try:
-        import timm
-    except ImportError as error:
-        raise ConfigurationError(
-            f"Backbone 'timm/{name}' needs the timm package: pip install 'diet-lightning[timm]'."
-        ) from error
-    options: dict[str, Any] = {"num_classes": 0, "in_chans": input_shape[0]}
-    if not timm.is_model(name):
-        raise ConfigurationError(f"Unknown backbone 'timm/{name}': timm.list_models() has the names.")
-    if "img_size" in inspect.signature(timm.model_entrypoint(name)).parameters or name.startswith(
-        ("vit", "deit", "swin", "beit", "eva", "maxvit", "maxxvit", "coatnet")
-    ):
-        options["img_size"] = tuple(input_shape[1:])
-    try:
-        model: nn.Module = timm.create_model(name, **options)
-    except (ValueError, RuntimeError, AssertionError, TypeError) as error:
-        raise ConfigurationError(
-            f"Backbone 'timm/{name}' cannot be built for images of shape {tuple(input_shape)}: {error}; set "
-            "`image_size` of the data to one that it accepts."
-        ) from error
-    return model
-
-
-def _adapt_channels(model: nn.Module, channels: int) -> None:
-    """Gives the first convolution `channels` input channels, freshly drawn as the layer itself draws them."""
-    for name, layer in model.named_modules():
-        if isinstance(layer, nn.Conv2d):
-            if layer.in_channels != channels:
-                _replace(model, name, _like(layer, in_channels=channels))
-            return
-
-
-def _like(layer: nn.Conv2d, **changes: Any) -> nn.Conv2d:
-    """A new convolution with the settings of `layer` but for `changes`."""
-    settings = {
-        name: getattr(layer, name)
-        for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
-    }
-    return nn.Conv2d(**{**settings, "bias": layer.bias is not None, "padding_mode": layer.padding_mode, **changes})
-
-
-def _adapt_stem(model: nn.Module, name: str, input_shape: tuple[int, ...], stem: Stem) -> Stem:
-    """Applies `stem` and returns the one in use."""
-    is_resnet = isinstance(model, ResNet) or (
-        name.startswith("timm/") and isinstance(getattr(model, "conv1", None), nn.Conv2d) and hasattr(model, "maxpool")
-    )
-    if stem == "small" and not is_resnet:
-        raise ConfigurationError(
-            f"stem='small' is defined for ResNets, but got backbone={name!r}: use stem='auto' or 'standard'."
+    if not is_architecture(config.backbone):
+        raise CheckpointError(
+            f"Folder '{folder}' names an unknown backbone, {config.backbone!r}: export the run again."
         )
-    if stem == "standard" or not is_resnet or (stem == "auto" and max(input_shape[1:]) > SMALL_IMAGE):
-        return "standard"
-    first: Any = model.conv1
-    model.conv1 = _like(first, kernel_size=3, stride=1, padding=2, bias=False)
-    model.maxpool = nn.Identity()
-    return "small"
+    if stem not in ("auto", config.stem):
+        raise ConfigurationError(
+            f"Expected argument `stem` to be 'auto' or {config.stem!r}, with which '{folder}' was trained, but got {stem!r}."
+        )
+    backbone = create_backbone(config.backbone, config.input_shape, config.stem)  # type: ignore[arg-type]
+    load_weights(backbone.model, folder)
+    backbone.lay_out(config.channels_last)
+    if classifier is not None:
+        _remove_classifier(backbone.model, classifier)
+        backbone.name = None
+    backbone.input_shape = config.input_shape if input_shape is None else tuple(input_shape)
+    backbone.embed_dim = find_embed_dim(backbone.model, str(folder), backbone.input_shape)
+    return backbone
 
 
 def _remove_classifier(model: Any, classifier: str | None) -> None:
@@ -229,7 +172,7 @@ def _remove_classifier(model: Any, classifier: str | None) -> None:
                 f"Argument `classifier`={classifier!r} names no submodule of {type(model).__name__}: its parts are "
                 f"{[name for name, _ in model.named_children()]}."
             )
-        _replace(model, classifier, nn.Identity())
+        replace_part(model, classifier, nn.Identity())
         return
     families = {cls.__module__.split(".")[0] for cls in type(model).__mro__}
     if "timm" in families and hasattr(model, "reset_classifier"):
@@ -244,17 +187,24 @@ def _remove_classifier(model: Any, classifier: str | None) -> None:
                 if isinstance(layer, nn.Linear | nn.Conv2d)
             ]
             if layers:
-                _replace(model, layers[-1][0], nn.Identity())
+                replace_part(model, layers[-1][0], nn.Identity())
                 return
 
 
-def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, layer)
+def find_embed_dim(model: nn.Module, name: str, input_shape: tuple[int, ...]) -> int:
+    """Runs two zeros through a network and reads the dimension; the network and the random state stay untouched.
 
+    Args:
+        model: Maps ``(B, *input_shape)`` to ``(B, K)``.
+        name: What an error calls it.
+        input_shape: Shape of one input.
 
-def _embed_dim(model: nn.Module, name: str, input_shape: tuple[int, ...]) -> int:
-    """Runs two zeros through the model and reads the dimension; the model and the random state stay untouched."""
+    Returns:
+        K.
+
+    Raises:
+        ConfigurationError: If it cannot read such inputs, or returns something else.
+    """
     training = {module: module.training for module in model.modules()}
     tensor = next(model.parameters(), torch.empty(0))
     zeros = torch.zeros(2, *input_shape, device=tensor.device, dtype=tensor.dtype)

@@ -41,7 +41,8 @@ class NamedDIETModule(DIETModule):
     A command line names its backbone; with modules allowed, the help would list every `torch.nn.Module`.
 
     Args:
-        backbone: "resnet8" (tiny images), the name of a torchvision classification model, or "timm/NAME".
+        backbone: "resnet8" (tiny images), the name of a torchvision classification model, "timm/NAME", or a folder of
+            `diet export`.
         **settings: As for `DIETModule`.
     """
 
@@ -83,8 +84,8 @@ class DIETCLI(LightningCLI):
                 "prog": "diet",
                 "version": __version__,
                 "description": "DIET: self-supervised learning with the datum index as target. `diet fit` alone trains on "
-                "embedded digits; `diet demo` also shows what the features are worth, and `diet bill` what the head will take of "
-                "memory.",
+                "embedded digits; `diet demo` also shows what the features are worth, `diet bill` what the head will take of "
+                "memory, and `diet export` writes a finished run's backbone for other programs.",
             },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,

@@ -15,7 +15,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from diet_lightning.backbones import Backbone, Stem, create_backbone
+from diet_lightning.architectures import Stem
+from diet_lightning.backbones import Backbone, create_backbone
 from diet_lightning.checkpoint import LeanCheckpointIO, check_moments, check_network, read_checkpoint, warn_of_ignored
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import CheckpointError, ConfigurationError
@@ -42,8 +43,8 @@ class DIETModule(LightningModule):
     and smoothing compare; both are means over an epoch, in nats. ``train/loss_step`` is the loss of one step.
 
     Args:
-        backbone: ``"resnet8"``, the name of a torchvision classification model, ``"timm/NAME"``, or in Python any
-            `torch.nn.Module` that returns embeddings ``(B, K)``; see `create_backbone`.
+        backbone: ``"resnet8"``, the name of a torchvision classification model, ``"timm/NAME"``, a folder of `diet export`,
+            or in Python any `torch.nn.Module` that returns embeddings ``(B, K)``; see `create_backbone`.
         num_samples: N; None reads it from the data module.
         input_shape: Shape of one input, ``(C, H, W)`` for images; None reads it from the data module.
         label_smoothing: In ``[0, 1)``; sets the speed of convergence.
@@ -145,6 +146,9 @@ class DIETModule(LightningModule):
         hparams: Any = self.hparams
         hparams.num_samples, hparams.input_shape = int(num_samples), [int(size) for size in input_shape]
         self.backbone = create_backbone(self._given[0], tuple(hparams.input_shape), hparams.stem)
+        if isinstance(self._given[0], str) and self._given[0] != self.backbone.name:
+            # an exported folder, which a checkpoint of this run must not need
+            hparams.backbone, hparams.stem = self.backbone.name, self.backbone.stem
         self.backbone.lay_out(hparams.channels_last)
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._check_memory(held=0)

@@ -114,7 +114,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
                 "`drop_unreadable` to true to leave such files out before the run."
             ) from error
         if self.image_size is not None:
-            tensor = tv.center_crop(tv.resize(tensor, [self.image_size], antialias=True), [self.image_size] * 2)
+            tensor = to_square(tensor, self.image_size)
         return tensor, number
 
     def name_of(self, index: int) -> str:
@@ -165,6 +165,12 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         except DataError as error:
             return self.describe(index, error)
         return None
+
+
+def to_square(image: Tensor, size: int) -> Tensor:
+    """The centre of an image ``(C, H, W)`` whose shorter side is resized to `size` pixels: ``(C, size, size)``."""
+    square: Tensor = tv.center_crop(tv.resize(image, [size], antialias=True), [size] * 2)
+    return square
 
 
 def in_memory(dataset: ImageDataset) -> ArrayDataset:

@@ -1,0 +1,182 @@
+"""Named networks with random weights: built in, torchvision's and timm's."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Literal
+
+import torchvision
+from torch import nn
+from torchvision.models.resnet import BasicBlock, ResNet
+
+from diet_lightning.errors import ConfigurationError
+
+Stem = Literal["auto", "small", "standard"]
+SMALL_IMAGE = 64  # pixels; up to here a ResNet's stride-4 stem would leave too few positions
+
+
+class ResNet8(nn.Sequential):
+    """Residual network of 0.3 M parameters for images of 8 to 32 pixels: three basic blocks, 32, 64, 128 channels.
+
+    He et al. (2016), section 4.2 with n = 1, twice as wide.
+
+    Args:
+        in_channels: Channels of the images.
+    """
+
+    num_features = 128
+
+    def __init__(self, in_channels: int = 3) -> None:
+        def block(inputs: int, outputs: int, stride: int) -> BasicBlock:
+            shortcut = None
+            if stride > 1:
+                shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            return BasicBlock(inputs, outputs, stride, shortcut)
+
+        super().__init__(
+            nn.Conv2d(in_channels, 32, 3, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(inplace=True),
+            block(32, 32, 1),
+            block(32, 64, 2),
+            block(64, 128, 2),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+
+
+def is_architecture(name: str) -> bool:
+    """Whether a name is one of a network, rather than of an exported folder."""
+    return name == "resnet8" or name.startswith("timm/") or name in _torchvision_names()
+
+
+def _torchvision_names() -> list[str]:
+    names: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return names
+
+
+def named_model(name: str, input_shape: tuple[int, ...]) -> nn.Module:
+    """A torchvision, timm or built-in model with random weights.
+
+    Args:
+        name: As for `create_backbone`.
+        input_shape: Shape of an image, ``(C, H, W)``.
+
+    Returns:
+        The model, with its classifier where it is torchvision's.
+
+    Raises:
+        ConfigurationError: For an unknown name, or a model that does not come in this shape.
+    """
+    channels, height, width = input_shape
+    if name == "resnet8":
+        return ResNet8(channels)
+    if name.startswith("timm/"):
+        return _timm_model(name.removeprefix("timm/"), input_shape)
+    if name not in _torchvision_names():
+        raise ConfigurationError(
+            f"Unknown backbone {name!r}: expected 'resnet8', a torchvision classification model such as 'resnet50' "
+            "(torchvision.models.list_models()), 'timm/NAME', a folder of `diet export`, or a torch.nn.Module."
+        )
+    builder = torchvision.models.get_model_builder(name)
+    options: dict[str, Any] = {}
+    if name.startswith("vit_"):
+        options["image_size"] = height
+    elif name.startswith("maxvit"):
+        options["input_size"] = (height, width)
+    elif name in ("googlenet", "inception_v3"):
+        options |= {"aux_logits": False, "init_weights": True}
+    try:
+        model: nn.Module = builder(weights=None, **options)
+    except (ValueError, RuntimeError, AssertionError) as error:
+        raise ConfigurationError(
+            f"Backbone {name!r} cannot be built for images of {height}×{width}: {error}; set `image_size` of the data "
+            "to one that it accepts (224 suits most)."
+        ) from error
+    _adapt_channels(model, channels)
+    return model
+
+
+def _timm_model(name: str, input_shape: tuple[int, ...]) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigurationError(
+            f"Backbone 'timm/{name}' needs the timm package: pip install 'diet-lightning[timm]'."
+        ) from error
+    if not timm.is_model(name):
+        raise ConfigurationError(f"Unknown backbone 'timm/{name}': timm.list_models() has the names.")
+    try:
+        model: nn.Module = timm.create_model(name, num_classes=0, **timm_arguments(name, input_shape))
+    except (ValueError, RuntimeError, AssertionError, TypeError) as error:
+        raise ConfigurationError(
+            f"Backbone 'timm/{name}' cannot be built for images of shape {tuple(input_shape)}: {error}; set "
+            "`image_size` of the data to one that it accepts."
+        ) from error
+    return model
+
+
+def timm_arguments(name: str, input_shape: tuple[int, ...]) -> dict[str, Any]:
+    """What timm needs beside a model's name to build it for images of `input_shape`."""
+    import timm
+
+    options: dict[str, Any] = {"in_chans": input_shape[0]}
+    if "img_size" in inspect.signature(timm.model_entrypoint(name)).parameters or name.startswith(
+        ("vit", "deit", "swin", "beit", "eva", "maxvit", "maxxvit", "coatnet")
+    ):
+        options["img_size"] = tuple(input_shape[1:])
+    return options
+
+
+def _adapt_channels(model: nn.Module, channels: int) -> None:
+    """Gives the first convolution `channels` input channels, freshly drawn as the layer itself draws them."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            if layer.in_channels != channels:
+                replace_part(model, name, _like(layer, in_channels=channels))
+            return
+
+
+def _like(layer: nn.Conv2d, **changes: Any) -> nn.Conv2d:
+    """A new convolution with the settings of `layer` but for `changes`."""
+    settings = {
+        name: getattr(layer, name)
+        for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+    }
+    return nn.Conv2d(**{**settings, "bias": layer.bias is not None, "padding_mode": layer.padding_mode, **changes})
+
+
+def adapt_stem(model: nn.Module, name: str, input_shape: tuple[int, ...], stem: Stem) -> Stem:
+    """Gives a ResNet the stem for small images, where that is asked for.
+
+    Args:
+        model: The model, which is changed.
+        name: Its name.
+        input_shape: Shape of an image, ``(C, H, W)``.
+        stem: As for `create_backbone`.
+
+    Returns:
+        The stem in use.
+
+    Raises:
+        ConfigurationError: If the small stem is asked of another architecture.
+    """
+    is_resnet = isinstance(model, ResNet) or (
+        name.startswith("timm/") and isinstance(getattr(model, "conv1", None), nn.Conv2d) and hasattr(model, "maxpool")
+    )
+    if stem == "small" and not is_resnet:
+        raise ConfigurationError(
+            f"stem='small' is defined for ResNets, but got backbone={name!r}: use stem='auto' or 'standard'."
+        )
+    if stem == "standard" or not is_resnet or (stem == "auto" and max(input_shape[1:]) > SMALL_IMAGE):
+        return "standard"
+    first: Any = model.conv1
+    model.conv1 = _like(first, kernel_size=3, stride=1, padding=2, bias=False)
+    model.maxpool = nn.Identity()
+    return "small"
+
+
+def replace_part(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """Puts a layer in the place of the submodule of this dotted name."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, layer)

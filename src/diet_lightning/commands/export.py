@@ -1,0 +1,119 @@
+"""`diet export`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from diet_lightning.checkpoint import read_checkpoint
+from diet_lightning.data.preprocessing import Preprocessing
+from diet_lightning.errors import ConfigurationError
+from diet_lightning.export import export_backbone
+from diet_lightning.model_card import Measured, RunFacts
+from diet_lightning.runs import METRICS
+from diet_lightning.trained import TrainedRun, open_run
+
+EVALUATION = "evaluation.json"
+TRAINING = {
+    "train/loss_gap": "nats, mean over the last whole epoch",
+    "probe/val_top1": "online linear probe, last validation",
+}
+RECIPE = (
+    "label_smoothing",
+    "lr",
+    "weight_decay",
+    "warmup_epochs",
+    "normalize_features",
+    "normalize_rows",
+    "temperature",
+    "placement",
+    "num_sampled",
+    "head_lr",
+    "head_weight_decay",
+    "moment_bits",
+    "eps",
+)
+
+
+def export(run: str, format: str = "safetensors", output: str | None = None) -> None:
+    """Writes the backbone of a finished run, with its config and a model card, into a folder for other programs.
+
+    Args:
+        run: Folder of the run, or a checkpoint.
+        format: safetensors (for load_backbone, and --model.backbone of a new run), onnx, or timm.
+        output: Folder to write, which must not exist or be empty; None for RUN/export/FORMAT.
+    """
+    opened = open_run(run)
+    target = opened.folder / "export" / format if output is None else Path(output)
+    preprocessing = None
+    if "mean" in opened.data_state:
+        mean, std = (tuple(opened.data_state[name]) for name in ("mean", "std"))
+        preprocessing = Preprocessing(tuple(opened.module.hparams["input_shape"]), mean, std)
+    backbone = opened.module.backbone
+    print(
+        f"Exported: {export_backbone(backbone, target, format, preprocessing=preprocessing, facts=run_facts(opened))}"
+    )
+
+
+def run_facts(run: TrainedRun) -> RunFacts:
+    """What the files of a run tell a model card.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Its data, recipe and measured values, up to its checkpoint.
+
+    Raises:
+        ConfigurationError: If ``evaluation.json`` is damaged.
+    """
+    steps = int(read_checkpoint(run.checkpoint)["global_step"])
+    data, trainer = run.config.get("data", {}), run.config.get("trainer", {})
+    about = {
+        "source": data.get("source", "data sets passed in Python"),
+        "training samples (N)": run.data_state.get("num_samples", run.module.num_samples),
+        "fingerprint": run.data_state.get("fingerprint"),
+        "subset": data.get("subset"),
+        "image_size": data.get("image_size"),
+    }
+    recipe = {name: run.module.hparams.get(name) for name in RECIPE}
+    if recipe["placement"] != "sampled":
+        recipe.pop("num_sampled")
+    recipe |= {name: data.get(name) for name in ("batch_size", "strength", "ranges")}
+    recipe |= {name: trainer.get(name) for name in ("max_epochs", "accumulate_grad_batches", "devices", "precision")}
+    recipe |= {"seed": run.config.get("seed_everything"), "optimiser steps taken": steps}
+    return RunFacts(
+        _known(about), _known(recipe), _training(run.folder / METRICS, steps), _evaluation(run.folder / EVALUATION)
+    )
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _training(file: Path, steps: int) -> dict[str, Measured]:
+    """The last values before the checkpoint was written."""
+    if not file.is_file():
+        return {}
+    with file.open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if int(row["step"]) < steps]
+    last = {name: [float(row[name]) for row in rows if row.get(name)][-1:] for name in TRAINING}
+    return {f"{name} ({TRAINING[name]})": Measured(*values) for name, values in last.items() if values}
+
+
+def _evaluation(file: Path) -> dict[str, Measured]:
+    if not file.is_file():
+        return {}
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return {name: Measured(float(each["value"]), *_bounds(each)) for name, each in values.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigurationError(
+            f"File '{file}' cannot be read ({error}): move it away, or run `diet test` again."
+        ) from error
+
+
+def _bounds(measured: dict[str, Any]) -> list[float | None]:
+    return [None if measured.get(end) is None else float(measured[end]) for end in ("low", "high")]

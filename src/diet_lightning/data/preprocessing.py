@@ -1,0 +1,79 @@
+"""Images as a trained network reads them, outside of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+from diet_lightning.data.images import to_square
+from diet_lightning.data.indexed import to_rgb, to_tensor
+from diet_lightning.data.inputs import InputPipeline
+from diet_lightning.errors import DataError
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What `DIETDataModule` does to an input in evaluation: resize, scale to 0 … 1, normalise.
+
+    Attributes:
+        input_shape: Shape of one input of the network, ``(C, H, W)`` for images.
+        mean: Of each channel on a scale of 0 to 1; empty for no normalisation.
+        std: As `mean`.
+
+    Example:
+        >>> preprocess = Preprocessing((3, 32, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+        >>> preprocess(Image.new("RGB", (640, 480))).shape
+        torch.Size([1, 3, 32, 32])
+    """
+
+    input_shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @cached_property
+    def _pipeline(self) -> InputPipeline:
+        return InputPipeline(torch.empty(self.input_shape, dtype=torch.uint8), None, 0, {}, None, self.mean, self.std)
+
+    def __call__(self, inputs: Image.Image | Sequence[Image.Image] | Tensor) -> Tensor:
+        """Makes a batch of the network's inputs.
+
+        Args:
+            inputs: A PIL image or several of any size and mode, of which the shorter side is resized and the centre is
+                taken; or a batch as `DIETDataModule` stores it, ``(B, ...)``, uint8 or floating point.
+
+        Returns:
+            Floats of shape ``(B, *input_shape)``, on the device of `inputs`.
+
+        Raises:
+            DataError: If the inputs are not what the network reads.
+        """
+        if isinstance(inputs, Image.Image):
+            inputs = [inputs]
+        if not isinstance(inputs, Tensor):
+            inputs = torch.stack([self._to_stored(image) for image in inputs])
+        fits = inputs.shape[2:] == self.input_shape[1:] or (inputs.ndim == 4 and self._pipeline.is_image)
+        if not fits or inputs.shape[1] != self.input_shape[0]:
+            raise DataError(
+                f"Expected a batch of inputs of shape {self.input_shape}, or of images with {self.input_shape[0]} channels, "
+                f"but got a tensor of shape {tuple(inputs.shape)}."
+            )
+        return self._pipeline.plain(inputs)
+
+    def _to_stored(self, image: Image.Image) -> Tensor:
+        channels = self.input_shape[0]
+        if not self._pipeline.is_image or channels not in (1, 3):
+            raise DataError(
+                f"Expected tensors for a network that reads inputs of shape {self.input_shape}, but got an image."
+            )
+        try:
+            tensor = to_tensor(image if channels == 3 else to_rgb(image).convert("L").convert("RGB"))[:channels]
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"The image cannot be read: {error}.") from error
+        height, width = self.input_shape[1:]
+        return to_square(tensor, height) if height == width else tv.resize(tensor, [height, width], antialias=True)

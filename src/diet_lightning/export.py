@@ -1,0 +1,229 @@
+"""A trained backbone as a folder that other programs read, and back: safetensors, ONNX and timm's form."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from diet_lightning import __version__
+from diet_lightning.architectures import timm_arguments
+from diet_lightning.backbones import Backbone, create_backbone, find_embed_dim, load_exported
+from diet_lightning.data.preprocessing import Preprocessing
+from diet_lightning.errors import CheckpointError, ConfigurationError
+from diet_lightning.model_card import RunFacts, model_card
+from diet_lightning.onnx_file import write_onnx
+from diet_lightning.pretrained import CONFIG, WEIGHTS, ExportConfig, load_weights, read_config
+
+README = "README.md"
+
+
+def export_backbone(
+    backbone: nn.Module,
+    folder: str | Path,
+    format: str = "safetensors",
+    input_shape: tuple[int, ...] | None = None,
+    preprocessing: Preprocessing | None = None,
+    facts: RunFacts | None = None,
+) -> Path:
+    """Writes a network's weights, its config and a model card into a folder; all of it or, when interrupted, nothing.
+
+    Args:
+        backbone: What `create_backbone` gave, such as ``module.backbone`` of a trained `DIETModule`; or any module, taken
+            whole, that returns embeddings ``(B, K)``. It is not changed.
+        folder: Must not exist, or be empty.
+        format: ``"safetensors"``: for `load_backbone`, `create_backbone` and everything that reads safetensors.
+            ``"onnx"``: the computation itself in float32, of batches of any size, from ``input`` to ``features``.
+            ``"timm"``: for ``timm.create_model("local-dir:FOLDER", pretrained=True)``.
+        input_shape: Shape of one input; needed where `backbone` does not know it.
+        preprocessing: How the network's inputs are made; None where that is not known.
+        facts: Of the run, for the model card; None where they are not known.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigurationError: For an unknown format, a folder that is in use, or a network that the format cannot hold.
+
+    Example:
+        >>> from diet_lightning import create_backbone
+        >>> folder = export_backbone(create_backbone("resnet8", (1, 8, 8)), "digits-resnet8")
+        >>> load_backbone(folder)(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 128])
+    """
+    if format not in FORMATS:
+        raise ConfigurationError(f"Expected argument `format` to be one of {list(FORMATS)}, but got {format!r}.")
+    shape, colours = input_shape, None
+    if preprocessing is not None:
+        shape, colours = preprocessing.input_shape, (preprocessing.mean, preprocessing.std)
+    found, shape = _as_backbone(backbone, shape)
+    is_last = found.layout == torch.channels_last
+    config = ExportConfig(format, _known_name(found, shape), found.stem, is_last, shape, found.embed_dim, colours)
+    target = Path(folder)
+    _check_free(target)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
+        partial.mkdir(parents=True)
+        about = FORMATS[format](found, config, partial)
+        values = {**about, **config.to_json(), "library_version": __version__}
+        (partial / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        (partial / README).write_text(model_card(config, facts), encoding="utf-8")
+        if target.exists():
+            target.rmdir()
+        partial.rename(target)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Output folder '{folder}' cannot be written ({error.strerror or error}): choose another `output`."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def load_backbone(folder: str | Path, backbone: nn.Module | None = None) -> Backbone:
+    """Loads an exported network; no code of the folder is run.
+
+    Args:
+        folder: A folder that `export_backbone` or `diet export` wrote, in the format safetensors or timm.
+        backbone: For a network of your own: a module of its architecture, which takes the weights.
+
+    Returns:
+        The feature extractor, in eval mode on the CPU.
+
+    Raises:
+        CheckpointError: If the folder cannot be read, or its weights do not fit.
+    """
+    config = read_config(folder)
+    if backbone is None:
+        found = load_exported(folder)
+    else:
+        load_weights(backbone, folder)
+        embed_dim = find_embed_dim(backbone, type(backbone).__name__, config.input_shape)
+        found = Backbone(backbone, embed_dim, input_shape=config.input_shape)
+        found.lay_out(config.channels_last)
+    if found.embed_dim != config.embed_dim:
+        raise CheckpointError(
+            f"The network in '{folder}' gives embeddings of {found.embed_dim} numbers, but its {CONFIG} says "
+            f"{config.embed_dim}: export the run again."
+        )
+    return found.eval()
+
+
+def load_preprocessing(folder: str | Path) -> Preprocessing:
+    """How the inputs of an exported network are made.
+
+    Args:
+        folder: A folder that `export_backbone` or `diet export` wrote, in any format.
+
+    Returns:
+        A function of PIL images, or of a batch as it is stored.
+
+    Raises:
+        CheckpointError: If the folder cannot be read, or it is not recorded there.
+    """
+    config = read_config(folder)
+    if config.colours is None:
+        raise CheckpointError(
+            f"Folder '{folder}' does not say how the network's inputs are made: do as in its training."
+        )
+    return Preprocessing(config.input_shape, *config.colours)
+
+
+def _as_backbone(module: nn.Module, input_shape: tuple[int, ...] | None) -> tuple[Backbone, tuple[int, ...]]:
+    shape = getattr(module, "input_shape", None) if input_shape is None else input_shape
+    if shape is None:
+        raise ConfigurationError(
+            f"Expected argument `input_shape` for backbone {type(module).__name__}, such as (3, 224, 224), but got None."
+        )
+    embed_dim = find_embed_dim(module, type(module).__name__, tuple(shape))
+    return module if isinstance(module, Backbone) else Backbone(module, embed_dim), tuple(shape)
+
+
+def _known_name(backbone: Backbone, shape: tuple[int, ...]) -> str | None:
+    """The name of the architecture, unless the network was changed after it was built."""
+    if backbone.name is None:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        built = create_backbone(backbone.name, shape, backbone.stem).model
+    here, there = ({key: value.shape for key, value in each.state_dict().items()} for each in (backbone.model, built))
+    return backbone.name if here == there else None
+
+
+def _check_free(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigurationError(f"Output folder '{folder}' exists and is not empty: choose another `output`.")
+    if not folder.name or (folder.is_dir() and folder.samefile(Path.cwd())):
+        raise ConfigurationError(f"Output folder '{folder}' is the one you are in: choose one below it as `output`.")
+
+
+def _write_safetensors(backbone: Backbone, config: ExportConfig, folder: Path) -> dict[str, Any]:
+    weights = {}
+    for name, value in backbone.model.state_dict().items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise ConfigurationError(
+                f"Expected every entry of the network's state to be a dense tensor, but {name!r} is "
+                f"{value.layout if isinstance(value, Tensor) else type(value).__name__}: safetensors cannot hold it."
+            )
+        # a copy of its own, since safetensors refuses weights that share memory
+        weights[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    save_file(weights, folder / WEIGHTS, {"format": "pt"})
+    return {}
+
+
+def _write_timm(backbone: Backbone, config: ExportConfig, folder: Path) -> dict[str, Any]:
+    prefix, _, name = (config.backbone or "").partition("/")
+    if prefix != "timm":
+        raise ConfigurationError(
+            f"Expected a backbone 'timm/NAME' for format='timm', but got {config.backbone or 'a module of your own'!r}: use "
+            "format='safetensors'."
+        )
+    if config.stem == "small":
+        raise ConfigurationError(
+            f"format='timm' cannot hold backbone {config.backbone!r} with the stem for small images, which timm cannot build: "
+            "use format='safetensors', or train with stem='standard'."
+        )
+    _write_safetensors(backbone, config, folder)
+    pretrained: dict[str, Any] = {
+        "input_size": config.input_shape,
+        "num_classes": 0,
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "crop_mode": "center",
+    }
+    if config.colours is not None and config.colours[0]:
+        pretrained |= dict(zip(("mean", "std"), config.colours, strict=True))
+    elif config.colours is not None:
+        channels = config.input_shape[0]
+        pretrained |= {"mean": [0.0] * channels, "std": [1.0] * channels}
+    arguments = timm_arguments(name, config.input_shape)
+    registered: Any = backbone.model.pretrained_cfg
+    if registered.get("fixed_input_size"):  # what timm builds where it is not told a size, as for models of any size
+        arguments.setdefault("img_size", registered["input_size"][1:])
+    return {
+        "architecture": name,
+        "num_classes": 0,
+        "num_features": config.embed_dim,
+        "pretrained_cfg": pretrained,
+        "model_args": arguments,
+    }
+
+
+def _write_onnx(backbone: Backbone, config: ExportConfig, folder: Path) -> dict[str, Any]:
+    network = copy.deepcopy(backbone).cpu().float().eval()
+    network.lay_out(channels_last=False)
+    return {"opset": write_onnx(network.model, config.input_shape, folder / "model.onnx")}
+
+
+FORMATS: dict[str, Callable[[Backbone, ExportConfig, Path], dict[str, Any]]] = {
+    "safetensors": _write_safetensors,
+    "onnx": _write_onnx,
+    "timm": _write_timm,
+}

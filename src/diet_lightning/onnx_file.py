@@ -1,0 +1,99 @@
+"""A network as an ONNX file, compared with PyTorch before it is handed out."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from diet_lightning.errors import ConfigurationError
+
+OPSET = 18  # the one that PyTorch's exporter is written in, from 2.6 on
+TOLERANCE = 1e-4  # of the largest embedding; float32 in another order of summation stays far below
+
+
+def write_onnx(network: nn.Module, input_shape: tuple[int, ...], file: Path) -> int:
+    """Writes the computation of a network, for batches of any size, from ``input`` to ``features``.
+
+    Args:
+        network: In eval mode, float32, on the CPU; maps ``(B, *input_shape)`` to ``(B, K)``.
+        input_shape: Shape of one input.
+        file: Where to write; weights of more than 2 GB go into a second file beside it.
+
+    Returns:
+        The version of ONNX's operators.
+
+    Raises:
+        ConfigurationError: If a package is missing, the network cannot be exported, or ONNX Runtime computes something else.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError(
+            f"format='onnx' needs the package {error.name!r}: pip install 'diet-lightning[onnx]'."
+        ) from error
+    generator = torch.Generator().manual_seed(0)
+    traced, other = (torch.randn(size, *input_shape, generator=generator) for size in (2, 5))
+    try:
+        with _silence(), torch.no_grad():
+            torch.onnx.export(
+                network,
+                (traced,),
+                str(file),
+                input_names=["input"],
+                output_names=["features"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=OPSET,
+                external_data=False,
+                dynamo=True,
+                verbose=False,
+            )
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"{type(network).__name__} cannot be exported to ONNX ({_first_line(error)}): use format='safetensors'."
+        ) from error
+    with torch.no_grad():
+        expected = network(other)
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    found = torch.from_numpy(session.run(["features"], {"input": other.numpy()})[0])
+    difference = float((found - expected).abs().max())
+    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise ConfigurationError(
+            f"ONNX Runtime's embeddings of {type(network).__name__} differ from PyTorch's by {difference:.2g}: use "
+            "format='safetensors'."
+        )
+    return OPSET
+
+
+def _first_line(error: Exception) -> str:
+    """What the exporter tripped over; its own message starts with advice on how to report it."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(cause).__name__
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps the exporter's remarks from the user; they concern its own insides."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

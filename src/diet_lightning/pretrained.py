@@ -1,0 +1,171 @@
+"""An exported folder: its config and its weights, read without running code."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from diet_lightning.errors import CheckpointError
+
+LIBRARY = "diet-lightning"
+FORMAT_VERSION = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What ``config.json`` says of an exported network.
+
+    Attributes:
+        format: ``"safetensors"``, ``"timm"`` or ``"onnx"``.
+        backbone: Name of the architecture, as for `create_backbone`; None for a module of the user's own.
+        stem: ``"small"`` or ``"standard"``.
+        channels_last: Whether the channels of images and convolutions lie last in memory.
+        input_shape: Shape of one input, ``(C, H, W)`` for images.
+        embed_dim: K, the dimension of the embeddings.
+        colours: Mean and standard deviation of each channel on a scale of 0 to 1, empty where the inputs are only scaled;
+            None where it is not known how they were made.
+    """
+
+    format: str
+    backbone: str | None
+    stem: str
+    channels_last: bool
+    input_shape: tuple[int, ...]
+    embed_dim: int
+    colours: tuple[tuple[float, ...], tuple[float, ...]] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As the file holds it, but for the version of the package."""
+        preprocessing: dict[str, Any] | None = None
+        if self.colours is not None:
+            mean, std = self.colours
+            preprocessing = {"scale": [0, 1], "mean": list(mean), "std": list(std)}
+            if len(self.input_shape) == 3:
+                preprocessing |= {"channels": self.input_shape[0], "image_size": list(self.input_shape[1:])}
+        return {
+            "library": LIBRARY,
+            "format_version": FORMAT_VERSION,
+            "format": self.format,
+            "backbone": self.backbone,
+            "stem": self.stem,
+            "channels_last": self.channels_last,
+            "input_shape": list(self.input_shape),
+            "embed_dim": self.embed_dim,
+            "preprocessing": preprocessing,
+        }
+
+
+def read_config(folder: str | Path) -> ExportConfig:
+    """Reads ``config.json``.
+
+    Args:
+        folder: An exported folder.
+
+    Returns:
+        The config.
+
+    Raises:
+        CheckpointError: If there is none, or it is damaged, another library's or of another version.
+    """
+    file = Path(folder) / CONFIG
+    if not file.is_file():
+        raise CheckpointError(f"Folder '{folder}' holds no {CONFIG}: give a folder that `diet export` wrote.")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"File '{file}' cannot be read ({error}): export the run again.") from error
+    if not isinstance(values, dict) or values.get("library") != LIBRARY:
+        raise CheckpointError(f"File '{file}' was not written by {LIBRARY}: give a folder that `diet export` wrote.")
+    if values.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"Folder '{folder}' has format version {values.get('format_version')!r} (written by {LIBRARY} "
+            f"{values.get('library_version')}), but this one reads version {FORMAT_VERSION}: install that version, or export "
+            "the run again."
+        )
+    try:
+        return _checked(values)
+    except (KeyError, TypeError, ValueError) as error:
+        said = f"no {error}" if isinstance(error, KeyError) else error
+        raise CheckpointError(f"File '{file}' is damaged ({said}): export the run again.") from error
+
+
+def _checked(values: dict[str, Any]) -> ExportConfig:
+    kinds = {"format": str, "backbone": str | None, "stem": str, "channels_last": bool, "embed_dim": int}
+    for name, kind in kinds.items():
+        if not isinstance(values[name], kind):
+            raise ValueError(f"{name!r} is {values[name]!r}")
+    shape = values["input_shape"]
+    if not isinstance(shape, list) or not shape or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ValueError(f"'input_shape' is {shape!r}")
+    colours = None
+    if values["preprocessing"] is not None:
+        mean, std = (tuple(float(value) for value in values["preprocessing"][name]) for name in ("mean", "std"))
+        if len(mean) != len(std) or len(mean) not in (0, shape[0]) or not all(math.isfinite(m) for m in mean):
+            raise ValueError(f"'mean' is {mean} and 'std' is {std}")
+        if not all(0.0 < value < math.inf for value in std):
+            raise ValueError(f"'std' is {std}")
+        colours = (mean, std)
+    return ExportConfig(input_shape=tuple(shape), colours=colours, **{name: values[name] for name in kinds})
+
+
+def read_weights(folder: str | Path) -> dict[str, Tensor]:
+    """Reads ``model.safetensors``; pickles are never opened.
+
+    Args:
+        folder: An exported folder.
+
+    Returns:
+        The tensors by their names.
+
+    Raises:
+        CheckpointError: If there is no such file, or it is truncated or damaged.
+    """
+    file = Path(folder) / WEIGHTS
+    if not file.is_file():
+        others = sorted(path.name for path in Path(folder).glob("*") if path.suffix in PICKLES | {".onnx"})
+        if any(Path(name).suffix in PICKLES for name in others):
+            cure = f"{others} could run code when loaded and are refused; export the run again"
+        elif others:
+            cure = f"{others} are for ONNX's runtimes; export the run with --format safetensors"
+        else:
+            cure = "give a folder that `diet export` wrote"
+        raise CheckpointError(f"Folder '{folder}' holds no {WEIGHTS}: {cure}.")
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"File '{file}' cannot be read ({error}): it is truncated or damaged; copy it again, or export the run again."
+        ) from error
+
+
+def load_weights(model: nn.Module, folder: str | Path) -> None:
+    """Gives a network the weights of an exported folder, in their dtype.
+
+    Args:
+        model: The network, of the exported one's architecture.
+        folder: An exported folder.
+
+    Raises:
+        CheckpointError: If the weights cannot be read, or are another network's.
+    """
+    weights = read_weights(folder)
+    there, here = ({name: tuple(value.shape) for name, value in each.items()} for each in (weights, model.state_dict()))
+    for name in {**there, **here}:
+        if there.get(name) != here.get(name):
+            raise CheckpointError(
+                f"The weights in '{folder}' do not fit the network: '{name}' has shape {there.get(name)} there and "
+                f"{here.get(name)} in the network; use the network that was exported."
+            )
+    dtypes = {value.dtype for value in weights.values() if value.is_floating_point()}
+    if len(dtypes) == 1:
+        model.to(dtypes.pop())
+    model.load_state_dict(weights)
