@@ -1,4 +1,4 @@
-"""Frozen features, embeddings on disk, and figures."""
+"""Frozen features and figures."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from diet_lightning import DIETModule, EmbeddingWriter, RunFigure
-from diet_lightning.errors import ConfigurationError
+from diet_lightning import DIETModule, RunFigure
 from diet_lightning.evaluation import extract_features, few_shot_top1, linear_top1
 from diet_lightning.plots import save_figure, training_curves
 
@@ -58,21 +57,6 @@ def test_features_are_eval_mode_and_leave_the_mode_alone():
     features = extract_features(network, [x[:6], x[6:]])
     assert network.training
     np.testing.assert_allclose(features, (x @ network[0].weight.T + network[0].bias).detach().numpy(), atol=1e-6)
-
-
-def test_embeddings_are_the_backbones_on_clean_inputs_in_order(make_trainer, tmp_path):
-    module, data = DIETModule(TinyNet()), image_data()
-    trainer = make_trainer(max_epochs=1, callbacks=[EmbeddingWriter(str(tmp_path / "e.npz"))])
-    trainer.fit(module, data)
-    trainer.predict(module, data, return_predictions=False)
-    arrays = np.load(tmp_path / "e.npz")
-    expected = extract_features(module, (batch.input for batch in data.clean_batches("train")))
-    np.testing.assert_allclose(arrays["features"], expected, atol=1e-6)
-    np.testing.assert_array_equal(arrays["index"], np.arange(48))
-    np.testing.assert_array_equal(arrays["label"], np.arange(48) % 4)
-    assert [path.name for path in tmp_path.glob("*.npz")] == ["e.npz"]  # no partial file beside it
-    with pytest.raises(ConfigurationError, match=r"e.npz' exists: move it"):
-        trainer.predict(module, data, return_predictions=False)
 
 
 def test_curves_show_their_numbers(tmp_path):

@@ -12,6 +12,7 @@ from diet_lightning.callbacks import (
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.module import DIETDataModule
+from diet_lightning.embeddings import Embeddings, read_embeddings
 from diet_lightning.errors import DIETError
 from diet_lightning.module import DIETModule
 
@@ -22,6 +23,7 @@ __all__ = [
     "DIETModule",
     "DatumBatch",
     "EmbeddingWriter",
+    "Embeddings",
     "FiniteGuard",
     "FitProgressBar",
     "IndexedDataset",
@@ -29,4 +31,5 @@ __all__ = [
     "OnlineLinearProbe",
     "RunFigure",
     "create_backbone",
+    "read_embeddings",
 ]

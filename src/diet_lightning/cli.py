@@ -118,6 +118,17 @@ class DIETCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_data_seed)
         parser.link_arguments("data.num_samples", "model.num_samples", apply_on="instantiate")
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            parser.add_argument(
+                "--output",
+                type=str | None,
+                default=None,
+                help="File of the embeddings: .npz, .parquet or .safetensors. None for embeddings.npz in the run's folder.",
+            )
+        return parser
+
     def _parse_ckpt_path(self) -> None:
         # replaces Lightning's, whose checkpoint values override the command line's even where N is linked
         path = self._get_parsed("ckpt_path")
@@ -176,7 +187,9 @@ class DIETCLI(LightningCLI):
                 RunConfig(self._parser(self.subcommand), self.config[self.subcommand], self.run_dir),
             ]
         elif self.subcommand == "predict":
-            callbacks.append(EmbeddingWriter())
+            output = self._get_parsed("output")
+            if output is not None or not any(isinstance(each, EmbeddingWriter) for each in callbacks):
+                callbacks.append(EmbeddingWriter(output))
         return super().instantiate_trainer(callbacks=callbacks, **options)
 
     def _run_callbacks(self) -> list[Callback]:

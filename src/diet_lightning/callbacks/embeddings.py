@@ -2,60 +2,203 @@
 
 from __future__ import annotations
 
-import uuid
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from filelock import BaseFileLock
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from diet_lightning.errors import ConfigurationError
+from diet_lightning.data.indexed import IndexedDataset, names_of, tensor_bytes
+from diet_lightning.data.module import DIETDataModule
+from diet_lightning.embeddings import check_format
+from diet_lightning.errors import ConfigurationError, DIETError
+from diet_lightning.partial import PartialEmbeddings, refuse_existing
+
+FIELDS = ("features", "index", "label")
 
 
 class EmbeddingWriter(BasePredictionWriter):
-    """Writes the embeddings of `Trainer.predict` to an ``.npz`` file with ``features``, ``index`` and ``label``.
+    """Writes the embeddings of `Trainer.predict` to a file that `read_embeddings` reads.
 
-    Rows are in the order of the index, each sample once, whatever the number of ranks.
+    It holds ``features`` (float32, N×K), ``index``, ``label`` (int64, -1 for none) and, where the samples have names,
+    ``path``. Rows are in the order of the index, each sample once, whatever the number of ranks.
+
+    Rows go to the folder ``.NAME.partial`` beside the file as they are computed, which all ranks need to see, as they do a
+    checkpoint's; no process holds them all. With a `DIETDataModule` a run that was killed goes on there when it is started
+    again, on any number of ranks, and computes the batches that are missing, to the same bits; other weights, data or
+    precision begin anew. Pass ``return_predictions=False`` to `Trainer.predict`, or Lightning keeps a copy of everything.
 
     Args:
-        path: The file; None for ``embeddings.npz`` in the Trainer's ``default_root_dir``.
+        path: The file, ``.npz``, ``.parquet`` or ``.safetensors``; None for ``embeddings.npz`` in the Trainer's
+            ``default_root_dir``.
 
     Raises:
-        ConfigurationError: When `predict` starts, if the file exists.
+        ConfigurationError: If the suffix is another or its library is missing; when `predict` starts, if the file exists
+            or cannot be written; later, if the disk is full: what was computed is kept.
     """
 
     def __init__(self, path: str | None = None) -> None:
-        super().__init__(write_interval="epoch")
+        super().__init__(write_interval="batch")
+        if path is not None:
+            check_format(Path(path))
         self.path = path
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses to overwrite, before anything is computed."""
-        if stage == "predict" and self._file(trainer).exists():
-            raise ConfigurationError(f"Output file '{self._file(trainer)}' exists: move it, or choose another path.")
+        self._partial: PartialEmbeddings | None = None
+        self._lock: BaseFileLock | None = None  # rank 0's
+        self._data: DIETDataModule | None = None  # where it is what is predicted
+        self._withdraw: Callable[[], None] = _nothing  # what was given to a data module
 
     def _file(self, trainer: Trainer) -> Path:
         return Path(self.path or Path(trainer.default_root_dir) / "embeddings.npz")
 
-    def write_on_epoch_end(
-        self, trainer: Trainer, pl_module: LightningModule, predictions: Any, batch_indices: Any
-    ) -> None:
-        """Gathers the ranks' parts and writes the file."""
-        part = {key: torch.cat([batch[key] for batch in predictions]).cpu() for key in ("features", "index", "label")}
-        part["features"] = part["features"].float()
-        parts = [part]
-        if trainer.world_size > 1:
-            parts = [{} for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(parts, part)
-        if not trainer.is_global_zero:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses to overwrite, before anything is computed, and lets the data module ask what is computed already."""
+        super().setup(trainer, pl_module, stage)
+        if stage != "predict":
             return
-        arrays = {key: torch.cat([each[key] for each in parts]).numpy() for key in part}
-        _, first = np.unique(arrays["index"], return_index=True)  # repeats of the distributed sampler go
+        refuse_existing(self._file(trainer))
+        self._release()
+        data = getattr(trainer, "datamodule", None)
+        if isinstance(data, DIETDataModule):
+            # asked when the loader is made: by then a checkpoint's weights are there
+            skip = partial(self._computed, trainer, pl_module, data)
+            data.predict_skips.append(skip)
+            self._withdraw = partial(data.predict_skips.remove, skip)
+
+    def _computed(
+        self, trainer: Trainer, pl_module: LightningModule, data: DIETDataModule, count: int
+    ) -> NDArray[np.bool_]:
+        split, weights = data.predict_split, _digest(getattr(pl_module, "backbone", pl_module))
+        opened = self._open(
+            trainer,
+            lambda: {
+                **data.identity(split),
+                "embed_dim": getattr(pl_module, "embed_dim", None),
+                "weights": weights,
+                "precision": str(trainer.precision),
+            },
+        )
+        self._data = data
+        done = opened.done(count)
+        trainer.strategy.barrier()  # no rank marks more before all have seen the same
+        if done.any():
+            rank_zero_info(f"Going on with {self._file(trainer)}: {done.sum()} of {len(done)} embeddings are there.")
+        return done
+
+    def _open(self, trainer: Trainer, identity: Callable[[], Mapping[str, Any] | None]) -> PartialEmbeddings:
         file = self._file(trainer)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{uuid.uuid4().hex}.npz")  # a sibling, renamed when whole
-        np.savez(partial, allow_pickle=False, **{key: value[first] for key, value in arrays.items()})
-        partial.replace(file)
-        rank_zero_info(f"Wrote {len(first)} embeddings of dimension {arrays['features'].shape[1]} to {file}.")
+
+        def prepare() -> None:
+            self._lock, discarded = PartialEmbeddings.prepare(file, identity())
+            if discarded:
+                rank_zero_info(f"Unfinished embeddings beside {file} are of other weights or data: beginning anew.")
+
+        _on_rank_zero(trainer, prepare)
+        self._partial = PartialEmbeddings(file)
+        return self._partial
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins anew with a loader of which nobody knows what it holds."""
+        if self._partial is None:
+            self._open(trainer, lambda: None)
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Writes a batch to its rows.
+
+        Raises:
+            ConfigurationError: If the module does not predict what `DIETModule` does, or the disk is full.
+        """
+        if dataloader_idx > 0:
+            raise ConfigurationError(
+                "EmbeddingWriter writes the embeddings of one loader, but `predict` was given several: run it for each of them."
+            )
+        if not isinstance(prediction, Mapping) or not all(isinstance(prediction.get(name), Tensor) for name in FIELDS):
+            raise ConfigurationError(
+                f"EmbeddingWriter expects `predict_step` to return tensors under {list(FIELDS)}, as DIETModule's does."
+            )
+        features, index, label = (prediction[name].detach().cpu() for name in FIELDS)
+        self._opened.write(features.float().numpy(), index.numpy(), label.numpy())
+        if trainer.received_sigterm:  # Lightning itself would predict on
+            raise SIGTERMException
+
+    @property
+    def _opened(self) -> PartialEmbeddings:
+        if self._partial is None:
+            raise RuntimeError("EmbeddingWriter was not set up by a Trainer.")
+        return self._partial
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Turns the rows of all ranks into the file."""
+        opened, file = self._opened, self._file(trainer)
+        opened.flush()
+        trainer.strategy.barrier()
+
+        def finish() -> None:
+            count = opened.finish(self._names(trainer))
+            rank_zero_info(f"Wrote {count} embeddings of dimension {opened.dim} to {file}.")
+
+        _on_rank_zero(trainer, finish)
+        self._release()
+
+    def _names(self, trainer: Trainer) -> list[str] | None:
+        if self._data is not None:
+            return self._data.names(self._data.predict_split)
+        dataset = getattr(trainer.predict_dataloaders, "dataset", None)
+        return names_of(dataset.dataset) if isinstance(dataset, IndexedDataset) else None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Keeps what was computed."""
+        if self._partial is not None and not isinstance(exception, DIETError):  # such as a disk that is full
+            self._partial.flush()
+        self._release()
+
+    def _release(self) -> None:
+        self._withdraw()
+        if self._partial is not None:
+            self._partial.close()
+        if self._lock is not None:
+            self._lock.release()
+        self._partial = self._lock = self._data = None
+        self._withdraw = _nothing
+
+
+def _nothing() -> None:
+    pass
+
+
+def _digest(network: nn.Module) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor_bytes(value) if isinstance(value, Tensor) else repr(value).encode())
+    return digest.hexdigest()
+
+
+def _on_rank_zero(trainer: Trainer, action: Callable[[], None]) -> None:
+    """Runs an action on rank 0 while the others wait; what it raises they raise too."""
+    error: DIETError | None = None
+    if trainer.is_global_zero:
+        try:
+            action()
+        except DIETError as found:
+            error = found
+    error = trainer.strategy.broadcast(error)
+    if error is not None:
+        raise error

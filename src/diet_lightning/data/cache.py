@@ -15,9 +15,10 @@ import torch
 from filelock import FileLock
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from diet_lightning.data.images import ImageDataset, in_order
-from diet_lightning.data.indexed import ArrayDataset, fingerprint
+from diet_lightning.data.indexed import ArrayDataset, fingerprint, labels_of, tensor_bytes
 from diet_lightning.errors import ConfigurationError, DataError
 
 FORMAT = 1
@@ -285,12 +286,25 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 
 def _key(dataset: ImageDataset, drop_unreadable: bool) -> str:
-    """Identifies images, their order, size and labels; of files also the time of the last change."""
-    digest = hashlib.blake2b(f"{fingerprint(dataset)} {dataset.image_size} {drop_unreadable}".encode(), digest_size=16)
-    for part in dataset.change_times():
-        digest.update(part.to_bytes(8, "little"))
-    if (labels := dataset.labels) is not None:
-        digest.update(labels.numpy().tobytes())
+    return content_key(dataset, f" {dataset.image_size} {drop_unreadable}")
+
+
+def content_key(dataset: Dataset[Any], options: str = "") -> str:
+    """Identifies samples, their order and labels; of files also the time of the last change.
+
+    Args:
+        dataset: A data set.
+        options: What else the key is to tell apart.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    digest = hashlib.blake2b(f"{fingerprint(dataset)}{options}".encode(), digest_size=16)
+    if isinstance(dataset, ImageDataset):
+        for part in dataset.change_times():
+            digest.update(part.to_bytes(8, "little"))
+    if (labels := labels_of(dataset)) is not None:
+        digest.update(tensor_bytes(labels))
     return digest.hexdigest()
 
 

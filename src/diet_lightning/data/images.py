@@ -17,7 +17,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as tv
 from tqdm import tqdm
 
-from diet_lightning.data.indexed import ArrayDataset, labels_of, to_label, to_rgb, to_tensor
+from diet_lightning.data.indexed import ArrayDataset, labels_of, names_of, relative_name, to_label, to_rgb, to_tensor
 from diet_lightning.errors import DataError
 
 AHEAD = 512  # images that threads decode before the first of them is asked for
@@ -47,9 +47,15 @@ class ImageFiles(Dataset[tuple[Image.Image, int]]):
         with Image.open(self.paths[index]) as image:
             return to_rgb(image), self.labels[index]
 
+    @property
+    def names(self) -> list[str]:
+        """Relative path of every file."""
+        return [relative_name(path, self.root) for path in self.paths]
+
     def fingerprint_parts(self) -> list[bytes]:
         """Relative path and size of every file."""
-        return [f"{path.relative_to(self.root).as_posix()} {path.stat().st_size}".encode() for path in self.paths]
+        named = zip(self.names, self.paths, strict=True)
+        return [f"{name} {path.stat().st_size}".encode() for name, path in named]
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):
@@ -134,6 +140,12 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         """When each file was last changed, in nanoseconds; empty where the images are no files."""
         paths = getattr(self.items, "paths", None)
         return [paths[n].stat().st_mtime_ns for n in self.keep] if paths else []
+
+    @property
+    def names(self) -> list[str] | None:
+        """A name for each image, if `items` keeps them."""
+        names = names_of(self.items)
+        return None if names is None else [names[n] for n in self.keep]
 
     @property
     def labels(self) -> Tensor | None:

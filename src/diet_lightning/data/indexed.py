@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def fingerprint_parts(self) -> list[bytes]:
         """Shape and values of the inputs, in order."""
-        return [repr(tuple(self.inputs.shape)).encode(), _bytes(self.inputs)]
+        return [repr(tuple(self.inputs.shape)).encode(), tensor_bytes(self.inputs)]
 
 
 class IndexedDataset(Dataset[DatumBatch]):
@@ -57,7 +58,8 @@ class IndexedDataset(Dataset[DatumBatch]):
     inputs may be tensors, arrays or PIL images.
 
     Args:
-        dataset: A data set with ``__len__`` and ``__getitem__``.
+        dataset: A data set with ``__len__`` and ``__getitem__``. It may offer ``names``, a name for each sample as a list of
+            strings or a method that gives it, which `EmbeddingWriter` writes beside the embeddings.
 
     Raises:
         DataError: If the data set has no length or is empty.
@@ -205,11 +207,11 @@ def _probed_parts(dataset: Dataset[Any]) -> Iterator[bytes]:
     indices = sorted({round(i * (count - 1) / (PROBES - 1)) for i in range(PROBES)})
     reads = [(indexed[index].input, indexed[index].input) for index in indices]
     # one agreement may be chance, as of a random flip
-    fixed = all(_bytes(first) == _bytes(second) for first, second in reads)
+    fixed = all(tensor_bytes(first) == tensor_bytes(second) for first, second in reads)
     for index, (first, _) in zip(indices, reads, strict=True):
         yield f"{index} {tuple(first.shape)} {first.dtype}".encode()
         if fixed:
-            yield _bytes(first)
+            yield tensor_bytes(first)
 
 
 def labels_of(dataset: Any) -> Tensor | None:
@@ -236,6 +238,43 @@ def labels_of(dataset: Any) -> Tensor | None:
     return None
 
 
+def names_of(dataset: Any) -> list[str] | None:
+    """A name for each sample of a data set, if it keeps them: no sample is read.
+
+    Args:
+        dataset: A data set, possibly a `Subset`, with ``names``, or one of torchvision's that list their files.
+
+    Returns:
+        N names: of files the path below the data set's root, with ``/`` between folders. None where there are none.
+    """
+    if isinstance(dataset, Subset):
+        whole = names_of(dataset.dataset)
+        return None if whole is None else [whole[n] for n in dataset.indices]
+    own = getattr(dataset, "names", None)
+    names: Any = own() if callable(own) else own
+    names = _torchvision_files(dataset) if names is None else names
+    if not isinstance(names, list | tuple) or len(names) != len(dataset):
+        return None
+    return list(names) if all(isinstance(name, str) for name in names) else None
+
+
+def _torchvision_files(dataset: Any) -> list[str] | None:
+    """Files of the sets that list them, alone or with a label each."""
+    for name in ("samples", "_samples", "_image_files", "_images"):
+        files = getattr(dataset, name, None)
+        if isinstance(files, list) and files:
+            paths = [each[0] if isinstance(each, tuple) else each for each in files]
+            if all(isinstance(path, str | Path) for path in paths):
+                return [relative_name(Path(path), Path(getattr(dataset, "root", ""))) for path in paths]
+    return None
+
+
+def relative_name(path: Path, root: Path) -> str:
+    """The path below a folder with ``/`` between folders, or the whole where it lies elsewhere; bytes that are no text escaped."""
+    relative = path.relative_to(root) if path.is_relative_to(root) else path
+    return relative.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _integers(labels: Any, count: int) -> Tensor | None:
     """Labels as int64 ``(count,)``, or None where they are something else, such as names or boxes."""
     if isinstance(labels, Sequence) and all(isinstance(label, int | float | np.number | Tensor) for label in labels):
@@ -250,6 +289,6 @@ def _integers(labels: Any, count: int) -> Tensor | None:
     return whole
 
 
-def _bytes(tensor: Tensor) -> bytes:
+def tensor_bytes(tensor: Tensor) -> bytes:
     """The values of a tensor of any dtype; NumPy does not know them all."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -12,15 +12,16 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from diet_lightning.data.augment import Ladder
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
-from diet_lightning.data.cache import ImageCache, MappedDataset
+from diet_lightning.data.cache import ImageCache, MappedDataset, content_key
 from diet_lightning.data.images import ImageDataset, decoded_bytes, in_memory
-from diet_lightning.data.indexed import ArrayDataset, IndexedDataset, fingerprint, labels_of
+from diet_lightning.data.indexed import ArrayDataset, IndexedDataset, fingerprint, labels_of, names_of
 from diet_lightning.data.inputs import Augment, InputPipeline, colour_statistics
-from diet_lightning.data.sampling import EpochSampler, MemoryLoader, ResumableLoader, as_is, placed_on
+from diet_lightning.data.sampling import BlockSampler, EpochSampler, MemoryLoader, ResumableLoader, as_is, placed_on
 from diet_lightning.data.sources import Source, SourceOptions, load_source
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
 from diet_lightning.memory import available_memory
@@ -140,7 +141,10 @@ class DIETDataModule(LightningDataModule):
         self._splits: dict[str, IndexedDataset] = {}  # filled by `setup`
         self._class_names: Sequence[str] | None = None
         self._num_classes: int | None = None
+        self._originals: dict[str, Dataset[Any]] = {}  # of each split what knows names and fingerprint
         self._fingerprint = ""
+        # each says, given N, which samples of `predict_split` the loader of `predict` may leave out, shape (N,)
+        self.predict_skips: list[Callable[[int], NDArray[np.bool_]]] = []
         self._placed: ArrayDataset | None = None  # the training set on the device that trains
         self._pipeline: InputPipeline
 
@@ -196,6 +200,43 @@ class DIETDataModule(LightningDataModule):
         self.setup()
         return self._class_names
 
+    def names(self, split: Split) -> list[str] | None:
+        """A name for each sample of a split, in the order of the index.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Returns:
+            Paths of the files below the source's folder, with ``/`` between folders, or what a data set offers as ``names``;
+            None where the samples have none.
+
+        Raises:
+            DataError: If there is no such split.
+        """
+        self._split(split)
+        return names_of(self._originals[split])
+
+    def identity(self, split: Split) -> dict[str, Any]:
+        """What the inputs of the network are for a split, unaugmented, as plain values that compare.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Returns:
+            Name, N and fingerprint of the split, the shape of the inputs, and how images are normalised.
+
+        Raises:
+            DataError: If there is no such split.
+        """
+        return {
+            "split": split,
+            "num_samples": len(self._split(split)),
+            "fingerprint": content_key(self._originals[split]),
+            "input_shape": list(self.input_shape),
+            "mean": list(self._pipeline.mean),
+            "std": list(self._pipeline.std),
+        }
+
     # -- set-up --------------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str | None = None) -> None:
@@ -228,14 +269,16 @@ class DIETDataModule(LightningDataModule):
         self._fingerprint = fingerprint(given)
         keep = self._keeps_in_memory(given, cache)
         indexed = {"train": IndexedDataset(_held(given if train is None else train, keep))}
+        originals = {"train": _original(given, indexed["train"])}
         for name, dataset in {"val": source.val, "test": source.test}.items():
             if dataset is not None:
                 readable, mapped = self._readable(dataset, name, cache)
                 indexed[name] = IndexedDataset(_held(readable if mapped is None else mapped, keep))
+                originals[name] = _original(readable, indexed[name])
         # as in the paper, probes are watched on the test split where there is no other
         for name, other in {"val": "test", "test": "val"}.items():
             if name not in indexed and other in indexed:
-                indexed[name] = indexed[other]
+                indexed[name], originals[name] = indexed[other], originals[other]
         sample = indexed["train"][0].input
         mean, std = self.mean, self.std
         if mean is None or std is None:
@@ -251,7 +294,7 @@ class DIETDataModule(LightningDataModule):
             self._num_classes = len(source.class_names)
         elif labels[0] is not None and highest >= 0:
             self._num_classes = highest + 1
-        self._splits = indexed
+        self._splits, self._originals = indexed, originals
 
     def _readable(
         self, dataset: Dataset[Any], split: str, cache: ImageCache | None
@@ -319,16 +362,26 @@ class DIETDataModule(LightningDataModule):
         return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader[DatumBatch]:
-        """The split `predict_split`, in order, unaugmented."""
-        return self._evaluation_loader(self.predict_split)
+        """The split `predict_split`, in order, unaugmented, without whole batches that `predict_skips` leave out."""
+        dataset = self._split(self.predict_split)
+        count = len(dataset)
+        skipped = [skip(count) for skip in self.predict_skips] or [np.zeros(count, np.bool_)]
+        blocks = np.unique(np.flatnonzero(~np.logical_and.reduce(skipped)) // self.batch_size)
+        if len(blocks) == 0:
+            blocks = np.zeros(1, np.int64)  # without a batch Lightning would call no hook
+        sampler = BlockSampler(dataset, self.batch_size, *self._ranks(), blocks)
+        return DataLoader(dataset, batch_size=self.batch_size, sampler=sampler, **self._loader_options(dataset))
 
-    def _evaluation_loader(self, split: str) -> DataLoader[DatumBatch]:
+    def _split(self, split: str) -> IndexedDataset:
         self.setup()
         if split not in self._splits:
             raise DataError(
                 f"Source {self.source!r} has no {split} split: it has {sorted(self._splits)}; add one, or choose another."
             )
-        dataset = self._splits[split]
+        return self._splits[split]
+
+    def _evaluation_loader(self, split: str) -> DataLoader[DatumBatch]:
+        dataset = self._split(split)
         sampler = EpochSampler(dataset, self.batch_size, *self._ranks(), shuffle=False)
         return DataLoader(dataset, batch_size=self.batch_size, sampler=sampler, **self._loader_options(dataset))
 
@@ -464,3 +517,9 @@ def _held(dataset: Dataset[Any], keep: bool) -> Dataset[Any]:
     if isinstance(dataset, TensorDataset) and ((labels := labels_of(dataset)) is not None or len(dataset.tensors) == 1):
         return ArrayDataset(dataset.tensors[0], labels)
     return dataset
+
+
+def _original(given: Dataset[Any], indexed: IndexedDataset) -> Dataset[Any]:
+    """What knows the names: the data set before it was decoded, unless its images would then lie in memory twice."""
+    held: Dataset[Any] = indexed.dataset
+    return held if isinstance(given, ImageDataset) and hasattr(given.items, "data") else given

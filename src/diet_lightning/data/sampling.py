@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, DistributedSampler
 
 from diet_lightning.data.batch import DatumBatch
@@ -61,6 +64,37 @@ class EpochSampler(DistributedSampler[Any]):
     def __len__(self) -> int:
         """Samples of a whole epoch on this rank."""
         return self.num_samples + self._companion
+
+
+class BlockSampler(DistributedSampler[Any]):
+    """A rank's share of the batches that one process would read in order: every batch is the same on any number of ranks.
+
+    So the network computes the same bits, which may depend on what is computed together. Where the ranks do not divide the
+    batches, some are read twice, so that all ranks take the same number of steps.
+
+    Args:
+        dataset: The indexed data set.
+        batch_size: Samples a batch.
+        num_replicas: Ranks.
+        rank: This rank.
+        blocks: Numbers of the batches to read, ascending, at least one; batch b begins with sample ``b * batch_size``.
+    """
+
+    def __init__(
+        self, dataset: IndexedDataset, batch_size: int, num_replicas: int, rank: int, blocks: NDArray[np.int64]
+    ) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
+        # a short batch at the end of the data is also the last of its rank, as the loader cuts batches by their length
+        share = np.resize(blocks, -(-len(blocks) // num_replicas) * num_replicas)[rank::num_replicas]
+        self._ranges = [range(n * batch_size, min((n + 1) * batch_size, len(dataset))) for n in share.tolist()]
+
+    def __iter__(self) -> Iterator[int]:
+        """Indices of this rank."""
+        return chain.from_iterable(self._ranges)
+
+    def __len__(self) -> int:
+        """Samples of this rank."""
+        return sum(map(len, self._ranges))
 
 
 class ResumableLoader(DataLoader[DatumBatch]):

@@ -253,6 +253,12 @@ class _HuggingFaceItems(Dataset[tuple[Any, int | None]]):
         """The label column."""
         return None if self.label is None else [to_label(value) for value in self.split[self.label]]
 
+    @property
+    def names(self) -> list[str | None]:
+        """Names of the files that the images came from, None for those without."""
+        # the column as it lies on the disk, since a row would be read with its image
+        return [name for part in self.split.data.column(self.image).chunks for name in part.field("path").to_pylist()]
+
     def __len__(self) -> int:
         return len(self.split)
 
