@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
 
-from diet_lightning.callbacks.accuracy import LabelAccuracy, check_labels, find_num_classes, originals
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.seeding import derive_seed
@@ -52,7 +53,7 @@ class OnlineLinearProbe(Callback):
         self._optimizer: torch.optim.Optimizer | None = None
         self._count: Tensor = torch.zeros(())  # labelled samples since the probe's last step, on this rank
         self._restored: dict[str, Any] = {}  # a checkpoint's state, until the classifier is made
-        self._accuracy: dict[str, LabelAccuracy] = {}  # by split
+        self._metrics: dict[str, dict[str, Metric]] = {}  # split → metric → torchmetrics' object
         self._off = enabled is False
 
     @property
@@ -71,10 +72,18 @@ class OnlineLinearProbe(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds the number of classes, before anything is trained."""
+        data = getattr(trainer, "datamodule", None)
         if self._off or self.num_classes is not None:
             return
-        self.num_classes = find_num_classes(trainer, f"Probe {self.name!r}", self.enabled)
-        self._off = self.num_classes is None
+        self.num_classes = getattr(data, "num_classes", None)
+        if self.num_classes is None and self.enabled is None:
+            self._off = True
+            rank_zero_info(f"The training data have no labels: probe {self.name!r} is off.")
+        elif self.num_classes is None:
+            raise ConfigurationError(
+                f"Probe {self.name!r} is asked for, but the training data have no labels: add labels, pass "
+                "`num_classes` if samples carry them, or remove the probe."
+            )
 
     def _make(self, pl_module: LightningModule) -> None:
         if self._off or self._classifier is not None:
@@ -95,8 +104,13 @@ class OnlineLinearProbe(Callback):
         self._make(pl_module)
 
     def _start(self, split: str, pl_module: LightningModule) -> None:
-        if not self._off and self.num_classes:
-            self._accuracy[split] = LabelAccuracy(f"{self.name}/{split}", self.num_classes, pl_module.device)
+        if self._off or not self.num_classes:
+            return
+        for top_k in (1, 5) if self.num_classes > 5 else (1,):
+            metric = MulticlassAccuracy(
+                self.num_classes, top_k=top_k, average="micro", ignore_index=NO_LABEL, validate_args=False
+            )
+            self._metrics.setdefault(split, {})[f"top{top_k}"] = metric.to(pl_module.device)
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -110,16 +124,17 @@ class OnlineLinearProbe(Callback):
         """One step of the probe on the embeddings that the backbone's step computed."""
         if self._off or self._optimizer is None:
             return
-        if "train" not in self._accuracy:  # resumed in mid-epoch
+        if "train" not in self._metrics:  # resumed in mid-epoch
             self._start("train", pl_module)
         features, label = outputs["features"].float(), batch.label
-        check_labels(label, self.num_classes, f"Probe {self.name!r}")
+        self._check_labels(label, trainer)
         with torch.enable_grad():
             logits = self.classifier(features)
             # the sum, so that ranks with unequal numbers of labelled samples average rightly
             loss = F.cross_entropy(logits, label, ignore_index=NO_LABEL, reduction="sum")
             torch.autograd.backward(loss)
-        self._accuracy["train"].update(logits.detach(), label)
+        for metric in self._metrics["train"].values():
+            metric.update(logits.detach(), label)
         self._count = self._count.to(label.device) + (label != NO_LABEL).sum()
         steps = trainer.accumulate_grad_batches
         if (batch_idx + 1) % steps == 0 or trainer.is_last_batch:
@@ -136,6 +151,14 @@ class OnlineLinearProbe(Callback):
         if self._optimizer is not None:
             self._optimizer.step()
             self._optimizer.zero_grad()
+
+    def _check_labels(self, label: Tensor, trainer: Trainer) -> None:
+        # on an accelerator the comparison would make every step wait
+        if label.device.type == "cpu" and self.num_classes and bool((label >= self.num_classes).any()):
+            raise ConfigurationError(
+                f"Probe {self.name!r} has {self.num_classes} classes, but a sample has label {int(label.max())}: set "
+                f"`num_classes` to at least {int(label.max()) + 1}."
+            )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the accuracy on the epoch's augmented samples."""
@@ -186,10 +209,14 @@ class OnlineLinearProbe(Callback):
     def _evaluate(self, split: str, trainer: Trainer, outputs: Any, batch: DatumBatch) -> None:
         if self._off:
             return
-        check_labels(batch.label, self.num_classes, f"Probe {self.name!r}")
+        self._check_labels(batch.label, trainer)
+        # distributed samplers repeat the first samples at the end; an original sits on the rank of its index
+        original = batch.index % trainer.world_size == trainer.global_rank
+        label = torch.where(original, batch.label, NO_LABEL)
         with torch.no_grad():
             logits = self.classifier(outputs["features"].float())
-        self._accuracy[split].update(logits, originals(batch, trainer))
+        for metric in self._metrics[split].values():
+            metric.update(logits, label)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the accuracy.
@@ -208,9 +235,16 @@ class OnlineLinearProbe(Callback):
         self._log("test", pl_module)
 
     def _log(self, split: str, pl_module: LightningModule) -> None:
-        accuracy = self._accuracy.pop(split, None)
-        if accuracy is not None:
-            accuracy.log(pl_module, required=split != "train")
+        for name, metric in self._metrics.pop(split, {}).items():
+            state: Any = metric
+            total = pl_module.trainer.strategy.reduce(state.tp.sum() + state.fn.sum(), reduce_op="sum")
+            if total == 0 and split != "train":
+                raise ConfigurationError(
+                    f"Probe {self.name!r} is asked for, but no sample of the {split} split has a label: add labels, "
+                    "leave the split out, or remove the probe."
+                )
+            # the metric has counted all ranks; averaging equal values only tells Lightning that it is synchronised
+            pl_module.log(f"{self.name}/{split}_{name}", metric.compute(), prog_bar=name == "top1", sync_dist=True)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 

@@ -107,13 +107,11 @@ class DatumHead(nn.Module):
         Returns:
             A scalar.
         """
-        return self._loss(self.scaled(features), index)
-
-    def scaled(self, features: Tensor) -> Tensor:
-        """Embeddings as they are multiplied with W: of unit norm where asked for, and divided by the temperature."""
         if self.normalize_features:
             features = F.normalize(features, dim=1)
-        return features / self.temperature if self.temperature != 1.0 else features
+        if self.temperature != 1.0:
+            features = features / self.temperature
+        return self._loss(features, index)
 
     def _loss(self, features: Tensor, index: Tensor) -> Tensor:
         """The loss of embeddings that are normalised and divided by the temperature."""
