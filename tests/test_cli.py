@@ -220,3 +220,25 @@ def test_wandb_and_timm_are_imported_only_where_used():
     code = "import sys, diet_lightning.__main__ as m; m.main(['fit', '--config', 'debug', '--trainer.fast_dev_run', 'true']); print([n for n in ('wandb', 'timm', 'datasets') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280)
     assert done.stdout.strip().splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
+def test_what_comes_before_the_options_is_the_first_parameter(monkeypatch, capsys):
+    seen = []
+
+    def one(run: str, output: str = "out") -> None:
+        seen.append((run, output))
+
+    def several(runs: list[str], output: str = "out") -> None:
+        seen.append((runs, output))
+
+    monkeypatch.setitem(COMMANDS, "one", one)
+    monkeypatch.setitem(COMMANDS, "several", several)
+    assert diet("one", "runs/a=b", "--output", "o") == diet("one", "--run", "a b") == diet("one", "7") == 0
+    assert diet("several", "a b", "[1]", "null", "--output=o") == diet("several", "a") == 0
+    assert diet("several", "--runs", '["x", "y"]') == 0
+    singles = [("runs/a=b", "o"), ("a b", "out"), ("7", "out")]
+    assert seen == [*singles, (["a b", "[1]", "null"], "o"), (["a"], "out"), (["x", "y"], "out")]
+    with pytest.raises(SystemExit) as stop:
+        diet("one", "a", "b")
+    assert stop.value.code != 0
+    assert "b" in capsys.readouterr().err.splitlines()[-1]

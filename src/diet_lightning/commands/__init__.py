@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from itertools import takewhile
+from typing import Any, get_origin, get_type_hints
 
 from jsonargparse import auto_cli
 
@@ -17,11 +20,23 @@ def run_command(args: Sequence[str]) -> None:
     """Runs a command.
 
     Args:
-        args: Its name, then its arguments.
+        args: Its name, then its arguments. Those before the first option are the function's first parameter; several,
+            where that is a list.
     """
+    command = COMMANDS[args[0]]
+    leading = list(takewhile(lambda arg: not arg.startswith("-"), args[1:]))
     # --num-samples is --num_samples
-    options = [arg if not arg.startswith("--") else _underscored(arg) for arg in args[1:]]
-    auto_cli(COMMANDS[args[0]], args=options, as_positional=False, prog=f"diet {args[0]}")
+    options = [arg if not arg.startswith("--") else _underscored(arg) for arg in args[1 + len(leading) :]]
+    auto_cli(command, args=_named(command, leading) + options, as_positional=False, prog=f"diet {args[0]}")
+
+
+def _named(command: Callable[..., Any], leading: list[str]) -> list[str]:
+    if not leading:
+        return []
+    name = next(iter(inspect.signature(command).parameters))
+    if get_origin(get_type_hints(command)[name]) is list:
+        return [f"--{name}={json.dumps(leading)}"]
+    return [f"--{name}={leading[0]}", *leading[1:]]
 
 
 def _underscored(flag: str) -> str:
