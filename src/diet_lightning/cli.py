@@ -41,7 +41,8 @@ class NamedDIETModule(DIETModule):
     A command line names its backbone; with modules allowed, the help would list every `torch.nn.Module`.
 
     Args:
-        backbone: "resnet8" (tiny images), the name of a torchvision classification model, or "timm/NAME".
+        backbone: "resnet8" (tiny images), "resnet8_w64" (of another width), the name of a torchvision
+            classification model, or "timm/NAME".
         **settings: As for `DIETModule`.
     """
 

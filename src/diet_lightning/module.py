@@ -42,8 +42,8 @@ class DIETModule(LightningModule):
     and smoothing compare; both are means over an epoch, in nats. ``train/loss_step`` is the loss of one step.
 
     Args:
-        backbone: ``"resnet8"``, the name of a torchvision classification model, ``"timm/NAME"``, or in Python any
-            `torch.nn.Module` that returns embeddings ``(B, K)``; see `create_backbone`.
+        backbone: ``"resnet8"``, ``"resnet8_w64"`` (of another width), the name of a torchvision classification model,
+            ``"timm/NAME"``, or in Python any `torch.nn.Module` that returns embeddings ``(B, K)``; see `create_backbone`.
         num_samples: N; None reads it from the data module.
         input_shape: Shape of one input, ``(C, H, W)`` for images; None reads it from the data module.
         label_smoothing: In ``[0, 1)``; sets the speed of convergence.
