@@ -84,8 +84,8 @@ class DIETCLI(LightningCLI):
                 "prog": "diet",
                 "version": __version__,
                 "description": "DIET: self-supervised learning with the datum index as target. `diet fit` alone trains on "
-                "embedded digits; `diet demo` also shows what the features are worth, and `diet bill` what the head will take of "
-                "memory.",
+                "embedded digits; `diet demo` also shows what the features are worth, `diet bill` what the head will take of "
+                "memory, and `diet compare` ranks finished runs without labels.",
             },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,

@@ -11,9 +11,10 @@ from typing import Any, get_origin, get_type_hints
 from jsonargparse import auto_cli
 
 from diet_lightning.commands.bill import bill
+from diet_lightning.commands.compare import compare
 from diet_lightning.commands.demo import demo
 
-COMMANDS: dict[str, Callable[..., Any]] = {"demo": demo, "bill": bill}
+COMMANDS: dict[str, Callable[..., Any]] = {"demo": demo, "bill": bill, "compare": compare}
 
 
 def run_command(args: Sequence[str]) -> None:
