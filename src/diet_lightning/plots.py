@@ -40,7 +40,7 @@ def training_curves(loss_gap: Mapping[int, float], accuracies: Mapping[str, Mapp
     _curve(axes[0], loss_gap, COLOURS[0], "train/loss_gap", "{:.3f}")
     axes[0].set_ylabel("loss − floor (nats)")
     axes[0].set_ylim(bottom=0)
-    axes[0].set_title("DIET: training loss above its floor" + (", and linear probe" if accuracies else ""))
+    axes[0].set_title("Training loss above its floor" + (", and linear probe" if accuracies else ""))
     if accuracies:
         top1 = {name: curve for name, curve in accuracies.items() if name.endswith("top1")}
         for colour, (name, curve) in zip(COLOURS[1:] * len(top1), top1.items(), strict=False):

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from diet_lightning.data.augment import Ladder
@@ -189,6 +190,12 @@ class DIETDataModule(LightningDataModule):
         """Number of the user's classes, None without labels."""
         self.setup()
         return self._num_classes
+
+    @property
+    def train_labels(self) -> Tensor | None:
+        """The user's labels of the training samples, int64 ``(N,)``, -1 where there is none; None where they are not listed."""
+        self.setup()
+        return labels_of(self._splits["train"].dataset)
 
     @property
     def class_names(self) -> Sequence[str] | None:
