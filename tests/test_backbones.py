@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision import models
+from torchvision.models.resnet import BasicBlock
 
 from diet_lightning.backbones import create_backbone
 from diet_lightning.errors import ConfigurationError
@@ -33,6 +34,8 @@ FAMILIES = [
     ("inception_v3", 96, 2048),
     ("squeezenet1_0", 64, 512),
     ("resnet8", 8, 128),
+    ("resnet8_w16", 8, 64),
+    ("resnet8_w64", 8, 256),
     ("timm/resnet10t", 32, 512),
     ("timm/vit_tiny_patch16_224", 32, 192),
 ]
@@ -70,6 +73,30 @@ def test_small_stem_is_the_papers():
     assert (first.kernel_size, first.stride, first.padding, first.bias) == ((3, 3), (1, 1), (2, 2), None)
     assert isinstance(model.maxpool, nn.Identity)
     assert isinstance(model.fc, nn.Identity)
+
+
+def test_resnet8_draws_the_weights_that_its_layers_draw_in_turn():
+    def block(inputs, outputs, stride):
+        shortcut = None
+        if stride > 1:
+            shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        return BasicBlock(inputs, outputs, stride, shortcut)
+
+    torch.manual_seed(3)
+    first = nn.Conv2d(1, 32, 3, padding=1, bias=False)
+    blocks = [block(32, 32, 1), block(32, 64, 2), block(64, 128, 2)]
+    drawn = [p for part in (first, *blocks) for p in part.parameters() if p.ndim == 4]
+    for name in ("resnet8", "resnet8_w32"):
+        torch.manual_seed(3)
+        ours = [p for p in create_backbone(name, (1, 8, 8)).parameters() if p.ndim == 4]
+        assert len(ours) == 9  # 1 + 2 + 3 + 3 convolutions
+        assert all(torch.equal(one, two) for one, two in zip(ours, drawn, strict=True)), name
+
+
+def test_resnet8_has_the_width_of_its_name():
+    model = create_backbone("resnet8_w16", (1, 8, 8)).model
+    widths = [p.shape[0] for p in model.parameters() if p.ndim == 4 and p.shape[-1] == 3]
+    assert widths == [16, 16, 16, 32, 32, 64, 64]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +161,10 @@ def test_own_module_is_taken_whole_or_without_the_named_part():
     ("backbone", "shape", "message"),
     [
         ("resnet19", (3, 32, 32), "Unknown backbone 'resnet19'"),
+        ("resnet8_w0", (3, 32, 32), "Unknown backbone 'resnet8_w0': expected 'resnet8', 'resnet8_w64'"),
+        ("resnet8_w", (3, 32, 32), "Unknown backbone 'resnet8_w'"),
+        ("resnet8_w16x", (3, 32, 32), "Unknown backbone 'resnet8_w16x'"),
+        ("resnet8_w-4", (3, 32, 32), "Unknown backbone 'resnet8_w-4'"),
         ("timm/resnet19", (3, 32, 32), "Unknown backbone 'timm/resnet19'"),
         ("fcn_resnet50", (3, 32, 32), "Unknown backbone 'fcn_resnet50'"),
         ("vit_b_16", (3, 33, 33), "'vit_b_16' cannot .*33"),

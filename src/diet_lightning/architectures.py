@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any, Literal
 
 import torchvision
@@ -13,20 +14,21 @@ from diet_lightning.errors import ConfigurationError
 
 Stem = Literal["auto", "small", "standard"]
 SMALL_IMAGE = 64  # pixels; up to here a ResNet's stride-4 stem would leave too few positions
+RESNET8_WIDTH = 32
+RESNET8_NAME = re.compile(r"resnet8(?:_w([1-9][0-9]{0,3}))?")
 
 
 class ResNet8(nn.Sequential):
-    """Residual network of 0.3 M parameters for images of 8 to 32 pixels: three basic blocks, 32, 64, 128 channels.
+    """Residual network for images of 8 to 32 pixels: three basic blocks, each of twice the channels of the one before.
 
-    He et al. (2016), section 4.2 with n = 1, twice as wide.
+    He et al. (2016), section 4.2 with n = 1, twice as wide: 0.3 M parameters.
 
     Args:
         in_channels: Channels of the images.
+        width: Channels of the first block; the embeddings have four times as many dimensions.
     """
 
-    num_features = 128
-
-    def __init__(self, in_channels: int = 3) -> None:
+    def __init__(self, in_channels: int = 3, width: int = RESNET8_WIDTH) -> None:
         def block(inputs: int, outputs: int, stride: int) -> BasicBlock:
             shortcut = None
             if stride > 1:
@@ -34,12 +36,12 @@ class ResNet8(nn.Sequential):
             return BasicBlock(inputs, outputs, stride, shortcut)
 
         super().__init__(
-            nn.Conv2d(in_channels, 32, 3, padding=1, bias=False),
-            nn.BatchNorm2d(32),
+            nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
-            block(32, 32, 1),
-            block(32, 64, 2),
-            block(64, 128, 2),
+            block(width, width, 1),
+            block(width, 2 * width, 2),
+            block(2 * width, 4 * width, 2),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
@@ -47,7 +49,7 @@ class ResNet8(nn.Sequential):
 
 def is_architecture(name: str) -> bool:
     """Whether a name is one of a network, rather than of an exported folder."""
-    return name == "resnet8" or name.startswith("timm/") or name in _torchvision_names()
+    return RESNET8_NAME.fullmatch(name) is not None or name.startswith("timm/") or name in _torchvision_names()
 
 
 def _torchvision_names() -> list[str]:
@@ -69,14 +71,15 @@ def named_model(name: str, input_shape: tuple[int, ...]) -> nn.Module:
         ConfigurationError: For an unknown name, or a model that does not come in this shape.
     """
     channels, height, width = input_shape
-    if name == "resnet8":
-        return ResNet8(channels)
+    if resnet8 := RESNET8_NAME.fullmatch(name):
+        return ResNet8(channels, int(resnet8[1] or RESNET8_WIDTH))
     if name.startswith("timm/"):
         return _timm_model(name.removeprefix("timm/"), input_shape)
     if name not in _torchvision_names():
         raise ConfigurationError(
-            f"Unknown backbone {name!r}: expected 'resnet8', a torchvision classification model such as 'resnet50' "
-            "(torchvision.models.list_models()), 'timm/NAME', a folder of `diet export`, or a torch.nn.Module."
+            f"Unknown backbone {name!r}: expected 'resnet8', 'resnet8_w64' with 64 channels in its first block (1 to 9999), a "
+            "torchvision classification model such as 'resnet50' (torchvision.models.list_models()), 'timm/NAME', a folder of "
+            "`diet export`, or a torch.nn.Module."
         )
     builder = torchvision.models.get_model_builder(name)
     options: dict[str, Any] = {}

@@ -41,8 +41,8 @@ class NamedDIETModule(DIETModule):
     A command line names its backbone; with modules allowed, the help would list every `torch.nn.Module`.
 
     Args:
-        backbone: "resnet8" (tiny images), the name of a torchvision classification model, "timm/NAME", or a folder of
-            `diet export`.
+        backbone: "resnet8" (tiny images), "resnet8_w64" (of another width), the name of a torchvision classification
+            model, "timm/NAME", or a folder of `diet export`.
         **settings: As for `DIETModule`.
     """
 
@@ -85,7 +85,8 @@ class DIETCLI(LightningCLI):
                 "version": __version__,
                 "description": "DIET: self-supervised learning with the datum index as target. `diet fit` alone trains on "
                 "embedded digits; `diet demo` also shows what the features are worth, `diet bill` what the head will take of "
-                "memory, and `diet export` writes a finished run's backbone for other programs.",
+                "memory, `diet compare` ranks finished runs without labels, and `diet export` writes a finished run's backbone "
+                "for other programs.",
             },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from diet_lightning.errors import ConfigurationError, DataError
+from diet_lightning.errors import DataError
 from diet_lightning.neighbours import knn_probabilities, nearest_neighbours
 
 Floats = NDArray[np.floating]
@@ -101,7 +101,7 @@ def _chosen_c(features: Floats, labels: Ints, seed: int) -> float:
         held[rows[: round(VALIDATION_SHARE * len(rows))]] = True  # none of a class with two samples
     if not held.any():
         return 1.0
-    scores = {}
+    scores: dict[float, float] = {}
     for c in tqdm(REGULARISATIONS, "linear probe", leave=False, delay=2):
         scores[c] = _probe(c).fit(features[~held], labels[~held]).score(features[held], labels[held])
     return max(scores, key=lambda each: scores[each])  # of equals the most regularised
@@ -151,7 +151,9 @@ def knn_predict(train: Floats, train_labels: Ints, test: Floats, k: int = 20, te
 # -- all of it ---------------------------------------------------------------------------------------------------------
 
 
-def bootstrap_interval(values: Floats, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(
+    values: Floats, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
     """Percentile bootstrap interval of a mean over test samples.
 
     Args:

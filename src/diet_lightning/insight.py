@@ -61,7 +61,7 @@ def most_confused(head: DatumHead, features: Tensor, index: Tensor) -> tuple[Ten
     rows = head.scaled(features)
     step = max(1, CHUNK // len(weight))
     found, excess = [], []
-    for part, own in zip(rows.split(step), index.split(step), strict=True):
+    for part, own in zip(torch.split(rows, step), torch.split(index, step), strict=True):
         logits = part @ weight.T
         mine = logits.gather(1, own[:, None])
         value, other = logits.scatter(1, own[:, None], -torch.inf).max(dim=1)
@@ -180,7 +180,8 @@ def chance_of_closeness(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     inverse = max(float(np.median(inner.mean(axis=1))), tiny)
     local = (PRIOR * inverse + inner.sum(axis=1)) / (PRIOR + inner.shape[1])
     within = np.exp(np.minimum(logs[:, :-1] / local[:, None], -tiny))
-    return -np.expm1((k - 1) * np.log1p(-within))
+    chance: NDArray[np.float64] = -np.expm1((k - 1) * np.log1p(-within))
+    return chance
 
 
 @dataclass(frozen=True)
@@ -279,5 +280,3 @@ def label_doubts(features: Tensor, labels: Tensor, k: int = NEIGHBOURS, temperat
         suggested[known.cpu()] = torch.where(best > own, other, given).cpu().numpy()
         doubt[known.cpu()] = (best - own).double().cpu().numpy()
     return LabelDoubts(suggested, doubt)
-
-

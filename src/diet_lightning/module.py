@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from diet_lightning.architectures import Stem
 from diet_lightning.backbones import Backbone, create_backbone
+from diet_lightning.callbacks.accuracy import ClassifierAccuracy
 from diet_lightning.checkpoint import LeanCheckpointIO, check_moments, check_network, read_checkpoint, warn_of_ignored
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import CheckpointError, ConfigurationError
@@ -25,6 +26,7 @@ from diet_lightning.losses import check_label_smoothing
 from diet_lightning.optim import REFERENCE_BATCH, match_layout, scaled_lr, warmup_cosine, warmup_steps
 from diet_lightning.placement import WEIGHT, check_memory, check_placement, keep_part, make_whole
 from diet_lightning.seeding import derive_seed
+from diet_lightning.supervised import Target, check_class_count, check_labels, require_same_target
 
 INPUT_SHAPE = "input_shape"  # a buffer
 
@@ -43,8 +45,9 @@ class DIETModule(LightningModule):
     and smoothing compare; both are means over an epoch, in nats. ``train/loss_step`` is the loss of one step.
 
     Args:
-        backbone: ``"resnet8"``, the name of a torchvision classification model, ``"timm/NAME"``, a folder of `diet export`,
-            or in Python any `torch.nn.Module` that returns embeddings ``(B, K)``; see `create_backbone`.
+        backbone: ``"resnet8"``, ``"resnet8_w64"`` (of another width), the name of a torchvision classification model,
+            ``"timm/NAME"``, a folder of `diet export`, or in Python any `torch.nn.Module` that returns embeddings
+            ``(B, K)``; see `create_backbone`.
         num_samples: N; None reads it from the data module.
         input_shape: Shape of one input, ``(C, H, W)`` for images; None reads it from the data module.
         label_smoothing: In ``[0, 1)``; sets the speed of convergence.
@@ -69,6 +72,11 @@ class DIETModule(LightningModule):
             million samples it falls below 1e-8.
         compile: Train the backbone through `torch.compile`.
         channels_last: Put the channels of images and convolutions last in memory, which is faster.
+        target: What the classes are. ``"index"``: the samples, DIET. ``"label"``: the user's, a supervised run of the same
+            backbone, data, augmentation and budget to hold DIET against; it needs a label for every training sample and
+            ``placement="dense"``, and also logs the classifier's ``supervised/val_top1``. A `label_smoothing` of 0.8 is
+            DIET's: 0.1 is usual here.
+        num_classes: Of ``target="label"``; None reads it from the data module.
 
     Raises:
         ConfigurationError: For an argument outside its range.
@@ -104,6 +112,8 @@ class DIETModule(LightningModule):
         eps: float = 1e-8,
         compile: bool = False,
         channels_last: bool = True,
+        target: Target = "index",
+        num_classes: int | None = None,
     ) -> None:
         super().__init__()
         check_label_smoothing(label_smoothing)
@@ -132,19 +142,46 @@ class DIETModule(LightningModule):
                 f"Expected argument `moment_bits` to be 32, or 8 with placement='fused', but got {moment_bits} with "
                 f"placement={placement!r}."
             )
+        if target not in get_args(Target):
+            raise ConfigurationError(
+                f"Expected argument `target` to be one of {list(get_args(Target))}, but got {target!r}."
+            )
+        if target == "label" and placement != "dense":
+            raise ConfigurationError(
+                f"Expected argument `placement` to be 'dense' with target='label', but got {placement!r}: classes are few, so "
+                "their rows need no other."
+            )
         is_module = isinstance(backbone, nn.Module)
         # plain values only, so that a checkpoint loads under weights_only=True
         self.save_hyperparameters(ignore=["backbone"] if is_module else [])
+        self._labels_known = False  # of a supervised run: whether `setup` has seen them all
         self._given = (backbone,)  # in a tuple, as a module would be registered a second time
         if is_module:
             # registered now, so that `module.to(...)` and optimisers see it; its dimension needs an input
             self._modules["backbone"] = backbone  # type: ignore[assignment]
-        if num_samples is not None and input_shape is not None:
-            self._build(num_samples, input_shape)
+        rows = self.hparams[self._rows]
+        if rows is not None and input_shape is not None:
+            self._build(rows, input_shape)
 
-    def _build(self, num_samples: int, input_shape: Sequence[int]) -> None:
+    @property
+    def is_supervised(self) -> bool:
+        """Whether the classes are the user's labels."""
+        return bool(self.hparams["target"] == "label")
+
+    @property
+    def _noun(self) -> str:
+        return "classes" if self.is_supervised else "samples"
+
+    @property
+    def _rows(self) -> str:
+        """The hyper-parameter that says how many rows the head has."""
+        return "num_classes" if self.is_supervised else "num_samples"
+
+    def _build(self, rows: int, input_shape: Sequence[int]) -> None:
         hparams: Any = self.hparams
-        hparams.num_samples, hparams.input_shape = int(num_samples), [int(size) for size in input_shape]
+        if self.is_supervised:
+            check_class_count(rows)
+        hparams[self._rows], hparams.input_shape = int(rows), [int(size) for size in input_shape]
         self.backbone = create_backbone(self._given[0], tuple(hparams.input_shape), hparams.stem)
         if isinstance(self._given[0], str) and self._given[0] != self.backbone.name:
             # an exported folder, which a checkpoint of this run must not need
@@ -160,7 +197,7 @@ class DIETModule(LightningModule):
             options |= {"num_sampled": hparams.num_sampled, "on_cpu": hparams.head_on_cpu}
         elif hparams.placement == "fused":
             options |= {"moment_bits": hparams.moment_bits}
-        self.head = HEADS[hparams.placement](hparams.num_samples, self.backbone.embed_dim, **options)
+        self.head = HEADS[hparams.placement](int(rows), self.backbone.embed_dim, **options)
 
     @property
     def is_built(self) -> bool:
@@ -192,21 +229,29 @@ class DIETModule(LightningModule):
             ConfigurationError: If they are not to be found, or N is not the data's.
         """
         data = getattr(self.trainer, "datamodule", None)
-        found = getattr(data, "num_samples", None)
-        count = self.num_samples if self.num_samples is not None else found
+        found = getattr(data, self._rows, None)
+        count = self.hparams[self._rows] if self.hparams[self._rows] is not None else found
         shape = self.hparams["input_shape"] or getattr(data, "input_shape", None)
+        if self.is_supervised and data is not None:
+            check_class_count(count)
         if count is None or shape is None:
             raise ConfigurationError(
-                "DIETModule does not know the number of samples and the shape of the inputs: pass a DIETDataModule to the "
-                "Trainer, or set `num_samples` and `input_shape`."
+                f"DIETModule does not know the number of {self._noun} and the shape of the inputs: pass a DIETDataModule to the "
+                f"Trainer, or set `{self._rows}` and `input_shape`."
             )
         if stage == TrainerFn.FITTING and found is not None and found != count:
             raise ConfigurationError(
-                f"num_samples={count}, but the data module has {found} training samples: leave `num_samples` out to read "
-                "it from the data."
+                f"{self._rows}={count}, but the data module has {found} {self._noun}: leave `{self._rows}` out to read it from "
+                "the data."
             )
         if stage == TrainerFn.FITTING:
             check_placement(self.hparams["placement"], self.trainer)
+            labels = getattr(data, "train_labels", None) if self.is_supervised else None
+            self._labels_known = labels is not None
+            if labels is not None:
+                check_labels(labels, torch.arange(len(labels)), count)
+        if self.num_samples is None:
+            self.hparams["num_samples"] = getattr(data, "num_samples", None)
         if not self.is_built:
             self._build(count, shape)
         elif stage == TrainerFn.FITTING:
@@ -264,7 +309,7 @@ class DIETModule(LightningModule):
     def _check_memory(self, held: int) -> None:
         hparams: Any = self.hparams
         sizes = {
-            "num_samples": hparams.num_samples,
+            "num_samples": hparams[self._rows],
             "embed_dim": self.backbone.embed_dim,
             "batch_size": self._batch_size() or REFERENCE_BATCH,
             "num_sampled": hparams.num_sampled,
@@ -290,6 +335,10 @@ class DIETModule(LightningModule):
         if self.trainer.num_training_batches == float("inf"):  # `max_steps` alone, so that Lightning has not looked yet
             self.trainer.fit_loop.setup_data()
         return max(1, -(-int(self.trainer.num_training_batches) // self.trainer.accumulate_grad_batches))
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """A supervised run also measures its own classifier."""
+        return [ClassifierAccuracy()] if self.is_supervised else []
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
@@ -319,7 +368,13 @@ class DIETModule(LightningModule):
             match_layout(optimizer)
 
     def on_train_batch_start(self, batch: DatumBatch, batch_idx: int) -> None:
-        """Ties dropout and its like to (seed, epoch, step), so that a resumed run draws what it would have drawn."""
+        """Ties dropout and its like to (seed, epoch, step), so that a resumed run draws what it would have drawn.
+
+        Raises:
+            DataError: In a supervised run, for a sample without a label that `setup` could not know of.
+        """
+        if self.is_supervised and not self._labels_known:
+            check_labels(batch.label, batch.index, self.head.num_samples)
         seed = getattr(getattr(self.trainer, "datamodule", None), "seed", None)
         if seed is not None:
             torch.manual_seed(derive_seed(seed, self.current_epoch, batch_idx, self.global_rank, 1))
@@ -336,7 +391,7 @@ class DIETModule(LightningModule):
         """
         batch = DatumBatch(*batch)
         features = self.backbone(batch.input)
-        loss = self.head(features, batch.index)
+        loss = self.head(features, batch.label if self.is_supervised else batch.index)
         size = len(batch.index)
         self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False, prog_bar=True, batch_size=size)
         for name, value in {"train/loss": loss.detach(), "train/loss_gap": loss.detach() - self.head.floor}.items():
@@ -384,11 +439,12 @@ class DIETModule(LightningModule):
         rows = checkpoint["state_dict"].get(WEIGHT)
         if rows is None or not self.is_built:
             raise CheckpointError(f"The checkpoint holds no head ('{WEIGHT}'): it was not written by DIETModule.")
+        require_same_target(self.hparams, checkpoint.get("hyper_parameters", {}))
         fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         if len(rows) != self.head.num_samples:
             if fitting:
                 raise CheckpointError(
-                    f"The checkpoint was trained on {len(rows)} samples, but this run has {self.head.num_samples}: resume "
+                    f"The checkpoint was trained on {len(rows)} {self._noun}, but this run has {self.head.num_samples}: resume "
                     "with the same data, or start a new run without `ckpt_path`."
                 )
             self._build(len(rows), self.hparams["input_shape"])

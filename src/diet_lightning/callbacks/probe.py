@@ -6,18 +6,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
-from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy
 
+from diet_lightning.callbacks.accuracy import SplitAccuracy
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.seeding import derive_seed
 
 
-class OnlineLinearProbe(Callback):
+class OnlineLinearProbe(SplitAccuracy):
     """Trains a linear classifier with bias on the detached embeddings of each training batch, and measures it.
 
     The backbone is not touched: its weights are bitwise those of a run without the probe. The probe has its own AdamW
@@ -44,7 +43,7 @@ class OnlineLinearProbe(Callback):
         weight_decay: float = 0.0,
         enabled: bool | None = True,
     ) -> None:
-        self.name = name
+        super().__init__(name, f"Probe {name!r}")
         self.num_classes = num_classes
         self.lr = lr
         self.weight_decay = weight_decay
@@ -53,7 +52,6 @@ class OnlineLinearProbe(Callback):
         self._optimizer: torch.optim.Optimizer | None = None
         self._count: Tensor = torch.zeros(())  # labelled samples since the probe's last step, on this rank
         self._restored: dict[str, Any] = {}  # a checkpoint's state, until the classifier is made
-        self._metrics: dict[str, dict[str, Metric]] = {}  # split → metric → torchmetrics' object
         self._off = enabled is False
 
     @property
@@ -72,18 +70,9 @@ class OnlineLinearProbe(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds the number of classes, before anything is trained."""
-        data = getattr(trainer, "datamodule", None)
-        if self._off or self.num_classes is not None:
-            return
-        self.num_classes = getattr(data, "num_classes", None)
-        if self.num_classes is None and self.enabled is None:
-            self._off = True
-            rank_zero_info(f"The training data have no labels: probe {self.name!r} is off.")
-        elif self.num_classes is None:
-            raise ConfigurationError(
-                f"Probe {self.name!r} is asked for, but the training data have no labels: add labels, pass "
-                "`num_classes` if samples carry them, or remove the probe."
-            )
+        if not self._off and self.num_classes is None:
+            self.num_classes = self._find_num_classes(trainer, self.enabled)
+            self._off = self.num_classes is None
 
     def _make(self, pl_module: LightningModule) -> None:
         if self._off or self._classifier is not None:
@@ -104,13 +93,8 @@ class OnlineLinearProbe(Callback):
         self._make(pl_module)
 
     def _start(self, split: str, pl_module: LightningModule) -> None:
-        if self._off or not self.num_classes:
-            return
-        for top_k in (1, 5) if self.num_classes > 5 else (1,):
-            metric = MulticlassAccuracy(
-                self.num_classes, top_k=top_k, average="micro", ignore_index=NO_LABEL, validate_args=False
-            )
-            self._metrics.setdefault(split, {})[f"top{top_k}"] = metric.to(pl_module.device)
+        if not self._off and self.num_classes:
+            self._measure(split, self.num_classes, pl_module)
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -127,7 +111,7 @@ class OnlineLinearProbe(Callback):
         if "train" not in self._metrics:  # resumed in mid-epoch
             self._start("train", pl_module)
         features, label = outputs["features"].float(), batch.label
-        self._check_labels(label, trainer)
+        self._check_labels(label, self.num_classes)
         with torch.enable_grad():
             logits = self.classifier(features)
             # the sum, so that ranks with unequal numbers of labelled samples average rightly
@@ -152,27 +136,11 @@ class OnlineLinearProbe(Callback):
             self._optimizer.step()
             self._optimizer.zero_grad()
 
-    def _check_labels(self, label: Tensor, trainer: Trainer) -> None:
-        # on an accelerator the comparison would make every step wait
-        if label.device.type == "cpu" and self.num_classes and bool((label >= self.num_classes).any()):
-            raise ConfigurationError(
-                f"Probe {self.name!r} has {self.num_classes} classes, but a sample has label {int(label.max())}: set "
-                f"`num_classes` to at least {int(label.max()) + 1}."
-            )
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the accuracy on the epoch's augmented samples."""
         self._log("train", pl_module)
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Resets the validation metrics."""
-        self._start_evaluation("val", trainer, pl_module)
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Resets the test metrics."""
-        self._start_evaluation("test", trainer, pl_module)
 
     def _start_evaluation(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._classifier is None and not self._restored:
@@ -182,69 +150,8 @@ class OnlineLinearProbe(Callback):
         self._make(pl_module)
         self._start(split, pl_module)
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: DatumBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Measures the probe on clean samples."""
-        self._evaluate("val", trainer, outputs, batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: DatumBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Measures the probe on clean samples."""
-        self._evaluate("test", trainer, outputs, batch)
-
-    def _evaluate(self, split: str, trainer: Trainer, outputs: Any, batch: DatumBatch) -> None:
-        if self._off:
-            return
-        self._check_labels(batch.label, trainer)
-        # distributed samplers repeat the first samples at the end; an original sits on the rank of its index
-        original = batch.index % trainer.world_size == trainer.global_rank
-        label = torch.where(original, batch.label, NO_LABEL)
-        with torch.no_grad():
-            logits = self.classifier(outputs["features"].float())
-        for metric in self._metrics[split].values():
-            metric.update(logits, label)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs the accuracy.
-
-        Raises:
-            ConfigurationError: If no validation sample has a label.
-        """
-        self._log("val", pl_module)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs the accuracy.
-
-        Raises:
-            ConfigurationError: If no test sample has a label.
-        """
-        self._log("test", pl_module)
-
-    def _log(self, split: str, pl_module: LightningModule) -> None:
-        for name, metric in self._metrics.pop(split, {}).items():
-            state: Any = metric
-            total = pl_module.trainer.strategy.reduce(state.tp.sum() + state.fn.sum(), reduce_op="sum")
-            if total == 0 and split != "train":
-                raise ConfigurationError(
-                    f"Probe {self.name!r} is asked for, but no sample of the {split} split has a label: add labels, "
-                    "leave the split out, or remove the probe."
-                )
-            # the metric has counted all ranks; averaging equal values only tells Lightning that it is synchronised
-            pl_module.log(f"{self.name}/{split}_{name}", metric.compute(), prog_bar=name == "top1", sync_dist=True)
+    def _logits(self, features: Tensor, pl_module: LightningModule) -> Tensor:
+        return self.classifier(features)  # type: ignore[no-any-return]
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 

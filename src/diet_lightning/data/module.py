@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from diet_lightning.data.augment import Ladder
@@ -193,6 +194,12 @@ class DIETDataModule(LightningDataModule):
         """Number of the user's classes, None without labels."""
         self.setup()
         return self._num_classes
+
+    @property
+    def train_labels(self) -> Tensor | None:
+        """The user's labels of the training samples, int64 ``(N,)``, -1 where there is none; None where they are not listed."""
+        self.setup()
+        return labels_of(self._splits["train"].dataset)
 
     @property
     def class_names(self) -> Sequence[str] | None:
@@ -385,14 +392,14 @@ class DIETDataModule(LightningDataModule):
         sampler = EpochSampler(dataset, self.batch_size, *self._ranks(), shuffle=False)
         return DataLoader(dataset, batch_size=self.batch_size, sampler=sampler, **self._loader_options(dataset))
 
-    def clean_batches(self, split: Split) -> Iterator[DatumBatch]:
-        """A split as the network reads it: in order, normalised, not augmented, without a Trainer.
+    def stored_batches(self, split: Split) -> Iterator[DatumBatch]:
+        """A split as it is kept, in order, without a Trainer's loop; under several processes this process's share of it.
 
         Args:
             split: ``"train"``, ``"val"`` or ``"test"``.
 
         Yields:
-            Batches on the CPU; none where the split does not exist.
+            Batches on the CPU; images are uint8. None where the split does not exist.
         """
         if split not in get_args(Split):
             raise ConfigurationError(
@@ -400,9 +407,49 @@ class DIETDataModule(LightningDataModule):
             )
         self.setup()
         if split in self._splits:
-            dataset = self._splits[split]
-            for batch in DataLoader(dataset, batch_size=self.batch_size, **self._loader_options(dataset)):
-                yield batch._replace(input=self._pipeline.plain(batch.input))
+            yield from self._evaluation_loader(split)
+
+    def clean_batches(self, split: Split) -> Iterator[DatumBatch]:
+        """`stored_batches` as the network reads them: normalised, not augmented.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Yields:
+            Batches on the CPU; none where the split does not exist.
+        """
+        for batch in self.stored_batches(split):
+            yield batch._replace(input=self.network_inputs(batch.input))
+
+    def stored(self, split: Split, indices: Sequence[int]) -> DatumBatch:
+        """Some samples of a split as they are kept.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+            indices: Theirs in the split.
+
+        Returns:
+            The samples; images are uint8.
+
+        Raises:
+            DataError: If there is no such split or sample.
+        """
+        return self._split(split).__getitems__(indices)
+
+    def network_inputs(self, stored: Tensor, draw: int | None = None) -> Tensor:
+        """Stored inputs as the network reads them, on their device.
+
+        Args:
+            stored: Shape ``(B, ...)``.
+            draw: None for clean inputs, else augmented as in training, by this draw of the augmentation's parameters.
+
+        Returns:
+            Floats, shape ``(B, *input_shape)``.
+        """
+        self.setup()
+        if draw is None:
+            return self._pipeline.plain(stored)
+        return self._pipeline.augmented(stored, (self.seed, draw), 1, 0)
 
     def _training_memory(self) -> int:
         """Bytes of gradients and moments, which are made when the data have their place already."""

@@ -107,11 +107,25 @@ class DatumHead(nn.Module):
         Returns:
             A scalar.
         """
+        return self._loss(self.scaled(features), index)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits over all rows that are held here, in float32: for few rows, as of a supervised run.
+
+        Args:
+            features: Embeddings, shape ``(B, K)``.
+
+        Returns:
+            Shape ``(B, rows)``.
+        """
+        rows = self.weight.float()
+        return F.linear(self.scaled(features.float()), F.normalize(rows, dim=1) if self.normalize_rows else rows)
+
+    def scaled(self, features: Tensor) -> Tensor:
+        """Embeddings as they are multiplied with W: of unit norm where asked for, and divided by the temperature."""
         if self.normalize_features:
             features = F.normalize(features, dim=1)
-        if self.temperature != 1.0:
-            features = features / self.temperature
-        return self._loss(features, index)
+        return features / self.temperature if self.temperature != 1.0 else features
 
     def _loss(self, features: Tensor, index: Tensor) -> Tensor:
         """The loss of embeddings that are normalised and divided by the temperature."""

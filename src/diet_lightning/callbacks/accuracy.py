@@ -1,0 +1,159 @@
+"""SplitAccuracy: how a classifier on the embeddings is measured, each sample once, whatever the number of ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from diet_lightning.data.batch import NO_LABEL, DatumBatch
+from diet_lightning.errors import ConfigurationError
+
+
+class SplitAccuracy(Callback):
+    """Logs ``{name}/val_top1`` and ``{name}/test_top1`` on clean samples, and ``top5`` where there are more than five classes.
+
+    Samples without a label (-1) are passed over. Subclasses give the logits.
+
+    Args:
+        name: Prefix of the metrics.
+        owner: What messages call it.
+    """
+
+    def __init__(self, name: str, owner: str) -> None:
+        self.name = name
+        self._owner = owner
+        self._metrics: dict[str, dict[str, Metric]] = {}  # split → metric → torchmetrics' object
+
+    def _start_evaluation(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Calls `_measure`, or does not: then the split is passed over."""
+        raise NotImplementedError
+
+    def _logits(self, features: Tensor, pl_module: LightningModule) -> Tensor:
+        """Logits of embeddings ``(B, K)`` in float32, shape ``(B, classes)``."""
+        raise NotImplementedError
+
+    def _find_num_classes(self, trainer: Trainer, enabled: bool | None) -> int | None:
+        """The data's number of classes; None without labels, with a message, where `enabled` is None."""
+        found: int | None = getattr(getattr(trainer, "datamodule", None), "num_classes", None)
+        if found is None and enabled is None:
+            rank_zero_info(f"The training data have no labels: {self._owner[0].lower()}{self._owner[1:]} is off.")
+        elif found is None:
+            raise ConfigurationError(
+                f"{self._owner} is asked for, but the training data have no labels: add labels, pass `num_classes` if samples "
+                "carry them, or do without it."
+            )
+        return found
+
+    def _measure(self, split: str, num_classes: int, pl_module: LightningModule) -> None:
+        """Starts to measure a split anew."""
+        for top_k in (1, 5) if num_classes > 5 else (1,):
+            metric = MulticlassAccuracy(
+                num_classes, top_k=top_k, average="micro", ignore_index=NO_LABEL, validate_args=False
+            )
+            self._metrics.setdefault(split, {})[f"top{top_k}"] = metric.to(pl_module.device)
+
+    def _check_labels(self, label: Tensor, num_classes: int | None) -> None:
+        # on an accelerator the comparison would make every step wait
+        if label.device.type == "cpu" and num_classes and bool((label >= num_classes).any()):
+            raise ConfigurationError(
+                f"{self._owner} has {num_classes} classes, but a sample has label {int(label.max())}: set `num_classes` to at "
+                f"least {int(label.max()) + 1}."
+            )
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Resets the validation metrics."""
+        self._start_evaluation("val", trainer, pl_module)
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Resets the test metrics."""
+        self._start_evaluation("test", trainer, pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: DatumBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measures the classifier on clean samples."""
+        self._evaluate("val", trainer, pl_module, outputs, batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: DatumBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measures the classifier on clean samples."""
+        self._evaluate("test", trainer, pl_module, outputs, batch)
+
+    def _evaluate(
+        self, split: str, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DatumBatch
+    ) -> None:
+        if split not in self._metrics:
+            return
+        with torch.no_grad():
+            logits = self._logits(outputs["features"].float(), pl_module)
+        self._check_labels(batch.label, logits.shape[1])
+        # distributed samplers repeat the first samples at the end; an original sits on the rank of its index
+        original = batch.index % trainer.world_size == trainer.global_rank
+        label = torch.where(original, batch.label, NO_LABEL)
+        for metric in self._metrics[split].values():
+            metric.update(logits, label)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the accuracy.
+
+        Raises:
+            ConfigurationError: If no validation sample has a label.
+        """
+        self._log("val", pl_module)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the accuracy.
+
+        Raises:
+            ConfigurationError: If no test sample has a label.
+        """
+        self._log("test", pl_module)
+
+    def _log(self, split: str, pl_module: LightningModule) -> None:
+        for name, metric in self._metrics.pop(split, {}).items():
+            state: Any = metric
+            total = pl_module.trainer.strategy.reduce(state.tp.sum() + state.fn.sum(), reduce_op="sum")
+            if total == 0 and split != "train":
+                raise ConfigurationError(
+                    f"{self._owner} is asked for, but no sample of the {split} split has a label: add labels, leave the split "
+                    "out, or do without it."
+                )
+            # the metric has counted all ranks; averaging equal values only tells Lightning that it is synchronised
+            pl_module.log(f"{self.name}/{split}_{name}", metric.compute(), prog_bar=name == "top1", sync_dist=True)
+
+
+class ClassifierAccuracy(SplitAccuracy):
+    """Logs how well the head of a supervised `DIETModule` tells classes: ``supervised/val_top1`` and the like.
+
+    The module brings it along itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("supervised", "The classifier")
+
+    def _start_evaluation(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
+        head: Any = pl_module.head
+        self._measure(split, head.num_samples, pl_module)
+
+    def _logits(self, features: Tensor, pl_module: LightningModule) -> Tensor:
+        head: Any = pl_module.head
+        return head.logits(features)  # type: ignore[no-any-return]

@@ -1,0 +1,326 @@
+"""Finished runs side by side: ranked by their loss gap, without labels, and how far that agrees with accuracy."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from scipy.stats import norm, spearmanr
+
+from diet_lightning.errors import ConfigurationError
+from diet_lightning.losses import loss_floor
+
+CONFIG, METRICS, EVALUATION = "config.yaml", "metrics.csv", "evaluation.json"
+LOSS, LOSS_GAP, RANKME = "train/loss", "train/loss_gap", "rank/rankme"
+PROBE, OFFLINE = "probe/val_top1", "offline/linear_top1"
+ACCURACIES = ("/val_top1", "/val_top5", "/test_top1", "/test_top5")  # what columns of accuracies end with
+FEWEST = 3  # runs that a rank correlation is given for; two always agree wholly or not at all
+LEAST_SMOOTHING = 0.01  # down to here the floor of the loss tells N
+# what moves the loss by itself, beside what decides who is compared with whom
+LOSS_SETTINGS = (
+    "data.strength",
+    "data.ranges",
+    "model.temperature",
+    "model.normalize_features",
+    "model.normalize_rows",
+)
+
+
+class Group(NamedTuple):
+    """What runs must share for their loss gaps to compare.
+
+    Attributes:
+        data: The training data: source, and subset and image size where they were chosen.
+        target: ``"index"`` for DIET, ``"label"`` for a supervised run.
+        label_smoothing: In ``[0, 1)``.
+    """
+
+    data: str
+    target: str
+    label_smoothing: float
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a run's folder says of it, without its checkpoint.
+
+    Attributes:
+        name: The folder, as it was given.
+        group: What its loss gap compares within.
+        backbone: Its name.
+        settings: `LOSS_SETTINGS` → value.
+        planned_epochs: ``max_epochs``, None where something else ended the run.
+        curves: Name of a metric → epochs completed → value; ``train/loss_gap`` is among them.
+        offline: Name of a metric measured afterwards → value.
+    """
+
+    name: str
+    group: Group
+    backbone: str
+    settings: Mapping[str, Any]
+    planned_epochs: int | None
+    curves: Mapping[str, Mapping[int, float]]
+    offline: Mapping[str, float]
+
+    @property
+    def epochs(self) -> int:
+        """Epochs completed."""
+        return max(self.curves[LOSS_GAP])
+
+    @property
+    def loss_gap(self) -> float:
+        """Training loss minus its floor in the last epoch, in nats."""
+        return self.curves[LOSS_GAP][self.epochs]
+
+    @property
+    def num_samples(self) -> int | None:
+        """N to four digits, from the floor of the loss; None where that does not tell it."""
+        smoothing = self.group.label_smoothing
+        if self.group.target != "index" or smoothing < LEAST_SMOOTHING:
+            return None
+        floors = sorted(loss - gap for loss, gap in self.paired(LOSS, LOSS_GAP))
+        if not floors:
+            return None
+        # the floor grows with N: the N whose floor is the nearest
+        counts = range(2, 10**12)
+        found = bisect_left(
+            counts,
+            floors[len(floors) // 2],
+            key=lambda count: (loss_floor(count, smoothing) + loss_floor(count + 1, smoothing)) / 2,
+        )
+        return int(float(f"{2 + found:.4g}"))
+
+    @property
+    def accuracies(self) -> list[str]:
+        """Names of the accuracies that it has."""
+        return [*(name for name in self.curves if name.endswith(ACCURACIES)), *self.offline]
+
+    def end(self, metric: str) -> float | None:
+        """The last value of a metric, None where the run has none."""
+        if metric in self.offline:
+            return self.offline[metric]
+        curve = self.curves.get(metric, {})
+        return curve[max(curve)] if curve else None
+
+    def paired(self, first: str, second: str) -> list[tuple[float, float]]:
+        """Values of two metrics in the epochs that have both, in order; the last alone for one measured afterwards."""
+        if second in self.offline:
+            value = self.end(first)
+            return [] if value is None else [(value, self.offline[second])]
+        one, two = self.curves.get(first, {}), self.curves.get(second, {})
+        return [(one[epoch], two[epoch]) for epoch in sorted(one.keys() & two.keys())]
+
+
+class RankAgreement(NamedTuple):
+    """Spearman's rank correlation of a smaller loss gap with a higher accuracy: 1 where both give one order.
+
+    Attributes:
+        runs: How many it is over.
+        spearman: In [-1, 1]; None for fewer than three runs, or where one of the two does not vary.
+        low: Lower end of its 95 % interval (Bonett and Wright, 2000), None for fewer than four runs or a perfect order.
+        high: Upper end.
+    """
+
+    runs: int
+    spearman: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        """Such as ``0.94 [0.53, 0.99], n = 6``."""
+        value = "none" if self.spearman is None else f"{self.spearman:.2f}"
+        interval = "" if self.low is None else f" [{self.low:.2f}, {self.high:.2f}]"
+        return f"{value}{interval}, n = {self.runs}"
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def read_runs(folders: Sequence[str]) -> list[FinishedRun]:
+    """Reads runs of `diet fit`, without their checkpoints.
+
+    Args:
+        folders: Their folders.
+
+    Returns:
+        The runs, in this order.
+
+    Raises:
+        ConfigurationError: If there are none, one is given twice, or one is no run or has no completed epoch.
+    """
+    if not folders:
+        raise ConfigurationError("Expected argument `runs` to name run folders, but got none: diet compare RUN RUN ….")
+    known: dict[Path, str] = {}
+    for name in folders:
+        other = known.setdefault(Path(name).resolve(), name)
+        if other is not name:
+            raise ConfigurationError(f"Run '{name}' is given twice ('{other}'): name each run once.")
+    return [read_run(name) for name in folders]
+
+
+def read_run(folder: str) -> FinishedRun:
+    """Reads one run; see `read_runs`."""
+    path = Path(folder)
+    if not (path / CONFIG).is_file():
+        raise ConfigurationError(f"'{folder}' is no run: it holds no {CONFIG}; give folders made by `diet fit`.")
+    try:
+        config = yaml.safe_load((path / CONFIG).read_text())
+        model, data, trainer = config["model"], config["data"], config["trainer"]
+        group = Group(_data_name(data), model.get("target", "index"), float(model["label_smoothing"]))
+        backbone, planned = str(model["backbone"]), int(trainer.get("max_epochs") or 0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ConfigurationError(
+            f"The {CONFIG} of run '{folder}' cannot be read ({type(error).__name__}: {_first_line(error)}): give folders "
+            "made by `diet fit`."
+        ) from error
+    curves = _curves(path / METRICS)
+    if LOSS_GAP not in curves:
+        raise ConfigurationError(
+            f"Run '{folder}' has no {LOSS_GAP} in {METRICS}: it has completed no epoch; train it on, or leave it out."
+        )
+    by_steps = (trainer.get("max_steps") or -1) > 0 or trainer.get("max_time") is not None
+    settings = {name: config[name.split(".")[0]].get(name.split(".")[1]) for name in LOSS_SETTINGS}
+    return FinishedRun(
+        folder,
+        group,
+        backbone,
+        settings,
+        None if by_steps or planned < 1 else planned,
+        curves,
+        _offline(path / EVALUATION),
+    )
+
+
+def _data_name(data: Mapping[str, Any]) -> str:
+    subset, size = data.get("subset"), data.get("image_size")
+    parts = [str(data["source"]), f"subset {subset}" if subset else "", f"{size} pixels" if size else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+def _curves(file: Path) -> dict[str, dict[int, float]]:
+    """Metric → epochs completed → value, of the finite numbers in a ``metrics.csv``."""
+    curves: dict[str, dict[int, float]] = {}
+    if not file.is_file():
+        return curves
+    try:
+        with file.open(newline="") as stream:
+            rows = list(csv.DictReader(stream, restkey="", restval=""))
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigurationError(
+            f"'{file}' cannot be read ({_first_line(error)}): leave the run out, or restore its {METRICS}."
+        ) from error
+    for row in rows:
+        if (epoch := row.pop("epoch", "")).isdecimal():  # others are of a step alone
+            for name, text in row.items():
+                if (value := _number(text)) is not None:
+                    curves.setdefault(name, {})[int(epoch) + 1] = value
+    return curves
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _offline(file: Path) -> dict[str, float]:
+    """Accuracies that were measured after the run, if any."""
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text())
+        values = {name: _number(entry["value"]) for name, entry in found.items() if "value" in entry and "/" in name}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigurationError(
+            f"'{file}' cannot be read ({_first_line(error)}): remove it, or evaluate the run again."
+        ) from error
+    return {name: value for name, value in values.items() if value is not None and 0.0 <= value <= 1.0}
+
+
+# -- comparing ---------------------------------------------------------------------------------------------------------
+
+
+def choose_metric(runs: Sequence[FinishedRun], metric: str | None = None) -> str | None:
+    """The accuracy that runs are measured by.
+
+    Args:
+        runs: The runs.
+        metric: Its name; None for ``probe/val_top1``, or else the one that most of the runs have.
+
+    Returns:
+        The name; None if no run has an accuracy.
+
+    Raises:
+        ConfigurationError: If no run has `metric`.
+    """
+    counts: dict[str, int] = {}
+    for run in runs:
+        for name in run.accuracies:
+            counts[name] = counts.get(name, 0) + 1
+    if metric is not None and metric not in counts:
+        raise ConfigurationError(
+            f"Expected argument `metric` to be an accuracy of the runs, one of {sorted(counts)}, but got {metric!r}."
+        )
+    if metric is None and counts:
+        metric = PROBE if PROBE in counts else max(counts, key=lambda name: counts[name])
+    return metric
+
+
+def ranked(runs: Iterable[FinishedRun]) -> dict[Group, list[FinishedRun]]:
+    """The runs that compare, those of the smallest loss gap first.
+
+    Args:
+        runs: The runs.
+
+    Returns:
+        Group → its runs, best first; the groups sorted.
+    """
+    groups: dict[Group, list[FinishedRun]] = {}
+    for run in sorted(runs, key=lambda run: (run.group, run.loss_gap)):
+        groups.setdefault(run.group, []).append(run)
+    return groups
+
+
+def rank_agreement(loss_gaps: Sequence[float], accuracies: Sequence[float]) -> RankAgreement:
+    """How far an order by loss gap, smallest first, is the order by accuracy, highest first.
+
+    Args:
+        loss_gaps: One a run.
+        accuracies: Of the same runs.
+
+    Returns:
+        Spearman's rank correlation, with its sign turned so that 1 is full agreement.
+    """
+    count = len(loss_gaps)
+    if count < FEWEST or len(set(loss_gaps)) == 1 or len(set(accuracies)) == 1:
+        return RankAgreement(count)
+    value = float(spearmanr([-gap for gap in loss_gaps], accuracies).statistic)
+    if count == FEWEST or abs(value) > 1.0 - 1e-9:
+        return RankAgreement(count, value)
+    half = norm.ppf(0.975) * math.sqrt((1.0 + value**2 / 2.0) / (count - 3))
+    return RankAgreement(count, value, *(math.tanh(math.atanh(value) + side) for side in (-half, half)))
+
+
+def agreement_of(runs: Iterable[FinishedRun], metric: str) -> RankAgreement:
+    """`rank_agreement` at the ends of the runs that have a metric."""
+    ends = [(run.loss_gap, value) for run in runs if (value := run.end(metric)) is not None]
+    return rank_agreement([gap for gap, _ in ends], [value for _, value in ends])
+
+
+def differing_settings(runs: Iterable[FinishedRun]) -> list[str]:
+    """Which of `LOSS_SETTINGS` are not the same in all of some runs."""
+    values = [run.settings for run in runs]
+    return [name for name in LOSS_SETTINGS if any(each[name] != values[0][name] for each in values)]
