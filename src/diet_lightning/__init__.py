@@ -3,9 +3,12 @@
 from diet_lightning.backbones import create_backbone
 from diet_lightning.callbacks import (
     EmbeddingWriter,
+    FeatureRank,
     FiniteGuard,
     FitProgressBar,
     InterruptCheckpoint,
+    OfflineEvaluation,
+    OnlineKNN,
     OnlineLinearProbe,
     RunFigure,
 )
@@ -24,10 +27,13 @@ __all__ = [
     "DatumBatch",
     "EmbeddingWriter",
     "Embeddings",
+    "FeatureRank",
     "FiniteGuard",
     "FitProgressBar",
     "IndexedDataset",
     "InterruptCheckpoint",
+    "OfflineEvaluation",
+    "OnlineKNN",
     "OnlineLinearProbe",
     "RunFigure",
     "create_backbone",

@@ -20,9 +20,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from diet_lightning import __version__
 from diet_lightning.callbacks import (
     EmbeddingWriter,
+    FeatureRank,
     FiniteGuard,
     FitProgressBar,
     InterruptCheckpoint,
+    OfflineEvaluation,
     OnlineLinearProbe,
     RunFigure,
 )
@@ -121,7 +123,10 @@ class DIETCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        if subcommand == "predict":
+        if subcommand == "test":
+            parser.add_class_arguments(OfflineEvaluation, "offline")
+            parser.set_defaults({"offline.enabled": None})
+        elif subcommand == "predict":
             parser.add_argument(
                 "--output",
                 type=str | None,
@@ -187,6 +192,9 @@ class DIETCLI(LightningCLI):
                 LearningRateMonitor(),
                 RunConfig(self._parser(self.subcommand), self.config[self.subcommand], self.run_dir),
             ]
+        elif self.subcommand == "test":
+            callbacks.append(self._get(self.config_init, "offline"))
+            options["logger"] = _as_list(config.logger) or False  # the evaluation's figures go there
         elif self.subcommand == "predict":
             output = self._get_parsed("output")
             if output is not None or not any(isinstance(each, EmbeddingWriter) for each in callbacks):
@@ -196,6 +204,7 @@ class DIETCLI(LightningCLI):
     def _run_callbacks(self) -> list[Callback]:
         checkpoints = str(self.run_dir / CHECKPOINTS)
         return [
+            FeatureRank(),
             FiniteGuard(),
             InterruptCheckpoint(checkpoints),
             ModelCheckpoint(
@@ -217,7 +226,7 @@ class DIETCLI(LightningCLI):
         self._evaluate(self.trainer.validate, **kwargs)
 
     def test(self, **kwargs: Any) -> None:
-        """Measures on the test split."""
+        """Measures on the test split, with probes on the frozen embeddings."""
         self._evaluate(self.trainer.test, **kwargs)
 
     def predict(self, **kwargs: Any) -> None:

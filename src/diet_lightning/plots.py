@@ -126,6 +126,120 @@ def _ordered_colours(count: int) -> list[str | tuple[float, float, float, float]
     return [colormaps["viridis"](0.9 * n / (count - 1)) for n in range(count)]
 
 
+def embedding_map(points: ArrayLike, labels: ArrayLike, names: Sequence[str], method: str = "PCA") -> Figure:
+    """Embeddings in two dimensions, coloured by label.
+
+    Args:
+        points: Shape ``(N, 2)``.
+        labels: Shape ``(N,)``, -1 where there is none: drawn in gray.
+        names: Of the labels.
+        method: How the points came about, for the title.
+
+    Returns:
+        The figure; up to ten labels are named in a legend, and each is written at the median of its points.
+    """
+    xy, given = np.asarray(points, float), np.asarray(labels)
+    classes = np.unique(given[given >= 0])
+    colours = colormaps["tab10" if len(classes) <= 10 else "gist_rainbow"]
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axis = figure.subplots()
+    size = float(np.clip(4000 / len(xy), 3, 25))
+    axis.scatter(xy[given < 0, 0], xy[given < 0, 1], s=size, color="0.7", linewidths=0)
+    for place, label in enumerate(classes):
+        colour = colours(place if len(classes) <= 10 else place / len(classes))
+        own = xy[given == label]
+        name = names[label] if label < len(names) else str(label)
+        axis.scatter(own[:, 0], own[:, 1], s=size, color=colour, alpha=0.7, linewidths=0, label=name)
+        if len(classes) <= 20:
+            box = {"facecolor": "white", "edgecolor": colour, "alpha": 0.85, "boxstyle": "round,pad=0.2"}
+            axis.annotate(name, np.median(own, axis=0), ha="center", va="center", fontsize=8, bbox=box)
+    axis.set_title(f"Embeddings of {len(xy):,} samples, {method}")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.set_xlabel(f"{method} 1")
+    axis.set_ylabel(f"{method} 2")
+    return figure
+
+
+def spectrum(curves: Mapping[str, ArrayLike]) -> Figure:
+    """Singular values of embeddings, each curve relative to its greatest: a steep fall means few dimensions in use.
+
+    Args:
+        curves: Name → singular values, falling, shape ``(r,)``.
+
+    Returns:
+        The figure.
+    """
+    figure = Figure(figsize=(7, 3.8), layout="constrained")
+    axis = figure.subplots()
+    for colour, (name, given) in zip(COLOURS * len(curves), curves.items(), strict=False):
+        values = np.asarray(given, float)
+        axis.plot(np.arange(1, len(values) + 1), values / max(values[0], 1e-300), color=colour, label=name)
+    axis.set_yscale("log")
+    axis.set_ylim(bottom=1e-6)
+    axis.set_xlabel("dimension")
+    axis.set_ylabel("singular value / the greatest")
+    axis.set_title("Spectrum of the embeddings")
+    axis.legend(frameon=False)
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def confusion(counts: ArrayLike, names: Sequence[str]) -> Figure:
+    """What a classifier takes each class for.
+
+    Args:
+        counts: Test samples by true class (rows) and predicted class (columns), shape ``(C, C)``.
+        names: Of the classes.
+
+    Returns:
+        The figure: shares of each row, as a colour and up to 20 classes in per cent.
+    """
+    table = np.asarray(counts, float)
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    side = float(np.clip(0.45 * len(table) + 2.2, 4, 12))
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(table) <= 20:
+        axis.set_xticks(range(len(table)), names, rotation=45, ha="right", rotation_mode="anchor")
+        axis.set_yticks(range(len(table)), names)
+        for (row, column), share in np.ndenumerate(shares):
+            if share >= 0.005:
+                colour = "white" if share > 0.5 else "black"
+                axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("true")
+    axis.set_title(f"Linear probe, {np.trace(table) / max(table.sum(), 1):.1%} right")
+    figure.colorbar(image, ax=axis, shrink=0.8, label="share of the true class")
+    return figure
+
+
+def neighbour_gallery(rows: Sequence[Sequence[ArrayLike]], notes: Sequence[Sequence[str]]) -> Figure:
+    """Samples with their nearest neighbours beside them.
+
+    Args:
+        rows: Of each sample its own image, then its neighbours', ``(H, W)`` or ``(H, W, 3)``, uint8.
+        notes: A word below each image, such as its label.
+
+    Returns:
+        The figure, a sample a row.
+    """
+    columns = max(len(row) for row in rows)
+    figure = Figure(figsize=(1.05 * columns + 0.2, 1.25 * len(rows) + 0.5), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for line, words, place in zip(rows, notes, axes, strict=True):
+        for column, (picture, word) in enumerate(zip(line, words, strict=True)):
+            pixels = np.asarray(picture)
+            place[column].imshow(pixels, cmap="gray" if pixels.ndim == 2 else None, interpolation="nearest")
+            place[column].set_title(word, fontsize=7, pad=2, fontweight="bold" if column == 0 else "normal")
+    figure.suptitle("First of each row: a test sample; then its nearest training samples", fontsize=9)
+    return figure
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG on a white ground, so that it also reads on a dark page."""
     path.parent.mkdir(parents=True, exist_ok=True)

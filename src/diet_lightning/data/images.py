@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -218,6 +220,15 @@ def in_order(function: Callable[[int], Any], count: int, description: str, first
             for result in pool.map(function, range(start, min(start + AHEAD, count))):
                 yield result
                 bar.update()
+
+
+def to_pixels(image: Tensor) -> NDArray[np.uint8]:
+    """A stored image, ``(C, H, W)``, as pixels to show: ``(H, W)`` of one channel, else ``(H, W, 3)``, uint8."""
+    if image.dtype != torch.uint8:
+        low, high = image.min(), image.max()
+        image = ((image - low) / (high - low).clamp(min=1e-12) * 255).to(torch.uint8)
+    pixels: NDArray[np.uint8] = image.permute(1, 2, 0).numpy()
+    return pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:

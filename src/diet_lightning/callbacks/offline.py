@@ -1,0 +1,298 @@
+"""OfflineEvaluation: what the frozen embeddings are worth, measured under `Trainer.test`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.metrics import confusion_matrix
+from torch import nn
+from tqdm import tqdm
+
+from diet_lightning.backbones import create_backbone
+from diet_lightning.data.batch import DatumBatch
+from diet_lightning.data.images import to_pixels
+from diet_lightning.data.module import DIETDataModule, Split
+from diet_lightning.errors import ConfigurationError, DIETError
+from diet_lightning.evaluation import Protocol, Score, evaluate_features
+from diet_lightning.neighbours import nearest_neighbours
+from diet_lightning.plots import confusion, embedding_map, neighbour_gallery, save_figure, spectrum
+from diet_lightning.rank import singular_values
+from diet_lightning.seeding import derive_seed
+
+SCORES = "evaluation.json"
+MAPPED = 5000  # points of a map
+GALLERY = (8, 8)  # samples, and neighbours of each
+
+Features = tuple[NDArray[np.float32], NDArray[np.int64]]  # of a split, in the order of the index, with its labels
+
+
+class OfflineEvaluation(Callback):
+    """Fits probes on the frozen embeddings of the training split and measures them on the test split.
+
+    Logs ``offline/linear_top1`` (logistic regression on standardised features), ``offline/knn{k}_top1`` (weighted nearest
+    neighbours), ``offline/{n}shot_top1`` (n labels a class, mean over draws) and ``offline/linear_top5``, and with
+    `baselines` the same under ``raw/`` (pixels) and ``untrained/``. ``evaluation.json`` keeps them with their bootstrap
+    intervals, and ``figures/`` the probe's confusion, a map, the spectrum and a gallery of neighbours; loggers that take
+    images (W&B) get those too. Without labels spectrum and gallery are drawn.
+
+    Every sample counts once on any number of ranks. The training split's embeddings are held in memory on rank 0.
+
+    Args:
+        dirpath: Folder of the results; None for the Trainer's ``default_root_dir``.
+        c: Inverse regularisation of the linear probe; None chooses it on a fifth of the training samples.
+        k: Neighbours.
+        temperature: Of the neighbours' weights.
+        shots: Labels per class.
+        draws: Draws of those labels.
+        level: Coverage of the bootstrap intervals.
+        baselines: Measure raw pixels and the untrained backbone too.
+        umap: Draw the map by UMAP (needs the package umap-learn) instead of PCA.
+        seed: Of every draw.
+        enabled: None does without probes, with a message, where there are no labels; True raises there; False is off.
+
+    Raises:
+        ConfigurationError: When testing starts, for an argument that does not suit the data.
+        DataError: If a class of the test split has no training sample.
+    """
+
+    def __init__(
+        self,
+        dirpath: str | None = None,
+        c: float | None = None,
+        k: int = 20,
+        temperature: float = 0.07,
+        shots: list[int] | None = None,
+        draws: int = 20,
+        level: float = 0.95,
+        baselines: bool = False,
+        umap: bool = False,
+        seed: int = 0,
+        enabled: bool | None = True,
+    ) -> None:
+        chosen = (1, 5) if shots is None else tuple(shots)
+        for name, value in {"k": k, "draws": draws, "shots": min(chosen, default=1)}.items():
+            if value < 1:
+                raise ConfigurationError(f"Expected argument `{name}` to be at least 1, but got {value}.")
+        for name, number in {"c": c, "temperature": temperature}.items():
+            if number is not None and not number > 0.0:
+                raise ConfigurationError(f"Expected argument `{name}` to be greater than 0, but got {number}.")
+        if not 0.0 < level < 1.0:
+            raise ConfigurationError(f"Expected argument `level` to be in (0, 1), but got {level}.")
+        self.dirpath = dirpath
+        self.protocol = Protocol(c, k, temperature, chosen, draws, level, seed)
+        self.baselines = baselines
+        self.umap = umap
+        self.enabled = enabled
+        self.scores: dict[str, Score] = {}  # of the last test, by the metric's name
+        self._test: list[DatumBatch] = []  # embeddings of this rank in place of inputs
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses what cannot be served before anything is embedded."""
+        if stage != "test" or self.enabled is False:
+            return
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, DIETDataModule):
+            raise ConfigurationError(
+                "OfflineEvaluation fits probes on the training split, so it needs a DIETDataModule: test with "
+                "`datamodule=`, or use `diet_lightning.evaluation` on arrays."
+            )
+        if data.num_classes is None and self.enabled:
+            raise ConfigurationError(
+                "OfflineEvaluation is asked for, but the training data have no labels: add labels, or set `enabled` to null."
+            )
+        if self.umap:
+            _umap()
+
+    # -- embeddings ----------------------------------------------------------------------------------------------------
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets an earlier test."""
+        self._test, self.scores = [], {}
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: DatumBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps the embeddings that the test computed."""
+        if self.enabled is not False:
+            self._test.append(batch._replace(input=outputs["features"]))
+
+    def _embed(self, network: nn.Module, trainer: Trainer, data: DIETDataModule, split: Split, name: str) -> Features:
+        parts = []
+        batches = data.stored_batches(split)
+        with torch.inference_mode(), trainer.precision_plugin.forward_context():
+            for stored in tqdm(batches, name, leave=False, delay=2, disable=not trainer.is_global_zero):
+                batch = trainer.strategy.batch_to_device(stored)  # the data module's hooks are called by this
+                parts.append(batch._replace(input=network(batch.input)))
+        return _gathered(parts, trainer)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measures, writes and logs."""
+        data = getattr(trainer, "datamodule", None)
+        if self.enabled is False or not isinstance(data, DIETDataModule) or not self._test:
+            return
+        test = _gathered(self._test, trainer)
+        self._test = []
+        train = self._embed(pl_module, trainer, data, "train", "embedding the training split")
+        every = {"offline": (train, test)}
+        if self.baselines:
+            for name, network in self._baselines(pl_module, data).items():
+                splits = [self._embed(network, trainer, data, split, f"{name} features") for split in ("train", "test")]
+                every[name] = (splits[0], splits[1])
+        # a sentence of rank 0 must reach the others, which would wait for ever
+        measured = self._measured(every, trainer, data) if trainer.is_global_zero else {}
+        found = trainer.strategy.broadcast(measured)
+        if isinstance(found, DIETError):
+            raise found
+        self.scores = found
+        for name, score in self.scores.items():
+            for end, value in {"": score.value, "_low": score.low, "_high": score.high}.items():
+                pl_module.log(f"{name}{end}", torch.tensor(value, dtype=torch.float32), sync_dist=True)
+
+    def _measured(
+        self, every: dict[str, tuple[Features, Features]], trainer: Trainer, data: DIETDataModule
+    ) -> dict[str, Score] | DIETError:
+        scores: dict[str, Score] = {}
+        predicted: NDArray[Any] | None = None
+        train, test = every["offline"]
+        try:
+            if self.enabled or (bool((train[1] >= 0).any()) and bool((test[1] >= 0).any())):
+                for name, (fitted, measured) in every.items():
+                    found, guesses = evaluate_features(*fitted, *measured, self.protocol)
+                    scores |= {f"{name}/{key}": score for key, score in found.items()}
+                    predicted = guesses if name == "offline" else predicted
+            else:
+                rank_zero_info(
+                    "No probe without labels in the training and the test split: the spectrum and the gallery of neighbours "
+                    "are drawn; `diet audit` and the loss gap need no labels."
+                )
+        except DIETError as error:
+            return error
+        folder = Path(self.dirpath or trainer.default_root_dir)
+        if scores:
+            _write_scores(folder / SCORES, scores)
+        self._draw(folder / "figures", train, test, predicted, trainer, data)
+        return scores
+
+    def _baselines(self, pl_module: LightningModule, data: DIETDataModule) -> dict[str, nn.Module]:
+        networks: dict[str, nn.Module] = {"raw": nn.Flatten()}
+        name, stem = pl_module.hparams.get("backbone"), pl_module.hparams.get("stem", "auto")
+        if name is None:
+            rank_zero_info(
+                "No untrained baseline: the backbone is a module of yours, of which only the trained one exists."
+            )
+            return networks
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.protocol.seed))
+            networks["untrained"] = create_backbone(name, data.input_shape, stem).to(pl_module.device).eval()
+        return networks
+
+    # -- pictures ------------------------------------------------------------------------------------------------------
+
+    def _draw(
+        self,
+        folder: Path,
+        train: Features,
+        test: Features,
+        predicted: NDArray[Any] | None,
+        trainer: Trainer,
+        data: DIETDataModule,
+    ) -> None:
+        names = _class_names(data)
+        figures = {"spectrum": spectrum({"training split": _values(train[0]), "test split": _values(test[0])})}
+        if predicted is not None:
+            known = test[1][test[1] >= 0]
+            figures["confusion"] = confusion(confusion_matrix(known, predicted, labels=np.arange(len(names))), names)
+        shown = np.random.default_rng(self.protocol.seed).permutation(len(test[0]))[:MAPPED]
+        points, method = _flat(test[0][shown], self.umap, self.protocol.seed)
+        figures["map"] = embedding_map(points, test[1][shown], names, method)
+        if len(data.input_shape) == 3:
+            figures["neighbours"] = _gallery(train, test, data, names, shown[: GALLERY[0]])
+        for name, figure in figures.items():
+            path = folder / f"{name}.png"
+            save_figure(figure, path)
+            for logger in trainer.loggers:
+                if hasattr(logger, "log_image"):
+                    logger.log_image(f"figures/{name}", [str(path)])
+        rank_zero_info(f"Figures: {folder}")
+
+
+def _gathered(parts: Sequence[DatumBatch], trainer: Trainer) -> Features:
+    """A split's embeddings and labels from all ranks, each sample once, in the order of the index."""
+    columns = zip(*((batch.input.float().cpu(), batch.index.cpu(), batch.label.cpu()) for batch in parts), strict=True)
+    own = tuple(torch.cat(column).numpy() for column in columns)
+    every: list[Any] = [own]
+    if trainer.world_size > 1:
+        every = [None] * trainer.world_size
+        torch.distributed.all_gather_object(every, own)
+    features, index, labels = (np.concatenate(column) for column in zip(*every, strict=True))
+    _, first = np.unique(index, return_index=True)  # repeats of the distributed sampler go
+    return features[first], labels[first]
+
+
+def _write_scores(path: Path, scores: dict[str, Score]) -> None:
+    """Adds scores to a file that may hold others, of baselines or another protocol."""
+    held = json.loads(path.read_text()) if path.is_file() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({**held, **{name: asdict(score) for name, score in scores.items()}}, indent=2) + "\n")
+    partial.replace(path)
+
+
+def _class_names(data: DIETDataModule) -> list[str]:
+    return [str(name) for name in data.class_names or range(data.num_classes or 0)]
+
+
+def _values(features: NDArray[np.float32]) -> NDArray[Any]:
+    rows = torch.from_numpy(features).double()
+    values = singular_values(rows.T @ rows, len(rows))
+    return values.numpy()
+
+
+def _flat(features: NDArray[np.float32], umap: bool, seed: int) -> tuple[NDArray[Any], str]:
+    if umap:
+        return _umap().UMAP(random_state=seed, n_jobs=1).fit_transform(features), "UMAP"
+    return PCA(2, random_state=seed).fit_transform(features), "PCA"
+
+
+def _umap() -> Any:
+    try:
+        import umap
+    except ImportError as error:
+        raise ConfigurationError(
+            "A map by UMAP needs the umap-learn package: pip install 'diet-lightning[umap]'."
+        ) from error
+    return umap
+
+
+def _gallery(train: Features, test: Features, data: DIETDataModule, names: list[str], queries: NDArray[Any]) -> Any:
+    count = min(GALLERY[1], len(train[0]))
+    similarity, found = nearest_neighbours(torch.from_numpy(test[0][queries]), torch.from_numpy(train[0]), count)
+
+    def word(label: int) -> str:
+        return names[label] if 0 <= label < len(names) else ""
+
+    rows, notes = [], []
+    for query, near, cosine in zip(queries.tolist(), found.tolist(), similarity.tolist(), strict=True):
+        images = [*data.stored("test", [query]).input, *data.stored("train", near).input]
+        rows.append([to_pixels(image) for image in images])
+        labels = [word(train[1][n]) for n in near]
+        notes.append(
+            [word(test[1][query]), *(f"{each} {value:.2f}" for each, value in zip(labels, cosine, strict=True))]
+        )
+    return neighbour_gallery(rows, notes)
