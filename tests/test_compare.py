@@ -89,7 +89,7 @@ def test_ranked_by_the_gap_of_the_last_epoch_within_a_smoothing(capsys):
     write_run("best", [0.9, 0.7], [0.5, 0.8])
     write_run("middle", [0.9, 0.8], [0.5, 0.6])
     write_run("other", [3.0, 2.0], [0.5, 0.95], smoothing=0.2)
-    output, said = diet_compare(capsys, "worst", "best", "other", "middle")
+    output, said = diet_compare(capsys, "worst/", "best", "other", "middle")
     order = [(row["label_smoothing"], row["place"], row["run"]) for row in said["ranking"]]
     assert order == [(0.2, 1, "other"), (0.8, 1, "best"), (0.8, 2, "middle"), (0.8, 3, "worst")]
     assert [output.index(name) for name in ("other", "best", "middle", "worst")] == sorted(
@@ -264,7 +264,7 @@ def test_figure_shows_every_epoch_and_end_by_smoothing_and_model(tmp_path):
     losses = [np.array([0.9, 0.8]), np.array([4.0, 3.0, 2.0]), [0.7]]
     accuracies = [np.array([0.2, 0.5]), np.array([0.1, 0.6, 0.7]), [0.8]]
     notes = {0.2: "Spearman 0.90", 0.8: "none"}
-    figure = loss_against_probe(losses, accuracies, [0.8, 0.2, 0.8], ["small", "wide", "wide"], notes)
+    figure = loss_against_probe(losses, accuracies, [0.8, 0.2, 0.8], ["net_w8", "net_w16", "net_w16"], notes)
     (axis,) = figure.axes
     lines, ends = axis.get_lines()[::2], axis.get_lines()[1::2]
     for line, end, loss, accuracy in zip(lines, ends, losses, accuracies, strict=True):
@@ -273,7 +273,7 @@ def test_figure_shows_every_epoch_and_end_by_smoothing_and_model(tmp_path):
     assert [end.get_color() for end in ends] == [COLOURS[1], COLOURS[0], COLOURS[1]]
     assert [end.get_marker() for end in ends] == ["o", "s", "s"]
     written = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    assert written == ["smoothing 0.2: Spearman 0.90", "smoothing 0.8: none", "small", "wide"]
+    assert written == ["smoothing 0.2: Spearman 0.90", "smoothing 0.8: none", "net_w8", "net_w16"]
     save_figure(figure, tmp_path / "f.png")
     many = loss_against_probe([[1.0]] * 8, [[0.5]] * 8, [n / 10 for n in range(8)], ["one"] * 8)
     assert len({end.get_color() for end in many.axes[0].get_lines()[1::2]}) == 8

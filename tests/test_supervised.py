@@ -22,6 +22,7 @@ from diet_lightning.__main__ import main
 from diet_lightning.comparison import read_run
 from diet_lightning.data.sampling import as_is
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
+from diet_lightning.trained import open_run
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
@@ -264,6 +265,7 @@ def test_command_line_fits_tests_predicts_and_compares(tmp_path, capsys):
     assert np.load("out/embeddings.npz")["features"].shape == (200, 64)
     assert main(["fit", "--ckpt_path", checkpoint, "--model.target", "index", *QUICK]) == 1
     assert "diet: error: The checkpoint was trained with target='label'" in capsys.readouterr().err
+    assert open_run("label").module.is_supervised
     assert read_run("label").group == ("digits, subset 200", "label", 0.8)
     assert read_run("label").num_samples is None  # its floor is that of ten classes
     assert main(["compare", "label", "index", "--metric", "supervised/val_top1"]) == 0

@@ -188,7 +188,7 @@ def read_run(folder: str) -> FinishedRun:
     by_steps = (trainer.get("max_steps") or -1) > 0 or trainer.get("max_time") is not None
     settings = {name: config[name.split(".")[0]].get(name.split(".")[1]) for name in LOSS_SETTINGS}
     return FinishedRun(
-        folder,
+        str(path),
         group,
         backbone,
         settings,

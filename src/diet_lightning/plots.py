@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def loss_against_probe(
     Returns:
         The figure: a run is a thin line through its epochs, and a solid point at its end.
     """
-    values, names = sorted(set(smoothings)), sorted(set(models))
+    values, names = sorted(set(smoothings)), sorted(set(models), key=_by_number)
     colours = dict(zip(values, _ordered_colours(len(values)), strict=True))
     markers = {name: MARKERS[n % len(MARKERS)] for n, name in enumerate(names)}
     figure = Figure(figsize=(7, 4.5 + 0.22 * max(len(values), len(names))), layout="constrained")
@@ -117,6 +118,11 @@ def loss_against_probe(
         shapes = [Line2D([], [], color="0.35", marker=markers[name], linestyle="none", label=name) for name in names]
         figure.legend(handles=shapes, loc="outside lower right", frameon=False)
     return figure
+
+
+def _by_number(name: str) -> list[str | int]:
+    """Orders resnet8_w8 before resnet8_w16."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
 
 
 def _ordered_colours(count: int) -> list[str | tuple[float, float, float, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from diet_lightning.errors import ConfigurationError
 from diet_lightning.plots import loss_against_probe, save_figure
 
 TABLE, FIGURE = "compare.csv", "figure1.png"
+WIDTH = 120  # of what is written to a file, in characters
 
 
 def compare(runs: list[str], metric: str | None = None, output: str = "compare") -> None:
@@ -55,7 +57,7 @@ def compare(runs: list[str], metric: str | None = None, output: str = "compare")
     kinds = {(group.data, group.target) for group in groups}
     overall = agreement_of(found, chosen) if chosen and len(kinds) == 1 and len(groups) > 1 else None
     rows = [_row(run, place, chosen) for members in groups.values() for place, run in enumerate(members, 1)]
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(_table(rows))
     for sentence in [*_agreements(agreements, overall, chosen), *_remarks(groups, chosen)]:
         console.print(sentence, highlight=False)
