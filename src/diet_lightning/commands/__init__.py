@@ -10,12 +10,19 @@ from typing import Any, get_origin, get_type_hints
 
 from jsonargparse import auto_cli
 
+from diet_lightning.commands.audit import audit
 from diet_lightning.commands.bill import bill
 from diet_lightning.commands.compare import compare
 from diet_lightning.commands.demo import demo
 from diet_lightning.commands.export import export
 
-COMMANDS: dict[str, Callable[..., Any]] = {"demo": demo, "bill": bill, "compare": compare, "export": export}
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "demo": demo,
+    "bill": bill,
+    "compare": compare,
+    "audit": audit,
+    "export": export,
+}
 
 
 def run_command(args: Sequence[str]) -> None:
