@@ -19,8 +19,8 @@ from diet_lightning.heads import DatumHead
 from diet_lightning.losses import datum_cross_entropy
 from diet_lightning.neighbours import CHUNK, knn_probabilities, nearest_neighbours
 
-NEIGHBOURS = 20  # that say how far apart samples of a neighbourhood lie
-PRIOR = 30.0  # neighbours' worth of weight that the whole data set has against a sample's own neighbourhood
+NEIGHBOURS = 40  # that say how far apart samples of a neighbourhood lie
+PRIOR = 60.0  # neighbours' worth of weight that the whole data set has against a sample's own neighbourhood
 VIEW_SCALE = 0.9  # side of a cropped view, of the image's
 RIDGE = 0.01  # of the mean variance, added to each direction's before it is divided by
 
