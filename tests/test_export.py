@@ -401,6 +401,27 @@ def test_onnx_refuses_what_it_cannot_hold(monkeypatch):
         export_backbone(nn.Linear(5, 4), "out", "onnx", input_shape=(5,))
 
 
+def test_onnx_of_one_batch_size_is_not_handed_out(monkeypatch, tmp_path):
+    real = torch.onnx.export
+    monkeypatch.setattr(torch.onnx, "export", lambda *args, dynamic_shapes, **options: real(*args, **options))
+    with pytest.raises(
+        ConfigurationError, match=r"ONNX Runtime cannot run Linear on a batch of 5 .*: use format='safe"
+    ):
+        export_backbone(nn.Linear(5, 4), "out", "onnx", input_shape=(5,))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unfit_release_of_an_extra_is_told(monkeypatch):
+    from torch.onnx._internal.exporter import _compat
+
+    monkeypatch.setitem(sys.modules, _compat.__name__, None)  # which an old onnxscript keeps from being imported
+    monkeypatch.delattr(sys.modules[_compat.__package__], "_compat")
+    with pytest.raises(
+        ConfigurationError, match=r"needs other releases .*: pip install --upgrade 'diet-lightning\[onnx\]'"
+    ):
+        export_backbone(nn.Linear(5, 4), "out", "onnx", input_shape=(5,))
+
+
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
 def test_missing_extra_is_told(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
