@@ -70,8 +70,8 @@ def create_backbone(
         backbone: ``"resnet8"`` (for tiny images), the name of a torchvision classification model, ``"timm/NAME"``, a
             folder that `diet export` wrote (``"./NAME"`` where it has the name of a model), or a module. Named models
             start from random weights and take their channels and image size from `input_shape`, exported ones start
-            from their own weights. The classifier of torchvision and timm models is removed; any other module is taken whole and must return
-            embeddings of shape ``(B, K)``, unless `classifier` names the part to remove.
+            from their own weights. The classifier of torchvision and timm models is removed; any other module is taken
+            whole and must return embeddings of shape ``(B, K)``, unless `classifier` names the part to remove.
         input_shape: Shape of one input, without the batch: ``(C, H, W)`` for images. None for ``(3, 224, 224)``, or for the
             exported network's.
         stem: ``"small"`` gives a ResNet the stem for 32×32 images (first convolution 3×3, stride 1, padding 2, no
