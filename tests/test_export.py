@@ -386,7 +386,7 @@ def test_onnx_runtime_computes_the_same(name, shape, capfd, recwarn, monkeypatch
     np.testing.assert_allclose(features, backbone(black).detach().numpy(), atol=1e-5)
 
 
-def test_onnx_refuses_what_it_cannot_hold(monkeypatch):
+def test_onnx_refuses_what_it_cannot_hold(monkeypatch, capfd):
     class Branching(nn.Module):
         def forward(self, x):
             return x * 2 if x.sum() > 0 else x
@@ -395,9 +395,31 @@ def test_onnx_refuses_what_it_cannot_hold(monkeypatch):
         ConfigurationError, match=r"Branching cannot be exported to ONNX \(.+\): use format='safetensors'"
     ):
         export_backbone(Branching(), "out", "onnx", input_shape=(5,))
+    assert capfd.readouterr() == ("", "")  # the exporter would print its graph
     real = onnxruntime.InferenceSession.run
     monkeypatch.setattr(onnxruntime.InferenceSession, "run", lambda *args: [real(*args)[0] + 0.01])
     with pytest.raises(ConfigurationError, match=r"ONNX Runtime's embeddings of Linear differ from PyTorch's by 0.01"):
+        export_backbone(nn.Linear(5, 4), "out", "onnx", input_shape=(5,))
+
+
+def test_onnx_of_one_batch_size_is_not_handed_out(monkeypatch, tmp_path):
+    real = torch.onnx.export
+    monkeypatch.setattr(torch.onnx, "export", lambda *args, dynamic_shapes, **options: real(*args, **options))
+    with pytest.raises(
+        ConfigurationError, match=r"ONNX Runtime cannot run Linear on a batch of 5 .*: use format='safe"
+    ):
+        export_backbone(nn.Linear(5, 4), "out", "onnx", input_shape=(5,))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unfit_release_of_an_extra_is_told(monkeypatch):
+    from torch.onnx._internal.exporter import _compat
+
+    monkeypatch.setitem(sys.modules, _compat.__name__, None)  # which an old onnxscript keeps from being imported
+    monkeypatch.delattr(sys.modules[_compat.__package__], "_compat")
+    with pytest.raises(
+        ConfigurationError, match=r"needs other releases .*: pip install --upgrade 'diet-lightning\[onnx\]'"
+    ):
         export_backbone(nn.Linear(5, 4), "out", "onnx", input_shape=(5,))
 
 

@@ -53,9 +53,10 @@ def export_backbone(
         ConfigurationError: For an unknown format, a folder that is in use, or a network that the format cannot hold.
 
     Example:
-        >>> from diet_lightning import create_backbone
-        >>> folder = export_backbone(create_backbone("resnet8", (1, 8, 8)), "digits-resnet8")
-        >>> load_backbone(folder)(torch.zeros(2, 1, 8, 8)).shape
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = export_backbone(create_backbone("resnet8", (1, 8, 8)), f"{folder}/digits")
+        ...     load_backbone(f"{folder}/digits")(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 128])
     """
     if format not in FORMATS:

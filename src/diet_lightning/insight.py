@@ -255,7 +255,7 @@ class LabelDoubts:
 
 
 @torch.inference_mode()
-def label_doubts(features: Tensor, labels: Tensor, k: int = NEIGHBOURS, temperature: float = 0.07) -> LabelDoubts:
+def label_doubts(features: Tensor, labels: Tensor, k: int = 20, temperature: float = 0.07) -> LabelDoubts:
     """Weighs each label against those of the sample's nearest neighbours, itself left out.
 
     Args:

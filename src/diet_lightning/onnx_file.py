@@ -36,6 +36,7 @@ def write_onnx(network: nn.Module, input_shape: tuple[int, ...], file: Path) -> 
         import onnx  # noqa: F401
         import onnxruntime
         import onnxscript  # noqa: F401
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
     except ImportError as error:
         raise ConfigurationError(
             f"format='onnx' needs the package {error.name!r}: pip install 'diet-lightning[onnx]'."
@@ -56,14 +57,30 @@ def write_onnx(network: nn.Module, input_shape: tuple[int, ...], file: Path) -> 
                 dynamo=True,
                 verbose=False,
             )
+    except ImportError as error:  # a release of them that this PyTorch does not work with
+        raise ConfigurationError(
+            f"format='onnx' needs other releases of its packages ({error}): pip install --upgrade 'diet-lightning[onnx]'."
+        ) from error
     except RuntimeError as error:
         raise ConfigurationError(
             f"{type(network).__name__} cannot be exported to ONNX ({_first_line(error)}): use format='safetensors'."
         ) from error
     with torch.no_grad():
         expected = network(other)
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    found = torch.from_numpy(session.run(["features"], {"input": other.numpy()})[0])
+    try:
+        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        found = torch.from_numpy(session.run(["features"], {"input": other.numpy()})[0])
+    except (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.NotImplemented,
+        state.RuntimeException,
+    ) as error:
+        raise ConfigurationError(
+            f"ONNX Runtime cannot run {type(network).__name__} on a batch of {len(other)} ({_first_line(error)}): use "
+            "format='safetensors'."
+        ) from error
     difference = float((found - expected).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
         raise ConfigurationError(
