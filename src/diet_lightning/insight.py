@@ -145,7 +145,7 @@ def neighbourhoods(
     whiten = Whitening(features)
     bank = whiten(features)
     k = min(k, len(bank) - 1)
-    similarity = torch.full((len(bank), k), -torch.inf)
+    similarity = torch.full((len(bank), k), -torch.inf, dtype=bank.dtype)
     index = torch.zeros(len(bank), k, dtype=torch.int64)
     step = max(1, CHUNK // len(bank))
     for rows, embedded in views:
@@ -165,7 +165,8 @@ def chance_of_closeness(distance: NDArray[np.float64]) -> NDArray[np.float64]:
 
     In m dimensions the nearest of k neighbours lies within a share r of the distance of the farthest with probability
     :math:`1 - (1 - r^m)^{k-1}`. m is the intrinsic dimension by maximum likelihood (Levina and Bickel, 2004) over each
-    sample's neighbourhood without its closest two, which may be duplicates, drawn towards the whole data set's.
+    sample's neighbourhood, of whose closest two, which may be duplicates, only that they are closer counts, drawn towards the
+    whole data set's.
 
     Args:
         distance: Of each sample's neighbours, rising, shape ``(N, k)``, k at least 4.
@@ -176,10 +177,12 @@ def chance_of_closeness(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     k = distance.shape[1]
     tiny = np.finfo(np.float64).tiny
     logs = np.log(np.maximum(distance, tiny)) - np.log(np.maximum(distance[:, -1:], tiny))  # of the shares r
-    inner = -logs[:, 2:-1]
-    inverse = max(float(np.median(inner.mean(axis=1))), tiny)
-    local = (PRIOR * inverse + inner.sum(axis=1)) / (PRIOR + inner.shape[1])
-    within = np.exp(np.minimum(logs[:, :-1] / local[:, None], -tiny))
+    inner = -logs[:, 2:-1]  # exponentially distributed, with mean 1/m
+    total = inner.sum(axis=1) + 2.0 * inner[:, 0]  # the closest two are at least as far out as the third
+    share = inner.shape[1]
+    inverse = max(float(np.median(total / share)), tiny)
+    local = (PRIOR * inverse + total) / (PRIOR + share)
+    within = np.exp(np.minimum(logs[:, :-1] / local[:, None], -1e-12))  # at the farthest itself it would be 1
     chance: NDArray[np.float64] = -np.expm1((k - 1) * np.log1p(-within))
     return chance
 

@@ -69,7 +69,7 @@ def audit(
     output: str | None = None,
     source: str | None = None,
     augmentations: int = 4,
-    false_discoveries: float = 0.01,
+    false_discoveries: float = 0.05,
     k: int = 20,
     pictures: int = 1000,
     format: Literal["csv", "parquet"] = "csv",
@@ -124,7 +124,7 @@ def examine(
     module: DIETModule,
     data: DIETDataModule,
     augmentations: int = 4,
-    false_discoveries: float = 0.01,
+    false_discoveries: float = 0.05,
     k: int = 20,
 ) -> Findings:
     """Looks at every training sample with a trained module.
