@@ -87,8 +87,8 @@ class DIETCLI(LightningCLI):
                 "version": __version__,
                 "description": "DIET: self-supervised learning with the datum index as target. `diet fit` alone trains on "
                 "embedded digits; `diet demo` also shows what the features are worth, `diet bill` what the head will take of "
-                "memory, `diet compare` ranks finished runs without labels, and `diet export` writes a finished run's backbone "
-                "for other programs.",
+                "memory; of finished runs, `diet compare` ranks several without labels, `diet audit` looks through the data of "
+                "one, and `diet export` writes its backbone for other programs.",
             },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -282,9 +282,10 @@ def _with_run_config(args: list[str]) -> list[str]:
     for n, arg in enumerate(args):
         flag, equals, value = arg.partition("=")
         if flag == "--ckpt_path" and (equals or n + 1 < len(args)):
-            config = run_dir_of(value if equals else args[n + 1]) / CONFIG
-            if config.is_file():
-                return [args[0], f"--config={config}", *args[1:]]
+            folder = run_dir_of(value if equals else args[n + 1])
+            if (folder / CONFIG).is_file():
+                # where the run is now, which may have moved since its configuration was written
+                return [args[0], f"--config={folder / CONFIG}", f"--run_dir={folder}", *args[1:]]
     return args
 
 

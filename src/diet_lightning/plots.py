@@ -182,7 +182,8 @@ def spectrum(curves: Mapping[str, ArrayLike]) -> Figure:
         values = np.asarray(given, float)
         axis.plot(np.arange(1, len(values) + 1), values / max(values[0], 1e-300), color=colour, label=name)
     axis.set_yscale("log")
-    axis.set_ylim(bottom=1e-6)
+    # what lies lower is rounding
+    axis.set_ylim(bottom=max(1e-6, min(np.min(given) / max(np.max(given), 1e-300) for given in curves.values()) / 2))
     axis.set_xlabel("dimension")
     axis.set_ylabel("singular value / the greatest")
     axis.set_title("Spectrum of the embeddings")
@@ -209,7 +210,10 @@ def confusion(counts: ArrayLike, names: Sequence[str]) -> Figure:
     axis = figure.subplots()
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(table) <= 20:
-        axis.set_xticks(range(len(table)), names, rotation=45, ha="right", rotation_mode="anchor")
+        turn: dict[str, Any] = (
+            {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 3 else {}
+        )
+        axis.set_xticks(range(len(table)), names, **turn)
         axis.set_yticks(range(len(table)), names)
         for (row, column), share in np.ndenumerate(shares):
             if share >= 0.005:
