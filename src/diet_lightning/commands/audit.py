@@ -4,64 +4,27 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
-from tqdm import tqdm
 
 from diet_lightning.data.images import to_pixels
 from diet_lightning.data.module import DIETDataModule
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.insight import (
-    Duplicates,
-    LabelDoubts,
-    datum_losses,
-    label_doubts,
-    mild_views,
-    most_confused,
-    near_duplicates,
-    neighbourhoods,
-)
+from diet_lightning.examination import Findings, examine
+from diet_lightning.insight import Duplicates
 from diet_lightning.module import DIETModule
 from diet_lightning.report import Card, Section, page
 from diet_lightning.trained import open_run
 
 SAMPLES, PAIRS, PAGE = "samples", "duplicates", "index.html"
 EXTREMES = 60  # of the hardest, and of the easiest samples on the page
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What an audit finds out, sample by sample.
-
-    Attributes:
-        features: Clean embeddings, ``(N, K)``.
-        labels: ``(N,)``, -1 where there is none.
-        loss: Mean over the augmentations, nats, ``(N,)``.
-        spread: Its standard deviation over them, ``(N,)``.
-        confused_with: The sample that the classifier takes each for most, ``(N,)``.
-        confusion: Its logit less the sample's own, ``(N,)``.
-        duplicates: Near-duplicates.
-        doubts: On the labels.
-    """
-
-    features: Tensor
-    labels: Tensor
-    loss: NDArray[np.float64]
-    spread: NDArray[np.float64]
-    confused_with: NDArray[np.int64]
-    confusion: NDArray[np.float64]
-    duplicates: Duplicates
-    doubts: LabelDoubts
 
 
 def audit(
@@ -118,71 +81,6 @@ def audit(
     words = [f"Source {data.source}, {data.num_samples:,} training samples. {summary['words']}"]
     (folder / PAGE).write_text(page(f"Audit of {opened.folder.name}", words, sections), encoding="utf-8")
     _print(found, folder, summary)
-
-
-def examine(
-    module: DIETModule,
-    data: DIETDataModule,
-    augmentations: int = 4,
-    false_discoveries: float = 0.05,
-    k: int = 20,
-) -> Findings:
-    """Looks at every training sample with a trained module.
-
-    Args:
-        module: Trained on these data.
-        data: The data.
-        augmentations: Augmented views of each sample that its loss is the mean of.
-        false_discoveries: Expected share of false pairs among the near-duplicates.
-        k: Neighbours that judge a label.
-
-    Returns:
-        The findings; tensors are on the CPU.
-    """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    before, training = module.device, module.training
-    module.to(device).eval()
-    features, labels, losses, confused, excess = [], [], [], [], []
-    for batch in _batches(data, "losses"):
-        with torch.inference_mode():
-            stored, index = batch.input.to(device), batch.index.to(device)
-            clean = module(data.network_inputs(stored))
-            other, above = most_confused(module.head, clean, index)
-            drawn = []
-            for draw in range(augmentations):
-                # the same draw for all batches would be the same crops for all of them
-                seen = module(data.network_inputs(stored, draw * data.num_samples + int(batch.index[0])))
-                drawn.append(datum_losses(module.head, seen, index))
-        features.append(clean.float().cpu())
-        labels.append(batch.label)
-        losses.append(torch.stack(drawn, 1).double().cpu())
-        confused.append(other.cpu())
-        excess.append(above.double().cpu())
-    every, given, loss = torch.cat(features), torch.cat(labels), torch.cat(losses)
-
-    def views() -> Iterator[tuple[Tensor, Iterator[Tensor]]]:
-        for batch in _batches(data, "neighbours"):
-            stored = batch.input.to(device)
-            yield batch.index, (module(data.network_inputs(view)).float().cpu() for view in mild_views(stored))
-
-    duplicates = near_duplicates(neighbourhoods(every, views()), false_discoveries)
-    doubts = label_doubts(every, given, k)
-    module.to(before).train(training)
-    return Findings(
-        every,
-        given,
-        loss.mean(dim=1).numpy(),
-        loss.std(dim=1, correction=0).numpy(),
-        torch.cat(confused).numpy(),
-        torch.cat(excess).numpy(),
-        duplicates,
-        doubts,
-    )
-
-
-def _batches(data: DIETDataModule, name: str) -> Any:
-    total = -(-data.num_samples // data.batch_size)
-    return tqdm(data.stored_batches("train"), name, total=total, leave=False, delay=2)
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
