@@ -73,6 +73,10 @@ def test_run_folder_is_as_described(photos):
         "checkpoints",
         "figure.png",
         "embeddings.npz",
+        "evaluation.json",
+        "figures",
+        "audit",
+        "export",
     }
 
 

@@ -219,8 +219,9 @@ class OfflineEvaluation(Callback):
             known = test[1][test[1] >= 0]
             figures["confusion"] = confusion(confusion_matrix(known, predicted, labels=np.arange(len(names))), names)
         shown = np.random.default_rng(self.protocol.seed).permutation(len(test[0]))[:MAPPED]
-        points, method = _flat(test[0][shown], self.umap, self.protocol.seed)
-        figures["map"] = embedding_map(points, test[1][shown], names, method)
+        if min(test[0].shape) > 2:
+            points, method = _flat(test[0][shown], self.umap, self.protocol.seed)
+            figures["map"] = embedding_map(points, test[1][shown], names, method)
         if len(data.input_shape) == 3:
             figures["neighbours"] = _gallery(train, test, data, names, shown[: GALLERY[0]])
         for name, figure in figures.items():
