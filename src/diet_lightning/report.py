@@ -21,7 +21,7 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72re
 h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 nav a { margin-right: 1rem; }
 .cards { display: flex; flex-wrap: wrap; gap: .6rem; }
-.group { border: 1px solid var(--line); border-radius: .5rem; padding: .5rem; margin-bottom: .6rem; }
+.group { display: inline-flex; margin-right: .6rem; border: 1px solid var(--line); border-radius: .5rem; padding: .5rem; margin-bottom: .6rem; }
 figure { margin: 0; width: 112px; font-size: 11px; overflow-wrap: anywhere; }
 figure img { width: 96px; height: 96px; object-fit: contain; background: var(--soft); image-rendering: pixelated; }
 figure b { display: block; }

@@ -12,6 +12,8 @@ from torch import Tensor
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.rank import effective_rank, rankme, singular_values
 
+ENOUGH = 16  # samples; of fewer the rank says little
+
 
 class FeatureRank(Callback):
     """Measures the rank of the embeddings, without labels.
@@ -30,6 +32,7 @@ class FeatureRank(Callback):
         self.warn_below = warn_below
         self._sums: tuple[Tensor, Tensor, Tensor] | None = None  # of outer products, of embeddings, number of samples
         self._first: float | None = None  # RankMe when the run began
+        self._warned = False  # once is enough
 
     # -- counting ------------------------------------------------------------------------------------------------------
 
@@ -53,7 +56,8 @@ class FeatureRank(Callback):
         for name, value in found.items():
             pl_module.log(name, torch.tensor(value, dtype=torch.float32), sync_dist=True)
         self._first = rank if self._first is None else self._first
-        if rank < self.warn_below:
+        if rank < self.warn_below and samples >= ENOUGH and not self._warned:
+            self._warned = True
             rank_zero_warn(
                 f"The embeddings have collapsed: RankMe is {rank:.2f} (1 is one direction for all, at most {len(total)}; it "
                 f"was {self._first:.1f} at first). Lower `lr`, lengthen `warmup_epochs`, or check that the inputs differ."
