@@ -20,7 +20,7 @@ from diet_lightning.losses import datum_cross_entropy
 from diet_lightning.neighbours import CHUNK, knn_probabilities, nearest_neighbours
 
 NEIGHBOURS = 40  # that say how far apart samples of a neighbourhood lie
-PRIOR = 60.0  # neighbours' worth of weight that the whole data set has against a sample's own neighbourhood
+MOST_CERTAIN = 1e6  # neighbours' worth, where all neighbourhoods of a data set look alike
 VIEW_SCALE = 0.9  # side of a cropped view, of the image's
 RIDGE = 0.01  # of the mean variance, added to each direction's before it is divided by
 
@@ -163,10 +163,10 @@ def neighbourhoods(
 def chance_of_closeness(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     r"""How likely neighbours lie as close as they do, if samples were spread evenly around each other.
 
-    In m dimensions the nearest of k neighbours lies within a share r of the distance of the farthest with probability
-    :math:`1 - (1 - r^m)^{k-1}`. m is the intrinsic dimension by maximum likelihood (Levina and Bickel, 2004) over each
-    sample's neighbourhood, of whose closest two, which may be duplicates, only that they are closer counts, drawn towards the
-    whole data set's.
+    In m dimensions one of k neighbours lies within a share r of the distance of the farthest with probability
+    :math:`r^m`, the nearest of them with :math:`1 - (1 - r^m)^{k-1}`. What a sample's neighbourhood says of m (Levina and
+    Bickel, 2004; of the closest two, which may be duplicates, only that they are closer counts) is drawn towards the whole
+    data set, as far as neighbourhoods there are alike (empirical Bayes), and :math:`r^m` is averaged over what m may be.
 
     Args:
         distance: Of each sample's neighbours, rising, shape ``(N, k)``, k at least 4.
@@ -176,13 +176,19 @@ def chance_of_closeness(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     k = distance.shape[1]
     tiny = np.finfo(np.float64).tiny
-    logs = np.log(np.maximum(distance, tiny)) - np.log(np.maximum(distance[:, -1:], tiny))  # of the shares r
-    inner = -logs[:, 2:-1]  # exponentially distributed, with mean 1/m
+    far = -(
+        np.log(np.maximum(distance, tiny)) - np.log(np.maximum(distance[:, -1:], tiny))
+    )  # -log r: exponential, mean 1/m
+    inner = far[:, 2:-1]
     total = inner.sum(axis=1) + 2.0 * inner[:, 0]  # the closest two are at least as far out as the third
     share = inner.shape[1]
-    inverse = max(float(np.median(total / share)), tiny)
-    local = (PRIOR * inverse + total) / (PRIOR + share)
-    within = np.exp(np.minimum(logs[:, :-1] / local[:, None], -1e-12))  # at the farthest itself it would be 1
+    mean = max(float(np.mean(total / share)), tiny)
+    # how 1/m varies over the data set beyond what so few neighbours say of it: an inverse gamma distribution
+    variance = float(np.mean((total / share) ** 2)) / (1.0 + 1.0 / share) - mean**2
+    shape = 2.0 + mean**2 / max(variance, mean**2 / MOST_CERTAIN)
+    # and given the neighbourhood, -log r is Pareto: its tail is heavier the less is known of m
+    rate = ((shape - 1.0) * mean + total)[:, None]
+    within = np.minimum((1.0 + far[:, :-1] / rate) ** -(shape + share), 1.0 - 1e-12)  # as far as the farthest, it is 1
     chance: NDArray[np.float64] = -np.expm1((k - 1) * np.log1p(-within))
     return chance
 
@@ -204,7 +210,7 @@ class Duplicates:
     group: NDArray[np.int64]
 
 
-def near_duplicates(found: Neighbourhoods, false_discoveries: float = 0.05) -> Duplicates:
+def near_duplicates(found: Neighbourhoods, false_discoveries: float = 0.1) -> Duplicates:
     """Pairs that lie closer than chance allows, at a bounded share of false ones.
 
     The threshold is Benjamini and Hochberg's (1995) over the samples' nearest neighbours.
