@@ -55,7 +55,7 @@ def examine(
     module: DIETModule,
     data: DIETDataModule,
     augmentations: int = 4,
-    false_discoveries: float = 0.1,
+    false_discoveries: float = 0.2,
     k: int = 20,
 ) -> Findings:
     """Looks at every training sample with a trained module.

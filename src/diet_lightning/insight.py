@@ -210,7 +210,7 @@ class Duplicates:
     group: NDArray[np.int64]
 
 
-def near_duplicates(found: Neighbourhoods, false_discoveries: float = 0.1) -> Duplicates:
+def near_duplicates(found: Neighbourhoods, false_discoveries: float = 0.2) -> Duplicates:
     """Pairs that lie closer than chance allows, at a bounded share of false ones.
 
     The threshold is Benjamini and Hochberg's (1995) over the samples' nearest neighbours.

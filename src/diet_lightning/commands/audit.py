@@ -32,7 +32,7 @@ def audit(
     output: str | None = None,
     source: str | None = None,
     augmentations: int = 4,
-    false_discoveries: float = 0.1,
+    false_discoveries: float = 0.2,
     k: int = 20,
     pictures: int = 1000,
     format: Literal["csv", "parquet"] = "csv",
