@@ -133,13 +133,17 @@ def test_bad_input_is_told_in_a_sentence(run, capsys, make_trainer):
 SCRIPT = """
 import json, sys
 sys.path.insert(0, {tests!r})
-from conftest import TinyNet, image_data
+import torch
+from conftest import TinyNet, images
 from lightning.pytorch import Trainer, seed_everything
-from diet_lightning import DIETModule, FeatureRank, OfflineEvaluation, OnlineKNN
+from torch.utils.data import TensorDataset
+from diet_lightning import DIETDataModule, DIETModule, FeatureRank, OfflineEvaluation
 ranks = int(sys.argv[1])
 seed_everything(5)
-module = DIETModule(TinyNet(dropout=0.0), num_samples=46, input_shape=[3, 8, 8])
-data = image_data(46, batch_size=8, seed=2)  # 46 training and 20 test samples: two ranks repeat none, three some
+module = DIETModule(TinyNet(dropout=0.0), num_samples=45, input_shape=[3, 8, 8])
+# odd numbers: of two ranks one repeats a sample of each split
+train, test = (TensorDataset(images(n, seed=n), torch.arange(n) % 4) for n in (45, 21))
+data = DIETDataModule.from_datasets(train, test, batch_size=8, seed=2)
 callbacks = [OfflineEvaluation(sys.argv[2], c=1.0, k=3, shots=[2], draws=2), FeatureRank()]
 trainer = Trainer(accelerator="cpu", devices=ranks, strategy="ddp_fork" if ranks > 1 else "auto", logger=False,
     callbacks=callbacks, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
@@ -149,10 +153,10 @@ if trainer.is_global_zero:
 """
 
 
-def test_three_processes_measure_what_one_does(tmp_path):
+def test_two_processes_measure_what_one_does(tmp_path):
     found = []
     (tmp_path / "script.py").write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
-    for ranks in (1, 3):
+    for ranks in (1, 2):
         command = [sys.executable, "script.py", str(ranks), str(tmp_path / f"out{ranks}")]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stdout + done.stderr
