@@ -20,7 +20,8 @@ install: .venv/installed
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[timm,hf,onnx]" --group dev
+	# byte code is made when a module is first imported: of most files never, and of all it takes a minute
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[timm,hf,onnx]" --group dev
 	touch $@
 
 clean:
