@@ -15,9 +15,10 @@ import yaml
 from scipy.stats import norm, spearmanr
 
 from diet_lightning.errors import ConfigurationError
+from diet_lightning.evaluation import EVALUATION
 from diet_lightning.losses import loss_floor
 
-CONFIG, METRICS, EVALUATION = "config.yaml", "metrics.csv", "evaluation.json"
+CONFIG, METRICS = "config.yaml", "metrics.csv"
 LOSS, LOSS_GAP, RANKME = "train/loss", "train/loss_gap", "rank/rankme"
 PROBE, OFFLINE = "probe/val_top1", "offline/linear_top1"
 ACCURACIES = ("/val_top1", "/val_top5", "/test_top1", "/test_top5")  # what columns of accuracies end with

@@ -21,6 +21,7 @@ from diet_lightning.neighbours import knn_probabilities, nearest_neighbours
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
+EVALUATION = "evaluation.json"  # a run's file of scores by name
 REGULARISATIONS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 VALIDATION_SHARE = 0.2
 AT_ONCE = 2**22  # values drawn together by the bootstrap

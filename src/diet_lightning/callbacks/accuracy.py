@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from diet_lightning.callbacks.splits import SplitCallback, originals
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
 from diet_lightning.errors import ConfigurationError
 
 
-class SplitAccuracy(Callback):
+class SplitAccuracy(SplitCallback):
     """Logs ``{name}/val_top1`` and ``{name}/test_top1`` on clean samples, and ``top5`` where there are more than five classes.
 
     Samples without a label (-1) are passed over. Subclasses give the logits.
@@ -30,13 +32,13 @@ class SplitAccuracy(Callback):
         self._owner = owner
         self._metrics: dict[str, dict[str, Metric]] = {}  # split → metric → torchmetrics' object
 
-    def _start_evaluation(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
+    @abstractmethod
+    def start_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
         """Calls `_measure`, or does not: then the split is passed over."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _logits(self, features: Tensor, pl_module: LightningModule) -> Tensor:
         """Logits of embeddings ``(B, K)`` in float32, shape ``(B, classes)``."""
-        raise NotImplementedError
 
     def _find_num_classes(self, trainer: Trainer, enabled: bool | None) -> int | None:
         """The data's number of classes; None without labels, with a message, where `enabled` is None."""
@@ -66,67 +68,26 @@ class SplitAccuracy(Callback):
                 f"least {int(label.max()) + 1}."
             )
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Resets the validation metrics."""
-        self._start_evaluation("val", trainer, pl_module)
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Resets the test metrics."""
-        self._start_evaluation("test", trainer, pl_module)
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: DatumBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Measures the classifier on clean samples."""
-        self._evaluate("val", trainer, pl_module, outputs, batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: DatumBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Measures the classifier on clean samples."""
-        self._evaluate("test", trainer, pl_module, outputs, batch)
-
-    def _evaluate(
+    def measure_batch(
         self, split: str, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DatumBatch
     ) -> None:
+        """Measures the classifier on clean samples."""
         if split not in self._metrics:
             return
         with torch.no_grad():
             logits = self._logits(outputs["features"].float(), pl_module)
         self._check_labels(batch.label, logits.shape[1])
-        # distributed samplers repeat the first samples at the end; an original sits on the rank of its index
-        original = batch.index % trainer.world_size == trainer.global_rank
-        label = torch.where(original, batch.label, NO_LABEL)
+        label = torch.where(originals(batch, trainer), batch.label, NO_LABEL)
         for metric in self._metrics[split].values():
             metric.update(logits, label)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def end_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the accuracy.
 
         Raises:
-            ConfigurationError: If no validation sample has a label.
+            ConfigurationError: If no sample of the split has a label.
         """
-        self._log("val", pl_module)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs the accuracy.
-
-        Raises:
-            ConfigurationError: If no test sample has a label.
-        """
-        self._log("test", pl_module)
+        self._log(split, pl_module)
 
     def _log(self, split: str, pl_module: LightningModule) -> None:
         for name, metric in self._metrics.pop(split, {}).items():
@@ -150,7 +111,8 @@ class ClassifierAccuracy(SplitAccuracy):
     def __init__(self) -> None:
         super().__init__("supervised", "The classifier")
 
-    def _start_evaluation(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
+    def start_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts to measure."""
         head: Any = pl_module.head
         self._measure(split, head.num_samples, pl_module)
 

@@ -74,7 +74,8 @@ class OnlineKNN(SplitAccuracy):
         while sum(len(labels) for _, labels in self._parts[1:]) >= self.bank_size:
             del self._parts[0]
 
-    def _start_evaluation(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
+    def start_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gathers the bank of all ranks and starts to measure."""
         if not self._parts or self.num_classes is None:
             return
         features, labels = (torch.cat(parts)[-self.bank_size :] for parts in zip(*self._parts, strict=True))

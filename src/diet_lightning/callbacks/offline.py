@@ -23,13 +23,12 @@ from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.images import to_pixels
 from diet_lightning.data.module import DIETDataModule, Split
 from diet_lightning.errors import ConfigurationError, DIETError
-from diet_lightning.evaluation import Protocol, Score, evaluate_features
+from diet_lightning.evaluation import EVALUATION, Protocol, Score, evaluate_features
 from diet_lightning.neighbours import nearest_neighbours
 from diet_lightning.plots import confusion, embedding_map, neighbour_gallery, save_figure, spectrum
 from diet_lightning.rank import singular_values
 from diet_lightning.seeding import derive_seed
 
-SCORES = "evaluation.json"
 MAPPED = 5000  # points of a map
 GALLERY = (8, 8)  # samples, and neighbours of each
 
@@ -185,7 +184,7 @@ class OfflineEvaluation(Callback):
             return error
         folder = Path(self.dirpath or trainer.default_root_dir)
         if scores:
-            _write_scores(folder / SCORES, scores)
+            _write_scores(folder / EVALUATION, scores)
         self._draw(folder / "figures", train, test, predicted, trainer, data)
         return scores
 

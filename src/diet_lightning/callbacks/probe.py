@@ -142,7 +142,8 @@ class OnlineLinearProbe(SplitAccuracy):
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
-    def _start_evaluation(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
+    def start_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Makes the classifier of a checkpoint and starts to measure it."""
         if self._classifier is None and not self._restored:
             if not self._off:
                 rank_zero_info(f"Probe {self.name!r} is untrained: pass `ckpt_path` to evaluate one.")

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from diet_lightning.callbacks.splits import SplitCallback, originals
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.rank import effective_rank, rankme, singular_values
 
 ENOUGH = 16  # samples; of fewer the rank says little
 
 
-class FeatureRank(Callback):
+class FeatureRank(SplitCallback):
     """Measures the rank of the embeddings, without labels.
 
     On the clean validation samples where there are any, else on the augmented samples of the training epoch. Logs
@@ -81,40 +82,13 @@ class FeatureRank(Callback):
         if not self._has_validation(trainer):
             self._log(trainer, pl_module)
 
-    def _count_clean(self, trainer: Trainer, outputs: Any, batch: DatumBatch) -> None:
+    def measure_batch(
+        self, split: str, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DatumBatch
+    ) -> None:
+        """Counts clean samples, each once."""
         if not trainer.sanity_checking:
-            # what a distributed sampler repeats at the end does not count
-            original = batch.index % trainer.world_size == trainer.global_rank
-            self._add(outputs["features"], original.to(torch.float32))
+            self._add(outputs["features"], originals(batch, trainer).to(torch.float32))
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: DatumBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Counts clean samples."""
-        self._count_clean(trainer, outputs, batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: DatumBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Counts clean samples."""
-        self._count_clean(trainer, outputs, batch)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs the rank of the validation samples."""
-        self._log(trainer, pl_module)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs the rank of the test samples."""
+    def end_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the rank of the split's samples."""
         self._log(trainer, pl_module)

@@ -10,12 +10,12 @@ from typing import Any
 from diet_lightning.checkpoint import read_checkpoint
 from diet_lightning.data.preprocessing import Preprocessing
 from diet_lightning.errors import ConfigurationError
+from diet_lightning.evaluation import EVALUATION
 from diet_lightning.export import export_backbone
 from diet_lightning.model_card import Measured, RunFacts
 from diet_lightning.runs import METRICS
 from diet_lightning.trained import TrainedRun, open_run
 
-EVALUATION = "evaluation.json"
 TRAINING = {
     "train/loss_gap": "nats, mean over the last whole epoch",
     "probe/val_top1": "online linear probe, last validation",
