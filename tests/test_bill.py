@@ -18,8 +18,8 @@ from diet_lightning import DIETModule
 from diet_lightning.__main__ import main
 from diet_lightning.bill import head_bill
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.memory import GIB, available_memory
 from diet_lightning.placement import check_memory
+from diet_lightning.utilities.device_memory import GIB, available_memory
 
 LARGE_N = Path(__file__).parents[1] / "benchmarks/large_n.py"
 

@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 from diet_lightning.data.indexed import ArrayDataset
 from diet_lightning.data.inputs import CHUNK, IMAGENET_MEAN, IMAGENET_STD, InputPipeline, colour_statistics
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.seeding import derive_seed
+from diet_lightning.utilities.seeding import derive_seed
 
 quick = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 STEP = (0, 3, 7)  # a (seed, epoch, step)

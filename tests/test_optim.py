@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diet_lightning.optim import lr_factor, scaled_lr, warmup_cosine, warmup_steps
-from diet_lightning.seeding import derive_seed
+from diet_lightning.utilities.seeding import derive_seed
 
 
 def test_learning_rate_scales_with_the_total_batch():

@@ -8,7 +8,7 @@ import torch
 
 from diet_lightning.chunked import chunk_rows
 from diet_lightning.losses import PLAIN_LOGITS
-from diet_lightning.memory import GIB
+from diet_lightning.utilities.device_memory import GIB
 
 FLOAT = 4  # bytes
 

@@ -25,8 +25,8 @@ from diet_lightning.heads import HEADS, DatumHead, Placement, SampledHead, Shard
 from diet_lightning.losses import check_label_smoothing
 from diet_lightning.optim import REFERENCE_BATCH, match_layout, scaled_lr, warmup_cosine, warmup_steps
 from diet_lightning.placement import WEIGHT, check_memory, check_placement, keep_part, make_whole
-from diet_lightning.seeding import derive_seed
 from diet_lightning.supervised import Target, check_class_count, check_labels, require_same_target
+from diet_lightning.utilities.seeding import derive_seed
 from diet_lightning.weights import load_start
 
 INPUT_SHAPE = "input_shape"  # a buffer

@@ -13,7 +13,7 @@ from torch import Tensor
 from diet_lightning.bill import head_bill
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.heads import HEADS, ShardedHead, SteppingHead, serves
-from diet_lightning.memory import GIB, available_memory
+from diet_lightning.utilities.device_memory import GIB, available_memory
 
 WEIGHT = "head.weight"
 

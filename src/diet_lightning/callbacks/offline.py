@@ -26,7 +26,7 @@ from diet_lightning.neighbours import nearest_neighbours
 from diet_lightning.plots import confusion, embedding_map, neighbour_gallery, save_figure, spectrum
 from diet_lightning.rank import singular_values
 from diet_lightning.scores import Score, read_scores, write_scores
-from diet_lightning.seeding import derive_seed
+from diet_lightning.utilities.seeding import derive_seed
 
 MAPPED = 5000  # points of a map
 GALLERY = (8, 8)  # samples, and neighbours of each

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from diet_lightning.callbacks.accuracy import SplitAccuracy
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.seeding import derive_seed
+from diet_lightning.utilities.seeding import derive_seed
 
 
 class OnlineLinearProbe(SplitAccuracy):

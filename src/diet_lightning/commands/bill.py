@@ -10,7 +10,7 @@ from rich.table import Table
 from diet_lightning.bill import head_bill
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.heads import HEADS, serves
-from diet_lightning.memory import GIB
+from diet_lightning.utilities.device_memory import GIB
 
 
 def bill(

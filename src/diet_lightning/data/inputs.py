@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as tv
 from diet_lightning.data.augment import Ladder, LadderParameters, erase_boxes, on_some
 from diet_lightning.data.indexed import ArrayDataset
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.seeding import derive_seed
+from diet_lightning.utilities.seeding import derive_seed
 
 Augment = Callable[..., Any]  # (Tensor, Generator) → Tensor; spelt out, `diet fit --help` would list Tensor subclasses
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

@@ -25,7 +25,7 @@ from diet_lightning.data.inputs import Augment, InputPipeline, colour_statistics
 from diet_lightning.data.sampling import BlockSampler, EpochSampler, MemoryLoader, ResumableLoader, as_is, placed_on
 from diet_lightning.data.sources import Source, SourceOptions, load_source
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
-from diet_lightning.memory import available_memory
+from diet_lightning.utilities.device_memory import available_memory
 
 Split = Literal["train", "val", "test"]
 MEMORY_LIMIT = 2**30  # bytes; a decoded set up to here is kept in memory by default

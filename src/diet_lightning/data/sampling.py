@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.indexed import ArrayDataset, IndexedDataset
-from diet_lightning.memory import GIB, available_memory
-from diet_lightning.seeding import derive_seed
+from diet_lightning.utilities.device_memory import GIB, available_memory
+from diet_lightning.utilities.seeding import derive_seed
 
 
 class EpochSampler(DistributedSampler[Any]):
