@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diet_lightning.heads import DatumHead, FusedHead, SampledHead
+from diet_lightning.objective import DatumHead, FusedHead, SampledHead
 
 SMOOTHING = 0.8
 MB = 2**20

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from diet_lightning import DIETDataModule, DIETModule
-from diet_lightning.bill import head_bill
+from diet_lightning.objective.memory_estimate import head_bill
 
 
 class Drawn(Dataset[Tensor]):

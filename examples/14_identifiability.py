@@ -31,7 +31,7 @@ from torch.nn.functional import normalize
 from torch.utils.data import TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule
-from diet_lightning.losses import datum_cross_entropy
+from diet_lightning.objective.loss import datum_cross_entropy
 from diet_lightning.optim import REFERENCE_BATCH
 from diet_lightning.plots import COLOURS, save_figure
 

@@ -10,7 +10,7 @@ from torchvision.models.resnet import BasicBlock
 
 from diet_lightning.backbones import create_backbone
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.heads import DatumHead
+from diet_lightning.objective import DatumHead
 
 # name, side of the images, dimension as the family's own classifier states it (read off the definition, not the code)
 FAMILIES = [

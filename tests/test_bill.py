@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from diet_lightning import DIETModule
 from diet_lightning.__main__ import main
-from diet_lightning.bill import head_bill
 from diet_lightning.errors import ConfigurationError
+from diet_lightning.objective.memory_estimate import head_bill
 from diet_lightning.placement import check_memory
 from diet_lightning.utilities.device_memory import GIB, available_memory
 

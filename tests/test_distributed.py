@@ -144,7 +144,7 @@ torch.save(module.state_dict(), f"{{out}}.fitted")  # in the process that called
 
 AGAIN = """
 import sys, torch, torch.distributed as dist
-from diet_lightning.heads import ShardedHead
+from diet_lightning.objective import ShardedHead
 
 def run(rank, world, folder):
     dist.init_process_group("gloo", init_method=f"file://{{folder}}/meet", rank=rank, world_size=world)

@@ -15,10 +15,10 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from diet_lightning import DIETModule
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
-from diet_lightning.heads import DatumHead, FusedHead, SampledHead, ShardedHead
-from diet_lightning.heads.moments import Moments8bit
-from diet_lightning.heads.sharded import _ShardedLoss
-from diet_lightning.losses import datum_cross_entropy
+from diet_lightning.objective import DatumHead, FusedHead, SampledHead, ShardedHead
+from diet_lightning.objective.loss import datum_cross_entropy
+from diet_lightning.objective.moments import Moments8bit
+from diet_lightning.objective.sharded import _ShardedLoss
 from diet_lightning.placement import check_placement
 
 STEPS = 20
@@ -52,8 +52,8 @@ def trained(head_class, autocast=None, accumulate=1, steps=STEPS, **options):
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Several chunks even at a size that a test can afford."""
-    for room in ("losses", "heads.fused", "heads.sharded"):
-        monkeypatch.setattr(f"diet_lightning.{room}.chunk_rows", lambda batch, embed_dim, device: 17)
+    for room in ("loss", "fused", "sharded"):
+        monkeypatch.setattr(f"diet_lightning.objective.{room}.chunk_rows", lambda batch, embed_dim, device: 17)
 
 
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
@@ -232,7 +232,7 @@ def test_a_wrong_index_is_refused_by_every_placement(head_class):
 def test_every_placement_starts_from_the_same_rows(head_class, monkeypatch):
     torch.manual_seed(3)
     whole = DatumHead(50, 4).weight
-    monkeypatch.setattr("diet_lightning.heads.dense.AT_ONCE", 7 * 4)
+    monkeypatch.setattr("diet_lightning.objective.dense.AT_ONCE", 7 * 4)
     torch.manual_seed(3)
     assert torch.equal(head_class(50, 4).weight, whole)
 

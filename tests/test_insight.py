@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from sklearn.neighbors import KNeighborsClassifier
 
 from diet_lightning import insight
-from diet_lightning.heads import DatumHead
 from diet_lightning.insight import datum_losses, label_doubts, most_confused
+from diet_lightning.objective import DatumHead
 
 
 def head(count: int, dim: int, **options) -> DatumHead:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diet_lightning.errors import ConfigurationError, DataError
-from diet_lightning.heads import DatumHead
-from diet_lightning.losses import datum_cross_entropy, loss_floor
+from diet_lightning.objective import DatumHead
+from diet_lightning.objective.loss import datum_cross_entropy, loss_floor
 
 
 def reference(features, weight, index, smoothing, share=None):

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from diet_lightning import DIETModule, FitProgressBar, OnlineLinearProbe
 from diet_lightning.callbacks import progress
-from diet_lightning.losses import loss_floor
+from diet_lightning.objective.loss import loss_floor
 
 
 class Lines(FitProgressBar):

@@ -14,7 +14,7 @@ import yaml
 from scipy.stats import norm, spearmanr
 
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.losses import loss_floor
+from diet_lightning.objective.loss import loss_floor
 from diet_lightning.scores import read_scores
 
 CONFIG, METRICS = "config.yaml", "metrics.csv"

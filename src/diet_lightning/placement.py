@@ -10,9 +10,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
-from diet_lightning.bill import head_bill
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.heads import HEADS, ShardedHead, SteppingHead, serves
+from diet_lightning.objective import HEADS, ShardedHead, SteppingHead, serves
+from diet_lightning.objective.memory_estimate import head_bill
 from diet_lightning.utilities.device_memory import GIB, available_memory
 
 WEIGHT = "head.weight"

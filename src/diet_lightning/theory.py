@@ -37,7 +37,7 @@ from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
 
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.losses import check_label_smoothing, datum_cross_entropy
+from diet_lightning.objective.loss import check_label_smoothing, datum_cross_entropy
 
 HISTORY = 40  # steps that L-BFGS remembers; with its usual 10 it takes about half as many steps again
 

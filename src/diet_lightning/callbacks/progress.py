@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from diet_lightning.data.batch import DatumBatch
-from diet_lightning.heads import DatumHead
+from diet_lightning.objective import DatumHead
 
 INTERVAL = 0.5  # seconds between updates: each of them waits for the accelerator
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from diet_lightning.bill import head_bill
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.heads import HEADS, serves
+from diet_lightning.objective import HEADS, serves
+from diet_lightning.objective.memory_estimate import head_bill
 from diet_lightning.utilities.device_memory import GIB
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from diet_lightning.chunked import chunk_rows
-from diet_lightning.losses import PLAIN_LOGITS
+from diet_lightning.objective.chunked import chunk_rows
+from diet_lightning.objective.loss import PLAIN_LOGITS
 from diet_lightning.utilities.device_memory import GIB
 
 FLOAT = 4  # bytes

@@ -11,9 +11,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from diet_lightning.chunked import chunk_rows, compute_dtype, row_gradients, scan_classes
-from diet_lightning.heads.dense import DatumHead, blocks
-from diet_lightning.losses import check_batch, smoothed_row, target_rows
+from diet_lightning.objective.chunked import chunk_rows, compute_dtype, row_gradients, scan_classes
+from diet_lightning.objective.dense import DatumHead, blocks
+from diet_lightning.objective.loss import check_batch, smoothed_row, target_rows
 
 
 class ShardedHead(DatumHead):

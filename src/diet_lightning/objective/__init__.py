@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from diet_lightning.heads.dense import DatumHead
-from diet_lightning.heads.fused import FusedHead
-from diet_lightning.heads.sampled import SampledHead
-from diet_lightning.heads.sharded import ShardedHead
-from diet_lightning.heads.stepping import SteppingHead
+from diet_lightning.objective.deferred_step import SteppingHead
+from diet_lightning.objective.dense import DatumHead
+from diet_lightning.objective.fused import FusedHead
+from diet_lightning.objective.sampled import SampledHead
+from diet_lightning.objective.sharded import ShardedHead
 
 Placement = Literal["dense", "fused", "sharded", "sampled"]
 HEADS: dict[str, type[DatumHead]] = {

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.losses import check_label_smoothing, datum_cross_entropy, loss_floor
+from diet_lightning.objective.loss import check_label_smoothing, datum_cross_entropy, loss_floor
 
 AT_ONCE = 2**22  # values of W that are drawn, sent or settled together
 

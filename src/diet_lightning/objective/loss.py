@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diet_lightning.chunked import chunk_rows, compute_dtype, row_gradients, scan_classes
 from diet_lightning.errors import ConfigurationError, DataError
+from diet_lightning.objective.chunked import chunk_rows, compute_dtype, row_gradients, scan_classes
 
 Reduction = Literal["mean", "sum", "none"]
 PLAIN_LOGITS = 2**23  # up to so many the plain way is the faster one (benchmarks/head.py)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.heads.dense import blocks
-from diet_lightning.heads.stepping import SteppingHead
+from diet_lightning.objective.deferred_step import SteppingHead
+from diet_lightning.objective.dense import blocks
 from diet_lightning.optim import adamw_step
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.heads.dense import DatumHead
-from diet_lightning.heads.moments import Moments
-from diet_lightning.losses import check_batch
+from diet_lightning.objective.dense import DatumHead
+from diet_lightning.objective.loss import check_batch
+from diet_lightning.objective.moments import Moments
 
 
 class SteppingHead(DatumHead):
