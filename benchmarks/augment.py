@@ -23,7 +23,7 @@ from head import hardware
 from torch import Tensor
 from torchvision.transforms import v2
 
-from diet_lightning.data.inputs import IMAGENET_MEAN, IMAGENET_STD, InputPipeline
+from diet_lightning.transforms.pipeline import IMAGENET_MEAN, IMAGENET_STD, InputPipeline
 
 
 def torchvisions(size: int, strength: int) -> v2.Compose:

@@ -14,9 +14,9 @@ from scipy import stats
 from torchvision import transforms
 from torchvision.transforms.v2 import functional as tv
 
-from diet_lightning.data import augment
-from diet_lightning.data.augment import Ladder, LadderParameters
 from diet_lightning.errors import ConfigurationError
+from diet_lightning.transforms import augmentation as augment
+from diet_lightning.transforms.augmentation import Ladder, LadderParameters
 
 EXACT = 2e-6  # what float32 rounding may differ; 1/255 is 4e-3
 DRAWS = 2000

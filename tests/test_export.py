@@ -24,10 +24,10 @@ from torchvision.models import resnet18
 
 from diet_lightning import DIETDataModule, DIETModule, create_backbone
 from diet_lightning.__main__ import main
-from diet_lightning.data.preprocessing import Preprocessing
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
 from diet_lightning.export import export_backbone, load_backbone, load_preprocessing
 from diet_lightning.trained import open_run
+from diet_lightning.transforms.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as tv
 
-from diet_lightning.data.augment import Ladder, LadderParameters, erase_boxes, on_some
 from diet_lightning.data.indexed import ArrayDataset
 from diet_lightning.errors import ConfigurationError
+from diet_lightning.transforms.augmentation import Ladder, LadderParameters, erase_boxes, on_some
 from diet_lightning.utilities.seeding import derive_seed
 
 Augment = Callable[..., Any]  # (Tensor, Generator) → Tensor; spelt out, `diet fit --help` would list Tensor subclasses

@@ -13,8 +13,8 @@ from torchvision.transforms.v2 import functional as tv
 
 from diet_lightning.data.images import to_square
 from diet_lightning.data.indexed import to_rgb, to_tensor
-from diet_lightning.data.inputs import InputPipeline
 from diet_lightning.errors import DataError
+from diet_lightning.transforms.pipeline import InputPipeline
 
 
 @dataclass(frozen=True)
