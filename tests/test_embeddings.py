@@ -23,10 +23,10 @@ from safetensors.numpy import load_file
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule, Embeddings, EmbeddingWriter, FitProgressBar, read_embeddings
-from diet_lightning import partial as store
 from diet_lightning.__main__ import main
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.sampling import BlockSampler, as_is
+from diet_lightning.embeddings import resumable as store
 from diet_lightning.errors import ConfigurationError, DataError
 
 FORMATS = ("npz", "parquet", "safetensors")
@@ -201,7 +201,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import TensorDataset
 from lightning.pytorch import Trainer
-from diet_lightning import DIETDataModule, DIETModule, EmbeddingWriter, partial
+from diet_lightning import DIETDataModule, DIETModule, EmbeddingWriter
+from diet_lightning.embeddings import resumable as partial
 
 partial.CHUNK = 2**20
 
@@ -252,7 +253,8 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 from test_embeddings import COUNT, tiny, image_data
 from lightning.pytorch import Callback, Trainer
-from diet_lightning import EmbeddingWriter, partial
+from diet_lightning import EmbeddingWriter
+from diet_lightning.embeddings import resumable as partial
 partial.FLUSH_SECONDS = 0.0
 
 class Kill(Callback):

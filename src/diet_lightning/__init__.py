@@ -16,7 +16,7 @@ from diet_lightning.callbacks import (
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.module import DIETDataModule
-from diet_lightning.embeddings import Embeddings, read_embeddings
+from diet_lightning.embeddings.formats import Embeddings, read_embeddings
 from diet_lightning.errors import DIETError
 from diet_lightning.module import DIETModule
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from diet_lightning.data.indexed import IndexedDataset, names_of, tensor_bytes
 from diet_lightning.data.module import DIETDataModule
-from diet_lightning.embeddings import check_format
+from diet_lightning.embeddings.formats import check_format
+from diet_lightning.embeddings.resumable import PartialEmbeddings, refuse_existing
 from diet_lightning.errors import ConfigurationError, DIETError
-from diet_lightning.partial import PartialEmbeddings, refuse_existing
 
 FIELDS = ("features", "index", "label")
 

@@ -15,7 +15,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from diet_lightning.embeddings import Array, Column, write_columns
+from diet_lightning.embeddings.formats import Array, Column, write_columns
 from diet_lightning.errors import ConfigurationError
 
 META = "meta.json"
