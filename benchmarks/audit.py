@@ -30,8 +30,8 @@ from torch.utils.data import TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule, OnlineLinearProbe, create_backbone
 from diet_lightning.duplicates import mild_views, near_duplicates, neighbourhoods, thumbnails
+from diet_lightning.evaluation.neighbours import nearest_neighbours
 from diet_lightning.insight import label_doubts
-from diet_lightning.neighbours import nearest_neighbours
 
 SHARE = 0.01
 

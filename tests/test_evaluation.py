@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from diet_lightning import DIETModule, RunFigure
 from diet_lightning.errors import ConfigurationError, DataError
-from diet_lightning.evaluation import (
+from diet_lightning.evaluation.probes import (
     REGULARISATIONS,
     Protocol,
     bootstrap_interval,

@@ -12,9 +12,10 @@ from lightning.pytorch import Callback
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch.utils.data import TensorDataset
 
-from diet_lightning import DIETDataModule, DIETModule, OnlineKNN, neighbours
+from diet_lightning import DIETDataModule, DIETModule, OnlineKNN
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.neighbours import knn_probabilities, nearest_neighbours
+from diet_lightning.evaluation import neighbours
+from diet_lightning.evaluation.neighbours import knn_probabilities, nearest_neighbours
 
 
 @given(st.integers(1, 30), st.integers(6, 40), st.integers(1, 5), st.integers(1, 200), st.integers(0, 2**31))

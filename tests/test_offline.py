@@ -20,7 +20,7 @@ from diet_lightning import DIETDataModule, DIETModule, OfflineEvaluation
 from diet_lightning.__main__ import main
 from diet_lightning.data.images import to_pixels
 from diet_lightning.errors import ConfigurationError, DataError
-from diet_lightning.evaluation import Protocol, evaluate_features, extract_features
+from diet_lightning.evaluation.probes import Protocol, evaluate_features, extract_features
 from diet_lightning.plots import confusion, embedding_map, neighbour_gallery, spectrum
 
 pytestmark = [

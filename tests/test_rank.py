@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule, FeatureRank
-from diet_lightning.evaluation import extract_features
-from diet_lightning.rank import effective_rank, rankme, singular_values
+from diet_lightning.evaluation.probes import extract_features
+from diet_lightning.evaluation.rank import effective_rank, rankme, singular_values
 
 
 def numpy_rankme(features: np.ndarray) -> float:

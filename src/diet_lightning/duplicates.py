@@ -15,7 +15,7 @@ from scipy.stats import chi2
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from diet_lightning.neighbours import CHUNK
+from diet_lightning.evaluation.neighbours import CHUNK
 
 NEIGHBOURS = 40  # that say how far apart samples of a neighbourhood lie
 MOST_CERTAIN = 1e6  # neighbours' worth, where all neighbourhoods of a data set look alike

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diet_lightning.data.batch import NO_LABEL
-from diet_lightning.neighbours import CHUNK, knn_probabilities, nearest_neighbours
+from diet_lightning.evaluation.neighbours import CHUNK, knn_probabilities, nearest_neighbours
 from diet_lightning.objective import DatumHead
 from diet_lightning.objective.loss import datum_cross_entropy
 

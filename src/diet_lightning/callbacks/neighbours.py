@@ -12,7 +12,7 @@ from torch import Tensor
 from diet_lightning.callbacks.accuracy import SplitAccuracy
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.neighbours import knn_probabilities, nearest_neighbours
+from diet_lightning.evaluation.neighbours import knn_probabilities, nearest_neighbours
 
 
 class OnlineKNN(SplitAccuracy):

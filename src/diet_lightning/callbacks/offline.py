@@ -21,10 +21,10 @@ from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.images import to_pixels
 from diet_lightning.data.module import DIETDataModule, Split
 from diet_lightning.errors import ConfigurationError, DIETError
-from diet_lightning.evaluation import Protocol, evaluate_features
-from diet_lightning.neighbours import nearest_neighbours
+from diet_lightning.evaluation.neighbours import nearest_neighbours
+from diet_lightning.evaluation.probes import Protocol, evaluate_features
+from diet_lightning.evaluation.rank import singular_values
 from diet_lightning.plots import confusion, embedding_map, neighbour_gallery, save_figure, spectrum
-from diet_lightning.rank import singular_values
 from diet_lightning.scores import Score, read_scores, write_scores
 from diet_lightning.utilities.seeding import derive_seed
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diet_lightning.callbacks.splits import SplitCallback, originals
 from diet_lightning.data.batch import DatumBatch
-from diet_lightning.rank import effective_rank, rankme, singular_values
+from diet_lightning.evaluation.rank import effective_rank, rankme, singular_values
 
 ENOUGH = 16  # samples; of fewer the rank says little
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from diet_lightning.errors import DataError
-from diet_lightning.neighbours import knn_probabilities, nearest_neighbours
+from diet_lightning.evaluation.neighbours import knn_probabilities, nearest_neighbours
 from diet_lightning.scores import Score
 
 Floats = NDArray[np.floating]

@@ -1,0 +1,1 @@
+"""Frozen features in, scores with intervals out."""
