@@ -22,8 +22,8 @@ from pathlib import Path
 from record import SIZE, Row, record
 from sweep import DATA, MINUTES, run_once
 
-from diet_lightning.comparison import PROBE, agreement_of
 from diet_lightning.plots import loss_against_probe, save_figure
+from diet_lightning.runs.comparison import PROBE, agreement_of
 
 SIZES = {
     "tiny": {"smoothings": (0.8,), "backbones": ("resnet8_w8",), "epochs": (1, 2, 3), "batch": 128, "lr": 4e-3},

@@ -18,8 +18,8 @@ from pathlib import Path
 from record import SIZE, over_seeds, record
 from sweep import DATA, MINUTES, run_once
 
-from diet_lightning.comparison import PROBE
 from diet_lightning.plots import curves_of_seeds, save_figure
+from diet_lightning.runs.comparison import PROBE
 
 SIZES = {
     "tiny": {"backbone": "resnet8_w8", "lr": 4e-3, "epochs": 1, "seeds": 1, "batch": 256, "axes": {"strength": (0, 3)}},

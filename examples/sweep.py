@@ -6,7 +6,7 @@ from pathlib import Path
 from record import SIZE
 
 from diet_lightning.cli import run_lightning
-from diet_lightning.comparison import FinishedRun, read_run
+from diet_lightning.runs.comparison import FinishedRun, read_run
 
 # which data: a configuration of the package or a file; and over it a source, such as hf:parquet:cifar10, and N
 DATA = {"config": os.environ.get("DIET_CONFIG", "cifar10" if SIZE == "full" else "digits")}

@@ -22,9 +22,9 @@ from diet_lightning import (
     InterruptCheckpoint,
     OnlineLinearProbe,
 )
-from diet_lightning.checkpoint import LeanCheckpointIO
 from diet_lightning.data.sampling import as_is
 from diet_lightning.errors import CheckpointError, ConfigurationError, NonFiniteError
+from diet_lightning.runs.checkpoint import LeanCheckpointIO
 
 
 def test_reads_n_and_shape_from_the_data_and_keeps_them(make_trainer):

@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule, IndexedDataset, OnlineLinearProbe
 from diet_lightning.__main__ import main
-from diet_lightning.comparison import read_run
 from diet_lightning.data.sampling import as_is
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
+from diet_lightning.runs.comparison import read_run
 from diet_lightning.trained import open_run
 
 pytestmark = [

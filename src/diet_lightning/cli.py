@@ -28,11 +28,11 @@ from diet_lightning.callbacks import (
     OnlineLinearProbe,
     RunFigure,
 )
-from diet_lightning.checkpoint import read_checkpoint
 from diet_lightning.data.module import DIETDataModule
 from diet_lightning.errors import CheckpointError
 from diet_lightning.module import DIETModule
-from diet_lightning.runs import CHECKPOINTS, CONFIG, claim_run_dir, new_run_dir, run_dir_of, run_logger
+from diet_lightning.runs.checkpoint import read_checkpoint
+from diet_lightning.runs.folder import CHECKPOINTS, CONFIG, claim_run_dir, new_run_dir, run_dir_of, run_logger
 
 RUN_DIR_VARIABLE = "DIET_RUN_DIR"  # tells the processes of one run the folder that the first of them chose
 

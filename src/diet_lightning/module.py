@@ -18,13 +18,19 @@ from torch import Tensor, nn
 from diet_lightning.architectures import Stem
 from diet_lightning.backbones import Backbone, create_backbone
 from diet_lightning.callbacks.accuracy import ClassifierAccuracy
-from diet_lightning.checkpoint import LeanCheckpointIO, check_moments, check_network, read_checkpoint, warn_of_ignored
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.objective import HEADS, DatumHead, Placement, SampledHead, ShardedHead, SteppingHead
 from diet_lightning.objective.loss import check_label_smoothing
 from diet_lightning.optim import REFERENCE_BATCH, match_layout, scaled_lr, warmup_cosine, warmup_steps
 from diet_lightning.placement import WEIGHT, check_memory, check_placement, keep_part, make_whole
+from diet_lightning.runs.checkpoint import (
+    LeanCheckpointIO,
+    check_moments,
+    check_network,
+    read_checkpoint,
+    warn_of_ignored,
+)
 from diet_lightning.supervised import Target, check_class_count, check_labels, require_same_target
 from diet_lightning.utilities.seeding import derive_seed
 from diet_lightning.weights import load_start

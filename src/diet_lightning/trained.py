@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from diet_lightning.checkpoint import read_checkpoint
 from diet_lightning.data.module import DIETDataModule
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.module import DIETModule
-from diet_lightning.runs import CONFIG, find_checkpoint, run_dir_of
+from diet_lightning.runs.checkpoint import read_checkpoint
+from diet_lightning.runs.folder import CONFIG, find_checkpoint, run_dir_of
 
 
 @dataclass(frozen=True)

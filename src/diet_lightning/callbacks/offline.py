@@ -25,7 +25,7 @@ from diet_lightning.evaluation.neighbours import nearest_neighbours
 from diet_lightning.evaluation.probes import Protocol, evaluate_features
 from diet_lightning.evaluation.rank import singular_values
 from diet_lightning.plots import confusion, embedding_map, neighbour_gallery, save_figure, spectrum
-from diet_lightning.scores import Score, read_scores, write_scores
+from diet_lightning.runs.scores import Score, read_scores, write_scores
 from diet_lightning.utilities.seeding import derive_seed
 
 MAPPED = 5000  # points of a map

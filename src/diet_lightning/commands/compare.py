@@ -12,7 +12,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from diet_lightning.comparison import (
+from diet_lightning.errors import ConfigurationError
+from diet_lightning.plots import loss_against_probe, save_figure
+from diet_lightning.runs.comparison import (
     LOSS_GAP,
     OFFLINE,
     PROBE,
@@ -26,8 +28,6 @@ from diet_lightning.comparison import (
     ranked,
     read_runs,
 )
-from diet_lightning.errors import ConfigurationError
-from diet_lightning.plots import loss_against_probe, save_figure
 
 TABLE, FIGURE = "compare.csv", "figure1.png"
 WIDTH = 120  # of what is written to a file, in characters

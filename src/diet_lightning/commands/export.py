@@ -6,11 +6,11 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from diet_lightning.checkpoint import read_checkpoint
 from diet_lightning.export import export_backbone
 from diet_lightning.model_card import Measured, RunFacts
-from diet_lightning.runs import METRICS
-from diet_lightning.scores import read_scores
+from diet_lightning.runs.checkpoint import read_checkpoint
+from diet_lightning.runs.folder import METRICS
+from diet_lightning.runs.scores import read_scores
 from diet_lightning.trained import TrainedRun, open_run
 from diet_lightning.transforms.preprocessing import Preprocessing
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from diet_lightning.errors import DataError
 from diet_lightning.evaluation.neighbours import knn_probabilities, nearest_neighbours
-from diet_lightning.scores import Score
+from diet_lightning.runs.scores import Score
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]

@@ -15,7 +15,7 @@ from scipy.stats import norm, spearmanr
 
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.objective.loss import loss_floor
-from diet_lightning.scores import read_scores
+from diet_lightning.runs.scores import read_scores
 
 CONFIG, METRICS = "config.yaml", "metrics.csv"
 LOSS, LOSS_GAP, RANKME = "train/loss", "train/loss_gap", "rank/rankme"
