@@ -8,7 +8,7 @@ from torch import nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock
 
-from diet_lightning.backbones import create_backbone
+from diet_lightning.backbones.factory import create_backbone
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.objective import DatumHead
 

@@ -1,6 +1,6 @@
 """DIET: self-supervised learning with the datum index as target, for PyTorch Lightning."""
 
-from diet_lightning.backbones import create_backbone
+from diet_lightning.backbones.factory import create_backbone
 from diet_lightning.callbacks import (
     EmbeddingWriter,
     FeatureRank,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from diet_lightning.pretrained import ExportConfig
+from diet_lightning.backbones.exported import ExportConfig
 
 PAPER = "https://arxiv.org/abs/2406.10743"
 LIBRARIES = {"safetensors": "diet-lightning", "onnx": "onnx", "timm": "timm"}

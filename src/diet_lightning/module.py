@@ -15,8 +15,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from diet_lightning.architectures import Stem
-from diet_lightning.backbones import Backbone, create_backbone
+from diet_lightning.backbones.architectures import Stem
+from diet_lightning.backbones.factory import Backbone, create_backbone
+from diet_lightning.backbones.initial_weights import load_start
 from diet_lightning.callbacks.accuracy import ClassifierAccuracy
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import CheckpointError, ConfigurationError
@@ -33,7 +34,6 @@ from diet_lightning.runs.checkpoint import (
 )
 from diet_lightning.supervised import Target, check_class_count, check_labels, require_same_target
 from diet_lightning.utilities.seeding import derive_seed
-from diet_lightning.weights import load_start
 
 INPUT_SHAPE = "input_shape"  # a buffer
 

@@ -16,7 +16,7 @@ from sklearn.metrics import confusion_matrix
 from torch import nn
 from tqdm import tqdm
 
-from diet_lightning.backbones import create_backbone
+from diet_lightning.backbones.factory import create_backbone
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.images import to_pixels
 from diet_lightning.data.module import DIETDataModule, Split

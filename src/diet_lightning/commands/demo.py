@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from diet_lightning.backbones import create_backbone
+from diet_lightning.backbones.factory import create_backbone
 from diet_lightning.cli import run_lightning
 from diet_lightning.data.module import DIETDataModule, Split
 from diet_lightning.evaluation.probes import Protocol, evaluate_features, extract_features

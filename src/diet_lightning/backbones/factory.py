@@ -8,9 +8,9 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from diet_lightning.architectures import Stem, adapt_stem, is_architecture, named_model, replace_part
+from diet_lightning.backbones.architectures import Stem, adapt_stem, is_architecture, named_model, replace_part
+from diet_lightning.backbones.exported import load_weights, read_config
 from diet_lightning.errors import CheckpointError, ConfigurationError
-from diet_lightning.pretrained import load_weights, read_config
 
 DEFAULT_SHAPE = (3, 224, 224)
 CLASSIFIER_NAMES = ("fc", "classifier", "heads", "head")

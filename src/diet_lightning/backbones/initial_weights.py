@@ -11,10 +11,10 @@ import torch
 import torchvision
 from torch import Tensor
 
-from diet_lightning.architectures import RESNET8_NAME, timm_arguments
-from diet_lightning.backbones import CLASSIFIER_NAMES, Backbone
+from diet_lightning.backbones.architectures import RESNET8_NAME, timm_arguments
+from diet_lightning.backbones.exported import CONFIG, PICKLES, first_difference, read_safetensors, read_weights
+from diet_lightning.backbones.factory import CLASSIFIER_NAMES, Backbone
 from diet_lightning.errors import CheckpointError, ConfigurationError
-from diet_lightning.pretrained import CONFIG, PICKLES, first_difference, read_safetensors, read_weights
 from diet_lightning.runs.checkpoint import read_checkpoint
 from diet_lightning.runs.folder import find_checkpoint
 

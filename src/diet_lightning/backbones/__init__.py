@@ -1,0 +1,1 @@
+"""A name, a module or a folder in, a feature extractor out."""
