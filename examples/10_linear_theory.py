@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from record import SIZE, Row, record
 
-from diet_lightning.plots import save_figure
+from diet_lightning.figures.curves import save_figure
+from diet_lightning.figures.theory import block_matrices, linear_training
 from diet_lightning.theory import clustered_inputs, optimal_loss, optimal_matrix, train_linear
-from diet_lightning.theory_plots import block_matrices, linear_training
 
 SIZES = {
     "tiny": {"starts": 1, "steps": 60},

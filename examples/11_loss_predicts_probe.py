@@ -22,7 +22,7 @@ from pathlib import Path
 from record import SIZE, Row, record
 from sweep import DATA, MINUTES, run_once
 
-from diet_lightning.plots import loss_against_probe, save_figure
+from diet_lightning.figures.curves import loss_against_probe, save_figure
 from diet_lightning.runs.comparison import PROBE, agreement_of
 
 SIZES = {

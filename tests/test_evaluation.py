@@ -25,7 +25,7 @@ from diet_lightning.evaluation.probes import (
     fit_linear_probe,
     knn_predict,
 )
-from diet_lightning.plots import save_figure, training_curves
+from diet_lightning.figures.curves import save_figure, training_curves
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from diet_lightning.__main__ import main
 from diet_lightning.data.images import to_pixels
 from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.evaluation.probes import Protocol, evaluate_features, extract_features
-from diet_lightning.plots import confusion, embedding_map, neighbour_gallery, spectrum
+from diet_lightning.figures.curves import confusion, embedding_map, neighbour_gallery, spectrum
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),

@@ -11,10 +11,10 @@ from matplotlib.image import imread
 from scipy.optimize import minimize
 
 from diet_lightning.errors import ConfigurationError
+from diet_lightning.figures.curves import save_figure
+from diet_lightning.figures.theory import block_matrices, linear_training
 from diet_lightning.objective.loss import loss_floor
-from diet_lightning.plots import save_figure
 from diet_lightning.theory import clustered_inputs, optimal_loss, optimal_matrix, train_linear
-from diet_lightning.theory_plots import block_matrices, linear_training
 
 EQUAL, UNEQUAL = [4, 4, 4, 4], [1, 2, 5, 8]
 cluster_sizes = st.lists(st.integers(1, 5), min_size=1, max_size=4)

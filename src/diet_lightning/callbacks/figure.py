@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from diet_lightning.plots import save_figure, training_curves
+from diet_lightning.figures.curves import save_figure, training_curves
 
 LOSS_GAP = "train/loss_gap"
 

@@ -24,7 +24,7 @@ from diet_lightning.errors import ConfigurationError, DIETError
 from diet_lightning.evaluation.neighbours import nearest_neighbours
 from diet_lightning.evaluation.probes import Protocol, evaluate_features
 from diet_lightning.evaluation.rank import singular_values
-from diet_lightning.plots import confusion, embedding_map, neighbour_gallery, save_figure, spectrum
+from diet_lightning.figures.curves import confusion, embedding_map, neighbour_gallery, save_figure, spectrum
 from diet_lightning.runs.scores import Score, read_scores, write_scores
 from diet_lightning.utilities.seeding import derive_seed
 

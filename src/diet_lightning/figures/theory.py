@@ -11,7 +11,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
-from diet_lightning.plots import COLOURS
+from diet_lightning.figures.curves import COLOURS
 
 ROUNDING = 1e-16  # lower gaps, also negative ones, are float64's rounding
 
