@@ -16,7 +16,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from diet_lightning import DIETModule, LastBlocks, create_backbone
-from diet_lightning.callbacks.finetune import last_blocks
+from diet_lightning.callbacks.last_blocks import last_blocks
 from diet_lightning.errors import ConfigurationError
 
 # Lightning's ModelCheckpoint remarks on folders that these tests choose on purpose

@@ -9,7 +9,7 @@ from conftest import TinyNet, image_data
 from lightning.pytorch.loggers import CSVLogger
 
 from diet_lightning import DIETModule, FitProgressBar, OnlineLinearProbe
-from diet_lightning.callbacks import progress
+from diet_lightning.callbacks import progress_bar as progress
 from diet_lightning.objective.loss import loss_floor
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from diet_lightning.backbones.architectures import Stem
 from diet_lightning.backbones.factory import Backbone, create_backbone
 from diet_lightning.backbones.initial_weights import load_start
-from diet_lightning.callbacks.accuracy import ClassifierAccuracy
+from diet_lightning.callbacks.split_accuracy import ClassifierAccuracy
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.objective import HEADS, DatumHead, Placement, SampledHead, ShardedHead, SteppingHead

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from diet_lightning.callbacks.splits import SplitCallback, originals
+from diet_lightning.callbacks.split_callback import SplitCallback, originals
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.evaluation.rank import effective_rank, rankme, singular_values
 

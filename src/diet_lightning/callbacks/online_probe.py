@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 
-from diet_lightning.callbacks.accuracy import SplitAccuracy
+from diet_lightning.callbacks.split_accuracy import SplitAccuracy
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.utilities.seeding import derive_seed

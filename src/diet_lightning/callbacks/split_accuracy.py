@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from diet_lightning.callbacks.splits import SplitCallback, originals
+from diet_lightning.callbacks.split_callback import SplitCallback, originals
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
 from diet_lightning.errors import ConfigurationError
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from diet_lightning.callbacks.accuracy import SplitAccuracy
+from diet_lightning.callbacks.split_accuracy import SplitAccuracy
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.evaluation.neighbours import knn_probabilities, nearest_neighbours
