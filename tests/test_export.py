@@ -25,7 +25,7 @@ from torchvision.models import resnet18
 from diet_lightning import DIETDataModule, DIETModule, create_backbone
 from diet_lightning.__main__ import main
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
-from diet_lightning.export import export_backbone, load_backbone, load_preprocessing
+from diet_lightning.export.folder import export_backbone, load_backbone, load_preprocessing
 from diet_lightning.trained import open_run
 from diet_lightning.transforms.preprocessing import Preprocessing
 
@@ -468,7 +468,7 @@ def test_interrupted_export_leaves_nothing(monkeypatch, tmp_path):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("diet_lightning.export.model_card", interrupt)
+    monkeypatch.setattr("diet_lightning.export.folder.model_card", interrupt)
     with pytest.raises(KeyboardInterrupt):
         export_backbone(network(), "out")
     assert list(tmp_path.iterdir()) == []

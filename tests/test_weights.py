@@ -17,7 +17,7 @@ from diet_lightning import DIETDataModule, DIETModule, create_backbone
 from diet_lightning.__main__ import main
 from diet_lightning.backbones.initial_weights import load_start
 from diet_lightning.errors import CheckpointError, ConfigurationError
-from diet_lightning.export import export_backbone
+from diet_lightning.export.folder import export_backbone
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),

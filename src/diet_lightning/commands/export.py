@@ -6,8 +6,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from diet_lightning.export import export_backbone
-from diet_lightning.model_card import Measured, RunFacts
+from diet_lightning.export.folder import export_backbone
+from diet_lightning.export.model_card import Measured, RunFacts
 from diet_lightning.runs.checkpoint import read_checkpoint
 from diet_lightning.runs.folder import METRICS
 from diet_lightning.runs.scores import read_scores

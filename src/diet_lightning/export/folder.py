@@ -18,8 +18,8 @@ from diet_lightning.backbones.architectures import timm_arguments
 from diet_lightning.backbones.exported import CONFIG, WEIGHTS, ExportConfig, load_weights, read_config
 from diet_lightning.backbones.factory import Backbone, create_backbone, find_embed_dim, load_exported
 from diet_lightning.errors import CheckpointError, ConfigurationError
-from diet_lightning.model_card import RunFacts, model_card
-from diet_lightning.onnx_file import write_onnx
+from diet_lightning.export.model_card import RunFacts, model_card
+from diet_lightning.export.onnx import write_onnx
 from diet_lightning.transforms.preprocessing import Preprocessing
 
 README = "README.md"
