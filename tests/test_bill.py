@@ -18,7 +18,7 @@ from diet_lightning import DIETModule
 from diet_lightning.__main__ import main
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.objective.memory_estimate import head_bill
-from diet_lightning.placement import check_memory
+from diet_lightning.training.trainer_checks import check_memory
 from diet_lightning.utilities.device_memory import GIB, available_memory
 
 LARGE_N = Path(__file__).parents[1] / "benchmarks/large_n.py"
@@ -66,7 +66,7 @@ def test_bills_compare_as_the_placements_do(count, dim, batch, devices):
 
 def test_a_head_that_does_not_fit_is_refused_with_the_placement_that_does(make_trainer, monkeypatch):
     def fit(placement, left, **options):
-        monkeypatch.setattr("diet_lightning.placement.available_memory", lambda device: left)
+        monkeypatch.setattr("diet_lightning.training.trainer_checks.available_memory", lambda device: left)
         module = DIETModule(TinyNet(), placement=placement, **options)
         make_trainer(max_steps=1).fit(module, image_data())
         return module
@@ -122,11 +122,11 @@ def test_several_processes_are_not_sent_to_a_placement_of_one(monkeypatch):
         (2 * bills["sharded"], "'sharded', which takes"),
         (2 * bills["sharded"] - 1, "take more devices"),
     ):
-        monkeypatch.setattr("diet_lightning.placement.available_memory", lambda device, left=left: left)
+        monkeypatch.setattr("diet_lightning.training.trainer_checks.available_memory", lambda device, left=left: left)
         with pytest.raises(ConfigurationError, match=cure) as caught:
             check_memory("dense", sizes, Two(), on_cpu=False, held=0)
         assert "sampled" not in str(caught.value)
     left = 2 * bills["sampled"]  # enough for one of them in each process, which it cannot serve
-    monkeypatch.setattr("diet_lightning.placement.available_memory", lambda device: left)
+    monkeypatch.setattr("diet_lightning.training.trainer_checks.available_memory", lambda device: left)
     with pytest.raises(ConfigurationError, match="set `placement` to 'sharded'"):
         check_memory("dense", sizes, Two(), on_cpu=False, held=0)

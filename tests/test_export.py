@@ -26,7 +26,7 @@ from diet_lightning import DIETDataModule, DIETModule, create_backbone
 from diet_lightning.__main__ import main
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
 from diet_lightning.export.folder import export_backbone, load_backbone, load_preprocessing
-from diet_lightning.trained import open_run
+from diet_lightning.training.trained_run import open_run
 from diet_lightning.transforms.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")

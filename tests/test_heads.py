@@ -19,7 +19,7 @@ from diet_lightning.objective import DatumHead, FusedHead, SampledHead, ShardedH
 from diet_lightning.objective.loss import datum_cross_entropy
 from diet_lightning.objective.moments import Moments8bit
 from diet_lightning.objective.sharded import _ShardedLoss
-from diet_lightning.placement import check_placement
+from diet_lightning.training.trainer_checks import check_placement
 
 STEPS = 20
 

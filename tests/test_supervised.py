@@ -22,7 +22,7 @@ from diet_lightning.__main__ import main
 from diet_lightning.data.sampling import as_is
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
 from diet_lightning.runs.comparison import read_run
-from diet_lightning.trained import open_run
+from diet_lightning.training.trained_run import open_run
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),

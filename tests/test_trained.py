@@ -12,7 +12,7 @@ from conftest import TinyNet, image_data
 from diet_lightning import DIETModule
 from diet_lightning.__main__ import main
 from diet_lightning.errors import CheckpointError, ConfigurationError
-from diet_lightning.trained import find_checkpoint, open_run
+from diet_lightning.training.trained_run import find_checkpoint, open_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 

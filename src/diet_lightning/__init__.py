@@ -18,7 +18,7 @@ from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.module import DIETDataModule
 from diet_lightning.embeddings.formats import Embeddings, read_embeddings
 from diet_lightning.errors import DIETError
-from diet_lightning.module import DIETModule
+from diet_lightning.training.module import DIETModule
 
 __version__ = "0.1.0"
 __all__ = [

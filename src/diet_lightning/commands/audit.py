@@ -19,9 +19,9 @@ from diet_lightning.data.module import DIETDataModule
 from diet_lightning.duplicates import Duplicates
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.examination import Findings, examine
-from diet_lightning.module import DIETModule
 from diet_lightning.report import Card, Section, page
-from diet_lightning.trained import open_run
+from diet_lightning.training.module import DIETModule
+from diet_lightning.training.trained_run import open_run
 
 SAMPLES, PAIRS, PAGE = "samples", "duplicates", "index.html"
 EXTREMES = 60  # of the hardest, and of the easiest samples on the page

@@ -11,7 +11,7 @@ from diet_lightning.export.model_card import Measured, RunFacts
 from diet_lightning.runs.checkpoint import read_checkpoint
 from diet_lightning.runs.folder import METRICS
 from diet_lightning.runs.scores import read_scores
-from diet_lightning.trained import TrainedRun, open_run
+from diet_lightning.training.trained_run import TrainedRun, open_run
 from diet_lightning.transforms.preprocessing import Preprocessing
 
 TRAINING = {

@@ -12,9 +12,9 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from diet_lightning.data.module import DIETDataModule
 from diet_lightning.errors import CheckpointError, ConfigurationError
-from diet_lightning.module import DIETModule
 from diet_lightning.runs.checkpoint import read_checkpoint
 from diet_lightning.runs.folder import CONFIG, find_checkpoint, run_dir_of
+from diet_lightning.training.module import DIETModule
 
 
 @dataclass(frozen=True)

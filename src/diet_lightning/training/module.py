@@ -23,8 +23,6 @@ from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.objective import HEADS, DatumHead, Placement, SampledHead, ShardedHead, SteppingHead
 from diet_lightning.objective.loss import check_label_smoothing
-from diet_lightning.optim import REFERENCE_BATCH, match_layout, scaled_lr, warmup_cosine, warmup_steps
-from diet_lightning.placement import WEIGHT, check_memory, check_placement, keep_part, make_whole
 from diet_lightning.runs.checkpoint import (
     LeanCheckpointIO,
     check_moments,
@@ -32,7 +30,9 @@ from diet_lightning.runs.checkpoint import (
     read_checkpoint,
     warn_of_ignored,
 )
-from diet_lightning.supervised import Target, check_class_count, check_labels, require_same_target
+from diet_lightning.training.schedule import REFERENCE_BATCH, match_layout, scaled_lr, warmup_cosine, warmup_steps
+from diet_lightning.training.supervised import Target, check_class_count, check_labels, require_same_target
+from diet_lightning.training.trainer_checks import WEIGHT, check_memory, check_placement, keep_part, make_whole
 from diet_lightning.utilities.seeding import derive_seed
 
 INPUT_SHAPE = "input_shape"  # a buffer

@@ -1,0 +1,1 @@
+"""DIETModule, and what it needs of the Trainer, the schedule and checkpoints."""
