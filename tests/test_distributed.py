@@ -17,7 +17,7 @@ sys.path.insert(0, {tests!r})
 from conftest import TinyNet, image_data
 from lightning.pytorch import Callback, Trainer, seed_everything
 from diet_lightning import DIETModule, EmbeddingWriter, OnlineLinearProbe
-from diet_lightning.data.module import DIETDataModule
+from diet_lightning.data.datamodule import DIETDataModule
 
 class Keep(Callback):
     def on_fit_end(self, trainer, pl_module):  # in the rank's own process

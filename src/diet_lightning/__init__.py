@@ -14,8 +14,8 @@ from diet_lightning.callbacks import (
     RunFigure,
 )
 from diet_lightning.data.batch import DatumBatch
+from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.data.indexed import IndexedDataset
-from diet_lightning.data.module import DIETDataModule
 from diet_lightning.embeddings.formats import Embeddings, read_embeddings
 from diet_lightning.errors import DIETError
 from diet_lightning.training.module import DIETModule

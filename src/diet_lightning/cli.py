@@ -28,7 +28,7 @@ from diet_lightning.callbacks import (
     OnlineLinearProbe,
     RunFigure,
 )
-from diet_lightning.data.module import DIETDataModule
+from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.errors import CheckpointError
 from diet_lightning.runs.checkpoint import read_checkpoint
 from diet_lightning.runs.folder import CHECKPOINTS, CONFIG, claim_run_dir, new_run_dir, run_dir_of, run_logger

@@ -14,8 +14,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from rich.console import Console
 from rich.table import Table
 
+from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.data.images import to_pixels
-from diet_lightning.data.module import DIETDataModule
 from diet_lightning.duplicates import Duplicates
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.examination import Findings, examine

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from diet_lightning.data.module import DIETDataModule
+from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.runs.checkpoint import read_checkpoint
 from diet_lightning.runs.folder import CONFIG, find_checkpoint, run_dir_of
