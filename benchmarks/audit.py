@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule, OnlineLinearProbe, create_backbone
-from diet_lightning.duplicates import mild_views, near_duplicates, neighbourhoods, thumbnails
+from diet_lightning.audit.near_duplicates import mild_views, near_duplicates, neighbourhoods, thumbnails
+from diet_lightning.audit.sample_losses import label_doubts
 from diet_lightning.evaluation.neighbours import nearest_neighbours
-from diet_lightning.insight import label_doubts
 
 SHARE = 0.01
 

@@ -14,8 +14,8 @@ from conftest import TinyNet, image_data, images
 
 from diet_lightning import DIETDataModule, DIETModule
 from diet_lightning.__main__ import main
-from diet_lightning.examination import examine
-from diet_lightning.report import Card, Section, page
+from diet_lightning.audit.audit import examine
+from diet_lightning.audit.html_page import Card, Section, page
 from diet_lightning.transforms.augmentation import Ladder
 
 pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import combine_pvalues, kstest
 
-from diet_lightning import duplicates
-from diet_lightning.duplicates import (
+from diet_lightning.audit import near_duplicates as duplicates
+from diet_lightning.audit.near_duplicates import (
     Neighbourhoods,
     Whitening,
     chance_of_closeness,

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from sklearn.neighbors import KNeighborsClassifier
 
-from diet_lightning import insight
-from diet_lightning.insight import datum_losses, label_doubts, most_confused
+from diet_lightning.audit import sample_losses as insight
+from diet_lightning.audit.sample_losses import datum_losses, label_doubts, most_confused
 from diet_lightning.objective import DatumHead
 
 

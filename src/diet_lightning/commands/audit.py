@@ -14,12 +14,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from rich.console import Console
 from rich.table import Table
 
+from diet_lightning.audit.audit import Findings, examine
+from diet_lightning.audit.html_page import Card, Section, page
+from diet_lightning.audit.near_duplicates import Duplicates
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.data.images import to_pixels
-from diet_lightning.duplicates import Duplicates
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.examination import Findings, examine
-from diet_lightning.report import Card, Section, page
 from diet_lightning.training.module import DIETModule
 from diet_lightning.training.trained_run import open_run
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from diet_lightning.audit.near_duplicates import Duplicates, mild_views, near_duplicates, neighbourhoods, thumbnails
+from diet_lightning.audit.sample_losses import LabelDoubts, datum_losses, label_doubts, most_confused
 from diet_lightning.data.datamodule import DIETDataModule
-from diet_lightning.duplicates import Duplicates, mild_views, near_duplicates, neighbourhoods, thumbnails
-from diet_lightning.insight import LabelDoubts, datum_losses, label_doubts, most_confused
 from diet_lightning.training.module import DIETModule
 
 

@@ -1,0 +1,1 @@
+"""What a trained head says of its own training data."""
