@@ -5,7 +5,7 @@ from pathlib import Path
 
 from record import SIZE
 
-from diet_lightning.cli import run_lightning
+from diet_lightning.cli.lightning import run_lightning
 from diet_lightning.runs.comparison import FinishedRun, read_run
 
 # which data: a configuration of the package or a file; and over it a source, such as hf:parquet:cifar10, and N

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from diet_lightning.__main__ import main
-from diet_lightning.commands import COMMANDS
+from diet_lightning.cli import COMMANDS
 
 pytestmark = [
     # a figure, a file or a folder of Lightning's that these runs leave on purpose
@@ -135,7 +135,7 @@ def test_existing_run_folder_is_left_alone(finished, capsys):
 
 
 def test_fit_alone_is_the_embedded_demo(monkeypatch):
-    from diet_lightning import cli
+    from diet_lightning.cli import lightning as cli
 
     seen = []
     monkeypatch.setattr(cli, "DIETCLI", lambda args: seen.append(args))

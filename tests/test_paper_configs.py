@@ -33,7 +33,7 @@ from published_sets import (
 from diet_lightning import DIETModule
 from diet_lightning.__main__ import main
 from diet_lightning.backbones.factory import Backbone, create_backbone
-from diet_lightning.cli import DIETCLI, run_lightning
+from diet_lightning.cli.lightning import DIETCLI, run_lightning
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "examples/configs"

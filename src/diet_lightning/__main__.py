@@ -18,8 +18,8 @@ def main(args: list[str] | None = None) -> int:
     """
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-    from diet_lightning.cli import run_lightning
-    from diet_lightning.commands import COMMANDS, run_command
+    from diet_lightning.cli import COMMANDS, run_command
+    from diet_lightning.cli.lightning import run_lightning
     from diet_lightning.errors import DIETError
 
     given = sys.argv[1:] if args is None else args

@@ -10,11 +10,11 @@ from typing import Any, get_origin, get_type_hints
 
 from jsonargparse import auto_cli
 
-from diet_lightning.commands.audit import audit
-from diet_lightning.commands.bill import bill
-from diet_lightning.commands.compare import compare
-from diet_lightning.commands.demo import demo
-from diet_lightning.commands.export import export
+from diet_lightning.cli.audit import audit
+from diet_lightning.cli.compare import compare
+from diet_lightning.cli.demo import demo
+from diet_lightning.cli.export import export
+from diet_lightning.cli.memory import bill
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diet_lightning.backbones.factory import create_backbone
-from diet_lightning.cli import run_lightning
+from diet_lightning.cli.lightning import run_lightning
 from diet_lightning.data.datamodule import DIETDataModule, Split
 from diet_lightning.evaluation.probes import Protocol, evaluate_features, extract_features
 
