@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from diet_lightning.objective.adamw import adamw_step
 from diet_lightning.objective.chunked import chunk_rows, compute_dtype, scan_classes, sweep_gradients
 from diet_lightning.objective.deferred_step import SteppingHead
 from diet_lightning.objective.loss import smoothed_row, target_rows
 from diet_lightning.objective.moments import Moments, Moments8bit
-from diet_lightning.training.schedule import adamw_step
 
 
 class _Awaiting(NamedTuple):

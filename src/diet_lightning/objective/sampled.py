@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diet_lightning.errors import ConfigurationError
+from diet_lightning.objective.adamw import adamw_step
 from diet_lightning.objective.deferred_step import SteppingHead
 from diet_lightning.objective.dense import blocks
-from diet_lightning.training.schedule import adamw_step
 
 
 class SampledHead(SteppingHead):

@@ -1,15 +1,13 @@
-"""The paper's schedule: batch-scaled learning rate, linear warm-up, cosine; and AdamW on some rows of a parameter."""
+"""The paper's schedule: batch-scaled learning rate, linear warm-up, cosine."""
 
 from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.adamw import adamw
 from torch.optim.lr_scheduler import LambdaLR
 
 REFERENCE_BATCH = 256  # the batch at which the paper states its learning rate
@@ -93,39 +91,3 @@ def match_layout(optimizer: Optimizer) -> None:
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
                 state[name] = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
-
-
-def adamw_step(
-    weights: list[Tensor],
-    gradients: list[Tensor],
-    averages: list[Tensor],
-    squares: list[Tensor],
-    steps_taken: Tensor,
-    group: dict[str, Any],
-) -> None:
-    """A step of `torch.optim.AdamW`, by its own kernel, on tensors that are parts of a parameter.
-
-    Args:
-        weights: What is stepped on, in place.
-        gradients: Their gradients.
-        averages: First moments, changed in place.
-        squares: Second moments, changed in place.
-        steps_taken: Steps before this one, a scalar; left as it is.
-        group: Learning rate, decay, betas and eps.
-    """
-    adamw(
-        weights,
-        gradients,
-        averages,
-        squares,
-        [],
-        [steps_taken.to(weights[0].device, copy=True) for _ in weights],  # the kernel counts it up
-        fused=True,
-        amsgrad=False,
-        beta1=group["betas"][0],
-        beta2=group["betas"][1],
-        lr=group["lr"],
-        weight_decay=group["weight_decay"],
-        eps=group["eps"],
-        maximize=False,
-    )
