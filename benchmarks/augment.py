@@ -23,7 +23,8 @@ from head import hardware
 from torch import Tensor
 from torchvision.transforms import v2
 
-from diet_lightning.transforms.pipeline import IMAGENET_MEAN, IMAGENET_STD, InputPipeline
+from diet_lightning.data.statistics import IMAGENET_MEAN, IMAGENET_STD
+from diet_lightning.transforms.pipeline import InputPipeline
 
 
 def torchvisions(size: int, strength: int) -> v2.Compose:

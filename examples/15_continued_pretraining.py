@@ -28,7 +28,7 @@ from record import SIZE, over_seeds, record
 from torch.utils.data import Subset
 
 from diet_lightning import DIETDataModule, DIETModule, LastBlocks
-from diet_lightning.data.indexed import labels_of
+from diet_lightning.data.metadata import labels_of
 from diet_lightning.data.sources import SourceOptions, load_source
 from diet_lightning.evaluation.probes import Protocol, evaluate_features, extract_features
 from diet_lightning.figures.curves import COLOURS, save_figure

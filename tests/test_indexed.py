@@ -14,9 +14,12 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
-from diet_lightning.data.indexed import ArrayDataset, IndexedDataset, fingerprint, labels_of, to_tensor
+from diet_lightning.data.fingerprint import fingerprint
+from diet_lightning.data.indexed import ArrayDataset, IndexedDataset
+from diet_lightning.data.metadata import labels_of
 from diet_lightning.data.sampling import as_is
 from diet_lightning.errors import DataError
+from diet_lightning.transforms.convert import to_tensor
 
 quick = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 

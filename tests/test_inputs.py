@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
 from diet_lightning.data.indexed import ArrayDataset
+from diet_lightning.data.statistics import CHUNK, IMAGENET_MEAN, IMAGENET_STD, colour_statistics
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.transforms.pipeline import CHUNK, IMAGENET_MEAN, IMAGENET_STD, InputPipeline, colour_statistics
+from diet_lightning.transforms.pipeline import InputPipeline
 from diet_lightning.utilities.seeding import derive_seed
 
 quick = settings(max_examples=30, deadline=None, derandomize=True, database=None)

@@ -18,10 +18,10 @@ from torch.utils.data import TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule, OfflineEvaluation
 from diet_lightning.__main__ import main
-from diet_lightning.data.images import to_pixels
 from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.evaluation.probes import Protocol, evaluate_features, extract_features
 from diet_lightning.figures.curves import confusion, embedding_map, neighbour_gallery, spectrum
+from diet_lightning.transforms.convert import to_pixels
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),

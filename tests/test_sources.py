@@ -20,9 +20,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from diet_lightning import DIETDataModule
+from diet_lightning.data.fingerprint import fingerprint
 from diet_lightning.data.images import ImageDataset, ImageFiles, decoded_bytes, list_images
 from diet_lightning.data.images import in_memory as decoded
-from diet_lightning.data.indexed import ArrayDataset, IndexedDataset, fingerprint
+from diet_lightning.data.indexed import ArrayDataset, IndexedDataset
 from diet_lightning.data.sampling import as_is
 from diet_lightning.data.sources import SourceOptions, load_source
 from diet_lightning.errors import ConfigurationError, DataError

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diet_lightning.data.datamodule import DIETDataModule
-from diet_lightning.data.indexed import IndexedDataset, names_of, tensor_bytes
+from diet_lightning.data.indexed import IndexedDataset
+from diet_lightning.data.metadata import names_of
 from diet_lightning.embeddings.formats import check_format
 from diet_lightning.embeddings.resumable import PartialEmbeddings, refuse_existing
 from diet_lightning.errors import ConfigurationError, DIETError
+from diet_lightning.transforms.convert import tensor_bytes
 
 FIELDS = ("features", "index", "label")
 

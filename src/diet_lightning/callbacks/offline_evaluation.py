@@ -19,13 +19,13 @@ from tqdm import tqdm
 from diet_lightning.backbones.factory import create_backbone
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.datamodule import DIETDataModule, Split
-from diet_lightning.data.images import to_pixels
 from diet_lightning.errors import ConfigurationError, DIETError
 from diet_lightning.evaluation.neighbours import nearest_neighbours
 from diet_lightning.evaluation.probes import Protocol, evaluate_features
 from diet_lightning.evaluation.rank import singular_values
 from diet_lightning.figures.curves import confusion, embedding_map, neighbour_gallery, save_figure, spectrum
 from diet_lightning.runs.scores import Score, read_scores, write_scores
+from diet_lightning.transforms.convert import to_pixels
 from diet_lightning.utilities.seeding import derive_seed
 
 MAPPED = 5000  # points of a map

@@ -18,10 +18,10 @@ from diet_lightning.audit.audit import Findings, examine
 from diet_lightning.audit.html_page import Card, Section, page
 from diet_lightning.audit.near_duplicates import Duplicates
 from diet_lightning.data.datamodule import DIETDataModule
-from diet_lightning.data.images import to_pixels
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.training.module import DIETModule
 from diet_lightning.training.trained_run import open_run
+from diet_lightning.transforms.convert import to_pixels
 
 SAMPLES, PAIRS, PAGE = "samples", "duplicates", "index.html"
 EXTREMES = 60  # of the hardest, and of the easiest samples on the page

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -15,10 +14,10 @@ import torch
 from filelock import FileLock
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from diet_lightning.data.fingerprint import content_key
 from diet_lightning.data.images import ImageDataset, in_order
-from diet_lightning.data.indexed import ArrayDataset, fingerprint, labels_of, tensor_bytes
+from diet_lightning.data.indexed import ArrayDataset
 from diet_lightning.errors import ConfigurationError, DataError
 
 FORMAT = 1
@@ -287,25 +286,6 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 def _key(dataset: ImageDataset, drop_unreadable: bool) -> str:
     return content_key(dataset, f" {dataset.image_size} {drop_unreadable}")
-
-
-def content_key(dataset: Dataset[Any], options: str = "") -> str:
-    """Identifies samples, their order and labels; of files also the time of the last change.
-
-    Args:
-        dataset: A data set.
-        options: What else the key is to tell apart.
-
-    Returns:
-        32 hexadecimal digits.
-    """
-    digest = hashlib.blake2b(f"{fingerprint(dataset)}{options}".encode(), digest_size=16)
-    if isinstance(dataset, ImageDataset):
-        for part in dataset.change_times():
-            digest.update(part.to_bytes(8, "little"))
-    if (labels := labels_of(dataset)) is not None:
-        digest.update(tensor_bytes(labels))
-    return digest.hexdigest()
 
 
 def _full(folder: Path, detail: str) -> str:

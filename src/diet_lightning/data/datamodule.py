@@ -17,14 +17,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
-from diet_lightning.data.cache import ImageCache, MappedDataset, content_key
+from diet_lightning.data.cache import ImageCache, MappedDataset
+from diet_lightning.data.fingerprint import content_key, fingerprint
 from diet_lightning.data.images import ImageDataset, decoded_bytes, in_memory
-from diet_lightning.data.indexed import ArrayDataset, IndexedDataset, fingerprint, labels_of, names_of
+from diet_lightning.data.indexed import ArrayDataset, IndexedDataset
+from diet_lightning.data.metadata import labels_of, names_of
 from diet_lightning.data.sampling import BlockSampler, EpochSampler, MemoryLoader, ResumableLoader, as_is, placed_on
 from diet_lightning.data.sources import Source, SourceOptions, load_source
+from diet_lightning.data.statistics import colour_statistics
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
 from diet_lightning.transforms.augmentation import Ladder
-from diet_lightning.transforms.pipeline import Augment, InputPipeline, colour_statistics
+from diet_lightning.transforms.pipeline import Augment, InputPipeline
 from diet_lightning.utilities.device_memory import available_memory
 
 Split = Literal["train", "val", "test"]

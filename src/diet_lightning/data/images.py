@@ -9,18 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms.v2 import functional as tv
 from tqdm import tqdm
 
-from diet_lightning.data.indexed import ArrayDataset, labels_of, names_of, relative_name, to_label, to_rgb, to_tensor
+from diet_lightning.data.indexed import ArrayDataset
+from diet_lightning.data.metadata import labels_of, names_of, relative_name, to_label
 from diet_lightning.errors import DataError
+from diet_lightning.transforms.convert import to_rgb, to_square, to_tensor
 
 AHEAD = 512  # images that threads decode before the first of them is asked for
 LONG = 2000  # images from which a bar is shown
@@ -181,12 +180,6 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return None
 
 
-def to_square(image: Tensor, size: int) -> Tensor:
-    """The centre of an image ``(C, H, W)`` whose shorter side is resized to `size` pixels: ``(C, size, size)``."""
-    square: Tensor = tv.center_crop(tv.resize(image, [size], antialias=True), [size] * 2)
-    return square
-
-
 def in_memory(dataset: ImageDataset) -> ArrayDataset:
     """Decodes a data set into one uint8 tensor, with a progress bar."""
     first, _ = dataset[0]
@@ -220,15 +213,6 @@ def in_order(function: Callable[[int], Any], count: int, description: str, first
             for result in pool.map(function, range(start, min(start + AHEAD, count))):
                 yield result
                 bar.update()
-
-
-def to_pixels(image: Tensor) -> NDArray[np.uint8]:
-    """A stored image, ``(C, H, W)``, as pixels to show: ``(H, W)`` of one channel, else ``(H, W, 3)``, uint8."""
-    if image.dtype != torch.uint8:
-        low, high = image.min(), image.max()
-        image = ((image - low) / (high - low).clamp(min=1e-12) * 255).to(torch.uint8)
-    pixels: NDArray[np.uint8] = image.permute(1, 2, 0).numpy()
-    return pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:

@@ -1,24 +1,21 @@
-"""Data sets that also return the index n (DIET, Algorithm 2), and what identifies their order."""
+"""Data sets that also return the index n (DIET, Algorithm 2)."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import Dataset
 
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
+from diet_lightning.data.metadata import to_label
 from diet_lightning.errors import DataError, DIETError
+from diet_lightning.transforms.convert import tensor_bytes, to_tensor
 
 INPUT_KEYS = ("image", "img", "input", "pixel_values")
 LABEL_KEYS = ("label", "labels", "target", "fine_label")
-PROBES = 16  # samples of a foreign data set that identify it
 
 
 class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -137,158 +134,3 @@ def _pair_of_mapping(sample: Mapping[str, Any]) -> tuple[Any, Any]:
         if key in sample:
             return sample[key], next((sample[name] for name in LABEL_KEYS if name in sample), None)
     raise KeyError(f"none of the keys {list(INPUT_KEYS)} is among {sorted(sample)}")
-
-
-def to_tensor(value: Any) -> Tensor:
-    """A tensor as it is, an array as a tensor, a PIL image as uint8 ``(3, H, W)``.
-
-    Raises:
-        TypeError: For anything else.
-    """
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, Image.Image):
-        return torch.from_numpy(np.array(to_rgb(value))).permute(2, 0, 1)
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value)
-    raise TypeError(f"expected a tensor, an array or a PIL image, but got {type(value).__name__}")
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode as RGB: 16 bits are scaled to 8, where Pillow would clip them, and transparency is dropped."""
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise ValueError(f"an image of mode {image.mode} has no range that is known; convert it to 8 or 16 bits")
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def to_label(value: Any) -> int:
-    """A label as an integer, -1 for None.
-
-    Raises:
-        ValueError: If it is no single integer.
-    """
-    if value is None:
-        return NO_LABEL
-    number = value.item() if hasattr(value, "item") else value
-    if int(number) != number:
-        raise ValueError(f"expected the label to be an integer, but got {number:.6g}")
-    return int(number)
-
-
-def fingerprint(dataset: Dataset[Any]) -> str:
-    """Identifies the samples of a data set and their order, so that a resumed run keeps its classes.
-
-    A data set may say it itself by a method ``fingerprint_parts()`` that returns bytes. Of any other, up to 16 evenly
-    spaced samples are read twice; if all come out equal they count by their values, else (random transforms) by their
-    shape.
-
-    Args:
-        dataset: A map-style data set.
-
-    Returns:
-        32 hexadecimal digits.
-    """
-    own = getattr(dataset, "fingerprint_parts", None)
-    parts: list[bytes] | None = own() if callable(own) else None
-    digest = hashlib.blake2b(digest_size=16)
-    for part in _probed_parts(dataset) if parts is None else parts:
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def _probed_parts(dataset: Dataset[Any]) -> Iterator[bytes]:
-    indexed = IndexedDataset(dataset)
-    count = len(indexed)
-    yield str(count).encode()
-    indices = sorted({round(i * (count - 1) / (PROBES - 1)) for i in range(PROBES)})
-    reads = [(indexed[index].input, indexed[index].input) for index in indices]
-    # one agreement may be chance, as of a random flip
-    fixed = all(tensor_bytes(first) == tensor_bytes(second) for first, second in reads)
-    for index, (first, _) in zip(indices, reads, strict=True):
-        yield f"{index} {tuple(first.shape)} {first.dtype}".encode()
-        if fixed:
-            yield tensor_bytes(first)
-
-
-def labels_of(dataset: Any) -> Tensor | None:
-    """All labels of a data set, if it keeps them in one place: no sample is read.
-
-    Args:
-        dataset: A data set, possibly a `Subset` or `TensorDataset`, or one with ``targets`` or ``labels``.
-
-    Returns:
-        int64, shape ``(N,)``, or None.
-    """
-    if isinstance(dataset, Subset):
-        labels = labels_of(dataset.dataset)
-        return None if labels is None else labels[torch.as_tensor(list(dataset.indices))]
-    if isinstance(dataset, TensorDataset):
-        return _integers(dataset.tensors[1], len(dataset)) if len(dataset.tensors) > 1 else None
-    for name in ("labels", "targets", "_labels"):  # the last is torchvision's in its newer sets
-        labels = _integers(getattr(dataset, name, None), len(dataset))
-        if labels is not None:
-            return labels
-    samples = getattr(dataset, "samples", getattr(dataset, "_samples", None))  # (path, label) of torchvision's folders
-    if isinstance(samples, list) and all(isinstance(sample, tuple) and len(sample) == 2 for sample in samples):
-        return _integers([label for _, label in samples], len(dataset))
-    return None
-
-
-def names_of(dataset: Any) -> list[str] | None:
-    """A name for each sample of a data set, if it keeps them: no sample is read.
-
-    Args:
-        dataset: A data set, possibly a `Subset`, with ``names``, or one of torchvision's that list their files.
-
-    Returns:
-        N names: of files the path below the data set's root, with ``/`` between folders. None where there are none.
-    """
-    if isinstance(dataset, Subset):
-        whole = names_of(dataset.dataset)
-        return None if whole is None else [whole[n] for n in dataset.indices]
-    own = getattr(dataset, "names", None)
-    names: Any = own() if callable(own) else own
-    names = _torchvision_files(dataset) if names is None else names
-    if not isinstance(names, list | tuple) or len(names) != len(dataset):
-        return None
-    return list(names) if all(isinstance(name, str) for name in names) else None
-
-
-def _torchvision_files(dataset: Any) -> list[str] | None:
-    """Files of the sets that list them, alone or with a label each."""
-    for name in ("samples", "_samples", "_image_files", "_images"):
-        files = getattr(dataset, name, None)
-        if isinstance(files, list) and files:
-            paths = [each[0] if isinstance(each, tuple) else each for each in files]
-            if all(isinstance(path, str | Path) for path in paths):
-                return [relative_name(Path(path), Path(getattr(dataset, "root", ""))) for path in paths]
-    return None
-
-
-def relative_name(path: Path, root: Path) -> str:
-    """The path below a folder with ``/`` between folders, or the whole where it lies elsewhere; bytes that are no text escaped."""
-    relative = path.relative_to(root) if path.is_relative_to(root) else path
-    return relative.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _integers(labels: Any, count: int) -> Tensor | None:
-    """Labels as int64 ``(count,)``, or None where they are something else, such as names or boxes."""
-    if isinstance(labels, Sequence) and all(isinstance(label, int | float | np.number | Tensor) for label in labels):
-        labels = torch.tensor([to_label(label) for label in labels])
-    elif isinstance(labels, np.ndarray) and labels.dtype.kind in "iuf":
-        labels = torch.from_numpy(labels)
-    if not isinstance(labels, Tensor) or tuple(labels.shape) != (count,):
-        return None
-    whole = labels.to(torch.int64)
-    if bool((labels != whole).any()):
-        raise DataError(f"Expected every label to be an integer, but got {labels[labels != whole][0].item():.6g}.")
-    return whole
-
-
-def tensor_bytes(tensor: Tensor) -> bytes:
-    """The values of a tensor of any dtype; NumPy does not know them all."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

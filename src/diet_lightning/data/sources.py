@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from diet_lightning.data.images import ImageDataset, ImageFiles
-from diet_lightning.data.indexed import INPUT_KEYS, LABEL_KEYS, ArrayDataset, to_label
+from diet_lightning.data.indexed import INPUT_KEYS, LABEL_KEYS, ArrayDataset
 from diet_lightning.data.layouts import SPLIT_NAMES, LabelledFile, split_files
+from diet_lightning.data.metadata import to_label
 from diet_lightning.errors import ConfigurationError, DataError
 
 # (train, val, test) of the torchvision sets whose `split` is not just train and test

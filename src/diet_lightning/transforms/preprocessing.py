@@ -11,9 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from diet_lightning.data.images import to_square
-from diet_lightning.data.indexed import to_rgb, to_tensor
 from diet_lightning.errors import DataError
+from diet_lightning.transforms.convert import to_rgb, to_square, to_tensor
 from diet_lightning.transforms.pipeline import InputPipeline
 
 

@@ -1,0 +1,104 @@
+"""Labels and names of a data set, without reading its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Subset, TensorDataset
+
+from diet_lightning.data.batch import NO_LABEL
+from diet_lightning.errors import DataError
+
+
+def to_label(value: Any) -> int:
+    """A label as an integer, -1 for None.
+
+    Raises:
+        ValueError: If it is no single integer.
+    """
+    if value is None:
+        return NO_LABEL
+    number = value.item() if hasattr(value, "item") else value
+    if int(number) != number:
+        raise ValueError(f"expected the label to be an integer, but got {number:.6g}")
+    return int(number)
+
+
+def labels_of(dataset: Any) -> Tensor | None:
+    """All labels of a data set, if it keeps them in one place: no sample is read.
+
+    Args:
+        dataset: A data set, possibly a `Subset` or `TensorDataset`, or one with ``targets`` or ``labels``.
+
+    Returns:
+        int64, shape ``(N,)``, or None.
+    """
+    if isinstance(dataset, Subset):
+        labels = labels_of(dataset.dataset)
+        return None if labels is None else labels[torch.as_tensor(list(dataset.indices))]
+    if isinstance(dataset, TensorDataset):
+        return _integers(dataset.tensors[1], len(dataset)) if len(dataset.tensors) > 1 else None
+    for name in ("labels", "targets", "_labels"):  # the last is torchvision's in its newer sets
+        labels = _integers(getattr(dataset, name, None), len(dataset))
+        if labels is not None:
+            return labels
+    samples = getattr(dataset, "samples", getattr(dataset, "_samples", None))  # (path, label) of torchvision's folders
+    if isinstance(samples, list) and all(isinstance(sample, tuple) and len(sample) == 2 for sample in samples):
+        return _integers([label for _, label in samples], len(dataset))
+    return None
+
+
+def names_of(dataset: Any) -> list[str] | None:
+    """A name for each sample of a data set, if it keeps them: no sample is read.
+
+    Args:
+        dataset: A data set, possibly a `Subset`, with ``names``, or one of torchvision's that list their files.
+
+    Returns:
+        N names: of files the path below the data set's root, with ``/`` between folders. None where there are none.
+    """
+    if isinstance(dataset, Subset):
+        whole = names_of(dataset.dataset)
+        return None if whole is None else [whole[n] for n in dataset.indices]
+    own = getattr(dataset, "names", None)
+    names: Any = own() if callable(own) else own
+    names = _torchvision_files(dataset) if names is None else names
+    if not isinstance(names, list | tuple) or len(names) != len(dataset):
+        return None
+    return list(names) if all(isinstance(name, str) for name in names) else None
+
+
+def _torchvision_files(dataset: Any) -> list[str] | None:
+    """Files of the sets that list them, alone or with a label each."""
+    for name in ("samples", "_samples", "_image_files", "_images"):
+        files = getattr(dataset, name, None)
+        if isinstance(files, list) and files:
+            paths = [each[0] if isinstance(each, tuple) else each for each in files]
+            if all(isinstance(path, str | Path) for path in paths):
+                return [relative_name(Path(path), Path(getattr(dataset, "root", ""))) for path in paths]
+    return None
+
+
+def relative_name(path: Path, root: Path) -> str:
+    """The path below a folder with ``/`` between folders, or the whole where it lies elsewhere; bytes that are no text escaped."""
+    relative = path.relative_to(root) if path.is_relative_to(root) else path
+    return relative.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _integers(labels: Any, count: int) -> Tensor | None:
+    """Labels as int64 ``(count,)``, or None where they are something else, such as names or boxes."""
+    if isinstance(labels, Sequence) and all(isinstance(label, int | float | np.number | Tensor) for label in labels):
+        labels = torch.tensor([to_label(label) for label in labels])
+    elif isinstance(labels, np.ndarray) and labels.dtype.kind in "iuf":
+        labels = torch.from_numpy(labels)
+    if not isinstance(labels, Tensor) or tuple(labels.shape) != (count,):
+        return None
+    whole = labels.to(torch.int64)
+    if bool((labels != whole).any()):
+        raise DataError(f"Expected every label to be an integer, but got {labels[labels != whole][0].item():.6g}.")
+    return whole
