@@ -982,7 +982,7 @@ def test_images_are_kept_in_memory_by_default_if_they_fit(tmp_path, monkeypatch)
     dataset = opened(f"folder:{tmp_path}", holdout=0.0).train
     assert decoded_bytes(dataset) == 6 * 3 * 6 * 6
     assert isinstance(module(f"folder:{tmp_path}", holdout=0.0)._splits["train"].dataset, ArrayDataset)
-    monkeypatch.setattr("diet_lightning.data.datamodule.MEMORY_LIMIT", 6 * 3 * 6 * 6 - 1)
+    monkeypatch.setattr("diet_lightning.data.splits.MEMORY_LIMIT", 6 * 3 * 6 * 6 - 1)
     data = module(f"folder:{tmp_path}", holdout=0.0, num_workers=None)
     assert isinstance(data._splits["train"].dataset, ImageDataset)
     assert data.train_dataloader().num_workers >= 1  # images read as they come get workers by default

@@ -78,7 +78,7 @@ class ImageCache:
     """
 
     def __init__(self, folder: str | Path, source: str) -> None:
-        self.folder, self.source = Path(folder).expanduser(), source
+        self.given, self.folder, self.source = folder, Path(folder).expanduser(), source
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not os.access(self.folder, os.W_OK):

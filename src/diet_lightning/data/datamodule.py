@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
-from diet_lightning.data.batch import NO_LABEL, DatumBatch
-from diet_lightning.data.cache import ImageCache, MappedDataset
-from diet_lightning.data.fingerprint import content_key, fingerprint
-from diet_lightning.data.images import ImageDataset, decoded_bytes, in_memory
+from diet_lightning.data.batch import DatumBatch
+from diet_lightning.data.cache import MappedDataset
+from diet_lightning.data.fingerprint import content_key
+from diet_lightning.data.images import ImageDataset
 from diet_lightning.data.indexed import ArrayDataset, IndexedDataset
 from diet_lightning.data.metadata import labels_of, names_of
 from diet_lightning.data.sampling import BlockSampler, EpochSampler, MemoryLoader, ResumableLoader, as_is, placed_on
 from diet_lightning.data.sources import Source, SourceOptions, load_source
+from diet_lightning.data.splits import open_splits
 from diet_lightning.data.statistics import colour_statistics
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
 from diet_lightning.transforms.augmentation import Ladder
@@ -31,7 +31,6 @@ from diet_lightning.transforms.pipeline import Augment, InputPipeline
 from diet_lightning.utilities.device_memory import available_memory
 
 Split = Literal["train", "val", "test"]
-MEMORY_LIMIT = 2**30  # bytes; a decoded set up to here is kept in memory by default
 STREAMING_WORKERS = 8
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -267,80 +266,21 @@ class DIETDataModule(LightningDataModule):
 
     def _open(self) -> None:
         source = self._given if self._given is not None else load_source(self.source, self._options)
-        cache = None if self.cache is None else ImageCache(self.cache, self.source)
-        given, train = self._readable(source.train, "train", cache)
-        if self.subset is not None:
-            chosen = self._subset(given)
-            given, train = _taken(given, chosen), None if train is None else _taken(train, chosen)
-        if len(IndexedDataset(given)) < 2:
-            raise DataError(
-                f"Expected at least 2 training samples, but source {self.source!r} has 1: DIET tells samples apart."
-            )
-        self._fingerprint = fingerprint(given)
-        keep = self._keeps_in_memory(given, cache)
-        indexed = {"train": IndexedDataset(_held(given if train is None else train, keep))}
-        originals = {"train": _original(given, indexed["train"])}
-        for name, dataset in {"val": source.val, "test": source.test}.items():
-            if dataset is not None:
-                readable, mapped = self._readable(dataset, name, cache)
-                indexed[name] = IndexedDataset(_held(readable if mapped is None else mapped, keep))
-                originals[name] = _original(readable, indexed[name])
-        # as in the paper, probes are watched on the test split where there is no other
-        for name, other in {"val": "test", "test": "val"}.items():
-            if name not in indexed and other in indexed:
-                indexed[name], originals[name] = indexed[other], originals[other]
-        sample = indexed["train"][0].input
+        opened = open_splits(
+            source, self.source, self.subset, self.seed, self.keep_in_memory, self.cache, self.drop_unreadable
+        )
+        train = opened.indexed["train"]
+        sample = train[0].input
         mean, std = self.mean, self.std
         if mean is None or std is None:
-            mean, std = colour_statistics(indexed["train"].dataset, sample)
+            mean, std = colour_statistics(train.dataset, sample)
         ranges = {**source.ranges, **self.ranges}
         self._pipeline = InputPipeline(
             sample, self.image_size, self.strength, ranges, self.augment, mean, std, self.compile_augment
         )
-        self._class_names = source.class_names
-        labels = [labels_of(split.dataset) for split in indexed.values()]
-        highest = max((int(each.max()) for each in labels if each is not None), default=NO_LABEL)
-        if source.class_names is not None:
-            self._num_classes = len(source.class_names)
-        elif labels[0] is not None and highest >= 0:
-            self._num_classes = highest + 1
-        self._splits, self._originals = indexed, originals
-
-    def _readable(
-        self, dataset: Dataset[Any], split: str, cache: ImageCache | None
-    ) -> tuple[Dataset[Any], Dataset[Any] | None]:
-        """A split without its unreadable images where that is asked for, and its decoded images where they are cached."""
-        mapped: Dataset[Any] | None = None
-        dropped: list[str] = []
-        if cache is not None:
-            if not isinstance(dataset, ImageDataset):
-                raise ConfigurationError(
-                    f"Expected argument `cache` to be None for source {self.source!r}, but got {self.cache!r}: it keeps images "
-                    "that are decoded from files, and these come as arrays or from a data set of yours."
-                )
-            opened = cache.open(dataset, split, self.drop_unreadable)
-            dataset, mapped, dropped = opened.kept, opened.data, opened.dropped
-        elif self.drop_unreadable and isinstance(dataset, ImageDataset):
-            dataset, dropped = dataset.without_unreadable()
-        if dropped:
-            rank_zero_warn(
-                f"Left out {len(dropped)} unreadable image(s) of the {split} split; the rest keep their order:\n"
-                + "\n".join(dropped)
-            )
-        return dataset, mapped
-
-    def _subset(self, train: Dataset[Any]) -> list[int]:
-        count = len(IndexedDataset(train))
-        if self.subset is None or self.subset > count:
-            raise ConfigurationError(
-                f"Expected argument `subset` to be at most the {count} training samples, but got {self.subset}."
-            )
-        return sorted(np.random.default_rng(self.seed).permutation(count)[: self.subset].tolist())
-
-    def _keeps_in_memory(self, train: Dataset[Any], cache: ImageCache | None) -> bool:
-        if self.keep_in_memory is not None or cache is not None or not isinstance(train, ImageDataset):
-            return bool(self.keep_in_memory)
-        return decoded_bytes(train) <= MEMORY_LIMIT
+        self._class_names, self._num_classes = source.class_names, opened.count_classes(source.class_names)
+        self._fingerprint = opened.fingerprint
+        self._splits, self._originals = opened.indexed, opened.originals
 
     # -- loaders -------------------------------------------------------------------------------------------------------
 
@@ -550,26 +490,3 @@ class DIETDataModule(LightningDataModule):
                 f"another order, than source {self.source!r} holds: use the same data, or start a new run "
                 "without `ckpt_path`."
             )
-
-
-def _taken(dataset: Dataset[Any], indices: list[int]) -> Dataset[Any]:
-    if isinstance(dataset, ImageDataset):
-        return dataset.subset(indices)
-    return ArrayDataset(*dataset[indices]) if isinstance(dataset, ArrayDataset) else Subset(dataset, indices)
-
-
-def _held(dataset: Dataset[Any], keep: bool) -> Dataset[Any]:
-    """The data set as it is read: decoded into memory where asked, tensors by whole batches."""
-    if isinstance(dataset, ImageDataset) and keep:
-        return in_memory(dataset)
-    if isinstance(dataset, MappedDataset) and keep:
-        return ArrayDataset(dataset.inputs.clone(), dataset.labels)
-    if isinstance(dataset, TensorDataset) and ((labels := labels_of(dataset)) is not None or len(dataset.tensors) == 1):
-        return ArrayDataset(dataset.tensors[0], labels)
-    return dataset
-
-
-def _original(given: Dataset[Any], indexed: IndexedDataset) -> Dataset[Any]:
-    """What knows the names: the data set before it was decoded, unless its images would then lie in memory twice."""
-    held: Dataset[Any] = indexed.dataset
-    return held if isinstance(given, ImageDataset) and hasattr(given.items, "data") else given
