@@ -23,16 +23,12 @@ from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.objective import HEADS, DatumHead, Placement, SampledHead, ShardedHead, SteppingHead
 from diet_lightning.objective.loss import check_label_smoothing
-from diet_lightning.runs.checkpoint import (
-    LeanCheckpointIO,
-    check_moments,
-    check_network,
-    read_checkpoint,
-    warn_of_ignored,
-)
+from diet_lightning.runs.checkpoint import LeanCheckpointIO, read_checkpoint
+from diet_lightning.training.resume_checks import check_moments, check_network, require_same_target, warn_of_ignored
 from diet_lightning.training.schedule import REFERENCE_BATCH, match_layout, scaled_lr, warmup_cosine, warmup_steps
-from diet_lightning.training.supervised import Target, check_class_count, check_labels, require_same_target
-from diet_lightning.training.trainer_checks import WEIGHT, check_memory, check_placement, keep_part, make_whole
+from diet_lightning.training.sharded_checkpoint import WEIGHT, keep_part, make_whole
+from diet_lightning.training.supervised import Target, check_class_count, check_labels
+from diet_lightning.training.trainer_checks import check_memory, check_placement
 from diet_lightning.utilities.seeding import derive_seed
 
 INPUT_SHAPE = "input_shape"  # a buffer

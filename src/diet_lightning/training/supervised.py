@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
-from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
+from diet_lightning.errors import ConfigurationError, DataError
 
 Target = Literal["index", "label"]
 
@@ -58,21 +57,3 @@ def check_labels(label: Tensor, index: Tensor, num_classes: int) -> None:
         f"Expected labels in 0 … {num_classes - 1}, but training sample {first} has {value}: set `num_classes` to the number of "
         "classes, or correct the label."
     )
-
-
-def require_same_target(ours: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    """Keeps the checkpoints of the two kinds of run apart.
-
-    Args:
-        ours: This run's hyper-parameters.
-        saved: The checkpoint's.
-
-    Raises:
-        CheckpointError: Naming the checkpoint's `target`.
-    """
-    theirs = saved.get("target", "index")  # there was no other before
-    if theirs != ours["target"]:
-        raise CheckpointError(
-            f"The checkpoint was trained with target={theirs!r}, but this run has {ours['target']!r}: the rows of its head "
-            f"are other classes; use target={theirs!r}, or start a new run without `ckpt_path`."
-        )

@@ -1,21 +1,16 @@
-"""The head's placement in a Trainer: what it cannot serve, and checkpoints that hold all rows whatever the placement."""
+"""What a Trainer cannot train, and what the head will take of memory, said before anything is allocated."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from torch import Tensor
 
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.objective import HEADS, ShardedHead, SteppingHead, serves
+from diet_lightning.objective import HEADS, SteppingHead, serves
 from diet_lightning.objective.memory_estimate import head_bill
 from diet_lightning.utilities.device_memory import GIB, available_memory
-
-WEIGHT = "head.weight"
 
 
 def check_placement(placement: str, trainer: Trainer) -> None:
@@ -95,40 +90,3 @@ def check_memory(placement: str, sizes: dict[str, int], trainer: Trainer, on_cpu
         f"The head of {shape} takes {bill} as placement={placement!r}, but {device} has "
         f"{left / GIB:.2f} GiB left{f' for {share} processes' if share > 1 else ''}: {cure}."
     )
-
-
-def make_whole(checkpoint: dict[str, Any], head: ShardedHead, folder: str) -> None:
-    """Puts all rows, and their optimiser's moments, into a checkpoint that each rank is about to save.
-
-    Args:
-        checkpoint: With this rank's rows; on rank 0 it holds all of them afterwards.
-        head: The head.
-        folder: Where rank 0 maps them into memory from.
-    """
-    if head.world == 1:
-        return
-    for entries, name in _rows(checkpoint):
-        entries[name] = head.whole(entries[name], folder)
-
-
-def keep_part(checkpoint: dict[str, Any], head: ShardedHead) -> None:
-    """Keeps this rank's rows only, of a checkpoint that holds all."""
-    if head.world == 1:
-        return
-    for entries, name in _rows(checkpoint):
-        entries[name] = head.part(entries[name])
-
-
-def _rows(checkpoint: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
-    """Where a checkpoint holds values a row: the dictionaries, which may be changed, and their keys."""
-    found = [(checkpoint["state_dict"], WEIGHT)]
-    for optimizer in checkpoint.get("optimizer_states", []):
-        heads = [group["params"][0] for group in optimizer["param_groups"] if group.get("name") == "head"]
-        for key in heads:
-            # a copy: these dictionaries are the optimiser's own
-            state = optimizer["state"] = dict(optimizer["state"])
-            state[key] = dict(state.get(key, {}))
-            found += [
-                (state[key], name) for name, value in state[key].items() if isinstance(value, Tensor) and value.ndim
-            ]
-    return found
