@@ -41,7 +41,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule, FiniteGuard, OnlineLinearProbe
 from diet_lightning.backbones.factory import create_backbone
-from diet_lightning.runs.folder import run_logger
+from diet_lightning.runs.metrics import run_logger
 
 CASES = ("backbone", "diet", "algorithm1", "simclr")
 PARTS = ("probe", "logger", "bar")

@@ -31,7 +31,8 @@ from diet_lightning.callbacks import (
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.errors import CheckpointError
 from diet_lightning.runs.checkpoint import read_checkpoint
-from diet_lightning.runs.folder import CHECKPOINTS, CONFIG, claim_run_dir, new_run_dir, run_dir_of, run_logger
+from diet_lightning.runs.folder import CHECKPOINTS, CONFIG, claim_run_dir, new_run_dir, run_dir_of
+from diet_lightning.runs.metrics import run_logger
 from diet_lightning.training.module import DIETModule
 
 RUN_DIR_VARIABLE = "DIET_RUN_DIR"  # tells the processes of one run the folder that the first of them chose

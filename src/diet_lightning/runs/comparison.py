@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,13 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from scipy.stats import norm, spearmanr
 
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.objective.loss import loss_floor
+from diet_lightning.runs.folder import CONFIG, METRICS
+from diet_lightning.runs.metrics import first_line, read_curves
 from diet_lightning.runs.scores import read_scores
 
-CONFIG, METRICS = "config.yaml", "metrics.csv"
 LOSS, LOSS_GAP, RANKME = "train/loss", "train/loss_gap", "rank/rankme"
 PROBE, OFFLINE = "probe/val_top1", "offline/linear_top1"
 ACCURACIES = ("/val_top1", "/val_top5", "/test_top1", "/test_top5")  # what columns of accuracies end with
@@ -177,10 +176,10 @@ def read_run(folder: str) -> FinishedRun:
         backbone, planned = str(model["backbone"]), int(trainer.get("max_epochs") or 0)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigurationError(
-            f"The {CONFIG} of run '{folder}' cannot be read ({type(error).__name__}: {_first_line(error)}): give folders "
+            f"The {CONFIG} of run '{folder}' cannot be read ({type(error).__name__}: {first_line(error)}): give folders "
             "made by `diet fit`."
         ) from error
-    curves = _curves(path / METRICS)
+    curves = read_curves(path / METRICS)
     if LOSS_GAP not in curves:
         raise ConfigurationError(
             f"Run '{folder}' has no {LOSS_GAP} in {METRICS}: it has completed no epoch; train it on, or leave it out."
@@ -202,38 +201,6 @@ def _data_name(data: Mapping[str, Any]) -> str:
     subset, size = data.get("subset"), data.get("image_size")
     parts = [str(data["source"]), f"subset {subset}" if subset else "", f"{size} pixels" if size else ""]
     return ", ".join(part for part in parts if part)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
-
-
-def _curves(file: Path) -> dict[str, dict[int, float]]:
-    """Metric → epochs completed → value, of the finite numbers in a ``metrics.csv``."""
-    curves: dict[str, dict[int, float]] = {}
-    if not file.is_file():
-        return curves
-    try:
-        with file.open(newline="") as stream:
-            rows = list(csv.DictReader(stream, restkey="", restval=""))
-    except (OSError, ValueError, csv.Error) as error:
-        raise ConfigurationError(
-            f"'{file}' cannot be read ({_first_line(error)}): leave the run out, or restore its {METRICS}."
-        ) from error
-    for row in rows:
-        if (epoch := row.pop("epoch", "")).isdecimal():  # others are of a step alone
-            for name, text in row.items():
-                if (value := _number(text)) is not None:
-                    curves.setdefault(name, {})[int(epoch) + 1] = value
-    return curves
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 # -- comparing ---------------------------------------------------------------------------------------------------------
@@ -290,6 +257,8 @@ def rank_agreement(loss_gaps: Sequence[float], accuracies: Sequence[float]) -> R
     Returns:
         Spearman's rank correlation, with its sign turned so that 1 is full agreement.
     """
+    from scipy.stats import norm, spearmanr  # here, as it takes half a second
+
     count = len(loss_gaps)
     if count < FEWEST or len(set(loss_gaps)) == 1 or len(set(accuracies)) == 1:
         return RankAgreement(count)

@@ -1,15 +1,10 @@
-"""A run's folder: its name, its files, and going on in it after an interruption."""
+"""A run's folder: its name and its files."""
 
 from __future__ import annotations
 
-import csv
 import os
-import warnings
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-from lightning.pytorch.loggers import CSVLogger
 
 from diet_lightning.errors import CheckpointError, ConfigurationError
 
@@ -85,37 +80,3 @@ def claim_run_dir(folder: Path, resumed: bool) -> None:
         raise ConfigurationError(
             f"Run folder '{folder}' cannot be written ({error.strerror or error}): choose another `run_dir`."
         ) from error
-
-
-def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
-    """Lightning's CSV logger on ``metrics.csv``, which goes on below the rows of the steps before a resumption.
-
-    Args:
-        folder: The run folder.
-        resumed_at: Optimiser steps taken at the checkpoint, None for a new run.
-
-    Returns:
-        The logger.
-    """
-    file = folder / METRICS
-    rows: list[dict[str, str]] = []
-    names: list[str] = []
-    if resumed_at is not None and file.is_file():
-        with file.open(newline="") as stream:
-            reader = csv.DictReader(stream)
-            names = list(reader.fieldnames or [])
-            rows = [row for row in reader if int(row["step"]) < resumed_at]
-    logger = CSVLogger(folder, name="", version="")
-    partial = file.with_suffix(".partial")
-    if names:
-        with partial.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, names)
-            writer.writeheader()
-            writer.writerows(rows)
-    with warnings.catch_warnings():  # Lightning announces that it deletes the metrics of a folder that exists, and does
-        warnings.simplefilter("ignore")
-        experiment: Any = logger.experiment
-    if names:
-        partial.replace(file)
-        experiment.metrics_keys = names  # so that it appends to them
-    return logger

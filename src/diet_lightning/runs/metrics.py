@@ -1,0 +1,83 @@
+"""A run's ``metrics.csv``: gone on with after an interruption, and read."""
+
+from __future__ import annotations
+
+import csv
+import math
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diet_lightning.errors import ConfigurationError
+from diet_lightning.runs.folder import METRICS
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import CSVLogger
+
+
+def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
+    """Lightning's CSV logger on ``metrics.csv``, which goes on below the rows of the steps before a resumption.
+
+    Args:
+        folder: The run folder.
+        resumed_at: Optimiser steps taken at the checkpoint, None for a new run.
+
+    Returns:
+        The logger.
+    """
+    from lightning.pytorch.loggers import CSVLogger  # here, as what only reads metrics needs no Lightning
+
+    file = folder / METRICS
+    rows: list[dict[str, str]] = []
+    names: list[str] = []
+    if resumed_at is not None and file.is_file():
+        with file.open(newline="") as stream:
+            reader = csv.DictReader(stream)
+            names = list(reader.fieldnames or [])
+            rows = [row for row in reader if int(row["step"]) < resumed_at]
+    logger = CSVLogger(folder, name="", version="")
+    partial = file.with_suffix(".partial")
+    if names:
+        with partial.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, names)
+            writer.writeheader()
+            writer.writerows(rows)
+    with warnings.catch_warnings():  # Lightning announces that it deletes the metrics of a folder that exists, and does
+        warnings.simplefilter("ignore")
+        experiment: Any = logger.experiment
+    if names:
+        partial.replace(file)
+        experiment.metrics_keys = names  # so that it appends to them
+    return logger
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+def read_curves(file: Path) -> dict[str, dict[int, float]]:
+    """Metric → epochs completed → value, of the finite numbers in a ``metrics.csv``."""
+    curves: dict[str, dict[int, float]] = {}
+    if not file.is_file():
+        return curves
+    try:
+        with file.open(newline="") as stream:
+            rows = list(csv.DictReader(stream, restkey="", restval=""))
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigurationError(
+            f"'{file}' cannot be read ({first_line(error)}): leave the run out, or restore its {METRICS}."
+        ) from error
+    for row in rows:
+        if (epoch := row.pop("epoch", "")).isdecimal():  # others are of a step alone
+            for name, text in row.items():
+                if (value := _number(text)) is not None:
+                    curves.setdefault(name, {})[int(epoch) + 1] = value
+    return curves
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
