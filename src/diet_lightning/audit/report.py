@@ -19,6 +19,7 @@ EXTREMES = 60  # of the hardest, and of the easiest samples on the page
 
 
 def sample_columns(found: Findings, data: DIETDataModule, names: Sequence[str] | None) -> dict[str, Sequence[Any]]:
+    """Columns of the table of all samples."""
     count = len(found.loss)
     columns: dict[str, Sequence[Any]] = {"index": list(range(count))}
     if names is not None:
@@ -45,6 +46,7 @@ def sample_columns(found: Findings, data: DIETDataModule, names: Sequence[str] |
 
 
 def pair_columns(found: Findings, module: DIETModule) -> dict[str, Sequence[Any]]:
+    """Columns of the table of near-duplicate pairs, the surest first."""
     pairs = torch.from_numpy(found.duplicates.pairs)
     rows = torch.nn.functional.normalize(module.head.weight.detach().float(), dim=1)
     return {
@@ -68,6 +70,7 @@ def _class_word(data: DIETDataModule) -> Any:
 
 
 def sections(found: Findings, data: DIETDataModule, names: Sequence[str] | None, pictures: int) -> list[Section]:
+    """The page: hardest and easiest samples, near-duplicates and, where there are labels, doubtful ones."""
     word = _class_word(data)
     images = len(data.input_shape) == 3
 
@@ -137,6 +140,7 @@ def _by_surety(duplicates: Duplicates) -> list[int]:
 
 
 def summary(found: Findings) -> dict[str, Any]:
+    """How much was found: numbers, and a sentence under ``words``."""
     groups, pairs = int(found.duplicates.group.max()) + 1, len(found.duplicates.pairs)
     numbers: dict[str, Any] = {"samples": len(found.loss), "duplicate_pairs": pairs, "duplicate_groups": groups}
     words = f"{pairs} near-duplicate pairs in {groups} groups."

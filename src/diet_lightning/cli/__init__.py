@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 from collections.abc import Callable, Sequence
 from itertools import takewhile
-from typing import Any, get_origin, get_type_hints
+from typing import Any
 
 from jsonargparse import auto_cli
 
+from diet_lightning.cli.arguments import named, underscored
 from diet_lightning.cli.audit import audit
 from diet_lightning.cli.compare import compare
 from diet_lightning.cli.demo import demo
@@ -35,19 +34,5 @@ def run_command(args: Sequence[str]) -> None:
     command = COMMANDS[args[0]]
     leading = list(takewhile(lambda arg: not arg.startswith("-"), args[1:]))
     # --num-samples is --num_samples
-    options = [arg if not arg.startswith("--") else _underscored(arg) for arg in args[1 + len(leading) :]]
-    auto_cli(command, args=_named(command, leading) + options, as_positional=False, prog=f"diet {args[0]}")
-
-
-def _named(command: Callable[..., Any], leading: list[str]) -> list[str]:
-    if not leading:
-        return []
-    name = next(iter(inspect.signature(command).parameters))
-    if get_origin(get_type_hints(command)[name]) is list:
-        return [f"--{name}={json.dumps(leading)}"]
-    return [f"--{name}={leading[0]}", *leading[1:]]
-
-
-def _underscored(flag: str) -> str:
-    name, equals, value = flag[2:].partition("=")
-    return f"--{name.replace('-', '_')}{equals}{value}"
+    options = [arg if not arg.startswith("--") else underscored(arg) for arg in args[1 + len(leading) :]]
+    auto_cli(command, args=named(command, leading) + options, as_positional=False, prog=f"diet {args[0]}")

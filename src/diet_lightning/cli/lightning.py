@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from diet_lightning.callbacks import (
     OnlineLinearProbe,
     RunFigure,
 )
+from diet_lightning.cli.arguments import with_named_configs, with_run_config
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.errors import CheckpointError
 from diet_lightning.runs.checkpoint import read_checkpoint
@@ -263,38 +263,6 @@ def _data_seed(seed: bool | int) -> int:
     return 0 if isinstance(seed, bool) else seed
 
 
-def _with_named_configs(args: Sequence[str]) -> list[str]:
-    """Lets ``--config digits`` name a shipped file, and finds a run's own config beside its checkpoint."""
-    args = list(args)
-    if args == ["fit"]:
-        args += ["--config", "digits"]
-    shipped = resources.files("diet_lightning") / "configs"
-    for n, arg in enumerate(args):
-        flag, equals, value = arg.partition("=")
-        if flag not in ("--config", "-c"):
-            continue
-        name = value if equals else args[n + 1] if n + 1 < len(args) else ""
-        file = shipped / f"{name}.yaml"
-        if name and not Path(name).is_file() and file.is_file():  # a folder of this name holds data
-            args[n : n + 1 if equals else n + 2] = [f"--config={file}"]
-            return [*args[: n + 1], *_with_named_configs(args[n + 1 :])]
-    return args
-
-
-def _with_run_config(args: list[str]) -> list[str]:
-    """A checkpoint alone is enough: its run's own config is read where none is given."""
-    if any(arg.partition("=")[0] in ("--config", "-c") for arg in args):
-        return args
-    for n, arg in enumerate(args):
-        flag, equals, value = arg.partition("=")
-        if flag == "--ckpt_path" and (equals or n + 1 < len(args)):
-            folder = run_dir_of(value if equals else args[n + 1])
-            if (folder / CONFIG).is_file():
-                # where the run is now, which may have moved since its configuration was written
-                return [args[0], f"--config={folder / CONFIG}", f"--run_dir={folder}", *args[1:]]
-    return args
-
-
 def run_lightning(args: Sequence[str]) -> DIETCLI:
     """Runs ``diet fit | validate | test | predict``.
 
@@ -309,6 +277,6 @@ def run_lightning(args: Sequence[str]) -> DIETCLI:
     """
     set_parsing_settings(add_print_completion_argument=True)
     try:
-        return DIETCLI(_with_run_config(_with_named_configs(args)))
+        return DIETCLI(with_run_config(with_named_configs(args)))
     finally:
         os.environ.pop(RUN_DIR_VARIABLE, None)

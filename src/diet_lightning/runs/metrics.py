@@ -52,6 +52,7 @@ def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
 
 
 def first_line(error: Exception) -> str:
+    """What an error says, without the rest of several lines."""
     return (str(error).splitlines() or [""])[0]
 
 
