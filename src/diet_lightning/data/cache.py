@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from diet_lightning.data.fingerprint import content_key
 from diet_lightning.data.images import ImageDataset, in_order
 from diet_lightning.data.indexed import ArrayDataset
 from diet_lightning.errors import ConfigurationError, DataError
+from diet_lightning.utilities.files import read_json, write_json
 
 FORMAT = 1
 BLOCK = 256  # images after which the progress is written down
@@ -200,8 +200,8 @@ class _Entry:
 
     def read(self) -> dict[str, Any] | None:
         """What a finished entry says of itself; None where there is none, or its files are not whole."""
-        found = _json(self.meta)
-        if found is None:
+        found = read_json(self.meta)
+        if not isinstance(found, dict):
             return None
         sizes = [path.stat().st_size if path.is_file() else -1 for path in (self.images, self.labels)]
         if found.get("format") != FORMAT or sizes != self._sizes(found):
@@ -211,9 +211,11 @@ class _Entry:
 
     def progress(self, fresh: dict[str, Any]) -> dict[str, Any]:
         """How far an interrupted run came with the same images, else `fresh`; the files are cut to that length."""
-        found = _json(self.partial_meta)
-        same = found is not None and all(found.get(name) == fresh[name] for name in ("fingerprint", "shape", "format"))
-        state = found if same and found is not None else fresh
+        found = read_json(self.partial_meta)
+        same = isinstance(found, dict) and all(
+            found.get(name) == fresh[name] for name in ("fingerprint", "shape", "format")
+        )
+        state = found if same else fresh
         files = (self.partial_images, self.partial_labels)
         held = [path.stat().st_size if path.is_file() else 0 for path in files]
         if any(size < least for size, least in zip(held, self._sizes(state), strict=True)):
@@ -230,9 +232,7 @@ class _Entry:
 
     def write_progress(self, state: dict[str, Any]) -> None:
         """Notes what the partial files hold."""
-        new = self.partial_meta.with_suffix(".new")
-        new.write_text(json.dumps(state))
-        new.replace(self.partial_meta)
+        write_json(self.partial_meta, state)
 
     def finish(self, state: dict[str, Any]) -> dict[str, Any]:
         """Gives the files their names; the description comes last."""
@@ -274,14 +274,6 @@ def _first_readable(dataset: ImageDataset, drop_unreadable: bool) -> Tensor:
 
 def _count(shape: Any) -> int:
     return int(torch.Size(shape).numel())
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _key(dataset: ImageDataset, drop_unreadable: bool) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from diet_lightning.embeddings.formats import Array, Column, write_columns
 from diet_lightning.errors import ConfigurationError
+from diet_lightning.utilities.files import partial_of, read_json, write_json
 
 META = "meta.json"
 FILES = ("features", "labels", "done")  # float32 (N, K), int64 (N,), one byte a sample: plain numbers, no header
@@ -38,7 +38,7 @@ class PartialEmbeddings:
     """
 
     def __init__(self, file: Path) -> None:
-        self.file, self.folder = file, _folder(file)
+        self.file, self.folder = file, partial_of(file)
         self.dim = 0  # K, known from the first rows
         self._unmarked: list[Array] = []
         self._flushed = time.monotonic()
@@ -59,7 +59,7 @@ class PartialEmbeddings:
         Raises:
             ConfigurationError: If it cannot be written, or another process works on it.
         """
-        folder = _folder(file)
+        folder = partial_of(file)
         with _told(file):
             folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder / "lock")
@@ -70,7 +70,7 @@ class PartialEmbeddings:
                     f"Embeddings '{file}' are being written by another process: wait for it, or choose another path."
                 ) from error
             files = [folder / name for name in FILES]
-            found = _json(folder / META)
+            found = read_json(folder / META)
             if found is not None and found == identity and all(path.exists() for path in files):
                 return lock, False
             discarded = any(path.exists() for path in files)
@@ -78,9 +78,7 @@ class PartialEmbeddings:
             for path in files:
                 path.write_bytes(b"")
             if identity is not None:  # last, as it vouches for the rest
-                new = folder / f"{META}.new"
-                new.write_text(json.dumps(identity))
-                new.replace(folder / META)
+                write_json(folder / META, identity)
         return lock, discarded
 
     def _path(self, name: str) -> Path:
@@ -211,10 +209,6 @@ def refuse_existing(file: Path) -> None:
         raise ConfigurationError(f"Output file '{file}' exists: move it, or choose another path.")
 
 
-def _folder(file: Path) -> Path:
-    return file.with_name(f".{file.name}.partial")
-
-
 @contextmanager
 def _told(file: Path) -> Iterator[None]:
     try:
@@ -231,10 +225,3 @@ def _runs(index: Array) -> Iterator[tuple[int, Array]]:
     order = np.argsort(index, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(index[order]) != 1) + 1):
         yield int(index[rows[0]]), rows
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None

@@ -21,6 +21,7 @@ from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.export.model_card import RunFacts, model_card
 from diet_lightning.export.onnx import write_onnx
 from diet_lightning.transforms.preprocessing import Preprocessing
+from diet_lightning.utilities.files import partial_of
 
 README = "README.md"
 
@@ -69,7 +70,7 @@ def export_backbone(
     config = ExportConfig(format, _known_name(found, shape), found.stem, is_last, shape, found.embed_dim, colours)
     target = Path(folder)
     _check_free(target)
-    partial = target.with_name(f".{target.name}.partial")
+    partial = partial_of(target)
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
         partial.mkdir(parents=True)

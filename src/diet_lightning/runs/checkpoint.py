@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from diet_lightning.errors import CheckpointError
+from diet_lightning.utilities.files import replacing
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -59,12 +60,8 @@ class LeanCheckpointIO(TorchCheckpointIO):
             return
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.partial")
-        try:
+        with replacing(file) as partial:
             torch.save(checkpoint, partial)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Reads a checkpoint.

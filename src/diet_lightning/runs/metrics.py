@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.runs.folder import METRICS
+from diet_lightning.utilities.files import partial_of
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import CSVLogger
@@ -36,7 +37,7 @@ def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
             names = list(reader.fieldnames or [])
             rows = [row for row in reader if int(row["step"]) < resumed_at]
     logger = CSVLogger(folder, name="", version="")
-    partial = file.with_suffix(".partial")
+    partial = partial_of(file)
     if names:
         with partial.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, names)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from diet_lightning.errors import ConfigurationError
+from diet_lightning.utilities.files import write_json
 
 EVALUATION = "evaluation.json"
 
@@ -68,7 +69,4 @@ def write_scores(folder: Path, scores: Mapping[str, Score]) -> None:
     """
     every = {**read_scores(folder), **scores}
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / EVALUATION
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps({name: asdict(score) for name, score in every.items()}, indent=2) + "\n", "utf-8")
-    partial.replace(file)
+    write_json(folder / EVALUATION, {name: asdict(score) for name, score in every.items()}, indent=2)

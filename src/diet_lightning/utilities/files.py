@@ -1,0 +1,52 @@
+"""Files that are whole or not there, and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def partial_of(path: Path) -> Path:
+    """The hidden sibling that stands for a file or folder until it is whole: ``run/a.npz`` → ``run/.a.npz.partial``."""
+    return path.with_name(f".{path.name}.partial")
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Writes a file such that an interruption leaves the one that was there.
+
+    Args:
+        file: The file.
+
+    Yields:
+        A sibling to write to, which takes the file's name at the end, and is removed where something is raised.
+    """
+    partial = partial_of(file)
+    try:
+        yield partial
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(file: Path, value: Any, indent: int | None = None) -> None:
+    """Writes a value as JSON, whole or not at all.
+
+    Args:
+        file: The file.
+        value: Plain values.
+        indent: Spaces of each level; None for one line. Indented files end with a line break.
+    """
+    with replacing(file) as partial:
+        partial.write_text(json.dumps(value, indent=indent) + ("" if indent is None else "\n"), encoding="utf-8")
+
+
+def read_json(file: Path) -> Any:
+    """What a JSON file holds; None where there is none, or it is damaged."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
