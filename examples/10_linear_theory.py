@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from record import SIZE, Row, record
 
-from diet_lightning.figures.curves import save_figure
+from diet_lightning.figures.style import save_figure
 from diet_lightning.figures.theory import block_matrices, linear_training
 from diet_lightning.theory import clustered_inputs, optimal_loss, optimal_matrix, train_linear
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from record import SIZE, Row, record
 from sweep import DATA, MINUTES, run_once
 
-from diet_lightning.figures.curves import loss_against_probe, save_figure
+from diet_lightning.figures.curves import loss_against_probe
+from diet_lightning.figures.style import save_figure
 from diet_lightning.runs.comparison import PROBE, agreement_of
 
 SIZES = {

@@ -30,7 +30,8 @@ from diet_lightning.data.images import ImageDataset, in_memory
 from diet_lightning.data.metadata import labels_of
 from diet_lightning.data.sources import SourceOptions, load_source
 from diet_lightning.evaluation.probes import extract_features, fit_linear_probe
-from diet_lightning.figures.curves import curves_of_seeds, save_figure
+from diet_lightning.figures.curves import curves_of_seeds
+from diet_lightning.figures.style import save_figure
 
 SIZES = {
     "tiny": {"source": "digits", "backbone": "resnet8_w8", "per_class": (5, 10), "steps": 3, "seeds": 1, "lr": 4e-3},

@@ -31,7 +31,7 @@ from torch.nn.functional import normalize
 from torch.utils.data import TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule
-from diet_lightning.figures.curves import COLOURS, save_figure
+from diet_lightning.figures.style import COLOURS, save_figure
 from diet_lightning.objective.loss import datum_cross_entropy
 from diet_lightning.training.schedule import REFERENCE_BATCH
 

@@ -14,7 +14,8 @@ from scipy.stats import rankdata
 
 from diet_lightning.__main__ import main
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.figures.curves import COLOURS, loss_against_probe, save_figure
+from diet_lightning.figures.curves import loss_against_probe
+from diet_lightning.figures.style import COLOURS, save_figure
 from diet_lightning.runs.comparison import PROBE, choose_metric, rank_agreement, ranked, read_run, read_runs
 
 pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")

@@ -25,7 +25,8 @@ from diet_lightning.evaluation.probes import (
     fit_linear_probe,
     knn_predict,
 )
-from diet_lightning.figures.curves import save_figure, training_curves
+from diet_lightning.figures.curves import training_curves
+from diet_lightning.figures.style import save_figure
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from diet_lightning import DIETDataModule, DIETModule, OfflineEvaluation
 from diet_lightning.__main__ import main
 from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.evaluation.probes import Protocol, evaluate_features, extract_features
-from diet_lightning.figures.curves import confusion, embedding_map, neighbour_gallery, spectrum
+from diet_lightning.figures.embeddings import confusion, embedding_map, neighbour_gallery, spectrum
 from diet_lightning.transforms.convert import to_pixels
 
 pytestmark = [

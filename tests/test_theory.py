@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from scipy.optimize import minimize
 
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.figures.curves import save_figure
+from diet_lightning.figures.style import save_figure
 from diet_lightning.figures.theory import block_matrices, linear_training
 from diet_lightning.objective.loss import loss_floor
 from diet_lightning.theory import clustered_inputs, optimal_loss, optimal_matrix, train_linear

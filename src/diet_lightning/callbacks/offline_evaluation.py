@@ -11,8 +11,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.metrics import confusion_matrix
 from torch import nn
 from tqdm import tqdm
 
@@ -23,7 +21,8 @@ from diet_lightning.errors import ConfigurationError, DIETError
 from diet_lightning.evaluation.neighbours import nearest_neighbours
 from diet_lightning.evaluation.probes import Protocol, evaluate_features
 from diet_lightning.evaluation.rank import singular_values
-from diet_lightning.figures.curves import confusion, embedding_map, neighbour_gallery, save_figure, spectrum
+from diet_lightning.figures.embeddings import embedding_figures, load_umap, neighbour_gallery
+from diet_lightning.figures.style import save_figure
 from diet_lightning.runs.scores import Score, read_scores, write_scores
 from diet_lightning.transforms.convert import to_pixels
 from diet_lightning.utilities.seeding import derive_seed
@@ -110,7 +109,7 @@ class OfflineEvaluation(Callback):
                 "OfflineEvaluation is asked for, but the training data have no labels: add labels, or set `enabled` to null."
             )
         if self.umap:
-            _umap()
+            load_umap()
 
     # -- embeddings ----------------------------------------------------------------------------------------------------
 
@@ -213,14 +212,9 @@ class OfflineEvaluation(Callback):
         data: DIETDataModule,
     ) -> None:
         names = _class_names(data)
-        figures = {"spectrum": spectrum({"training split": _values(train[0]), "test split": _values(test[0])})}
-        if predicted is not None:
-            known = test[1][test[1] >= 0]
-            figures["confusion"] = confusion(confusion_matrix(known, predicted, labels=np.arange(len(names))), names)
+        spectra = {"training split": _values(train[0]), "test split": _values(test[0])}
         shown = np.random.default_rng(self.protocol.seed).permutation(len(test[0]))[:MAPPED]
-        if min(test[0].shape) > 2:
-            points, method = _flat(test[0][shown], self.umap, self.protocol.seed)
-            figures["map"] = embedding_map(points, test[1][shown], names, method)
+        figures = embedding_figures(spectra, *test, names, predicted, shown, self.umap, self.protocol.seed)
         if len(data.input_shape) == 3:
             figures["neighbours"] = _gallery(train, test, data, names, shown[: GALLERY[0]])
         for name, figure in figures.items():
@@ -253,22 +247,6 @@ def _values(features: NDArray[np.float32]) -> NDArray[Any]:
     rows = torch.from_numpy(features).double()
     values = singular_values(rows.T @ rows, len(rows))
     return values.numpy()
-
-
-def _flat(features: NDArray[np.float32], umap: bool, seed: int) -> tuple[NDArray[Any], str]:
-    if umap:
-        return _umap().UMAP(random_state=seed, n_jobs=1).fit_transform(features), "UMAP"
-    return PCA(2, random_state=seed).fit_transform(features), "PCA"
-
-
-def _umap() -> Any:
-    try:
-        import umap
-    except ImportError as error:
-        raise ConfigurationError(
-            "A map by UMAP needs the umap-learn package: pip install 'diet-lightning[umap]'."
-        ) from error
-    return umap
 
 
 def _gallery(train: Features, test: Features, data: DIETDataModule, names: list[str], queries: NDArray[Any]) -> Any:

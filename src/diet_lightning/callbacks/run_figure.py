@@ -7,7 +7,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from diet_lightning.figures.curves import save_figure, training_curves
+from diet_lightning.figures.curves import training_curves
+from diet_lightning.figures.style import save_figure
 
 LOSS_GAP = "train/loss_gap"
 

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.figures.curves import loss_against_probe, save_figure
+from diet_lightning.figures.curves import loss_against_probe
+from diet_lightning.figures.style import save_figure
 from diet_lightning.runs.comparison import (
     LOSS_GAP,
     OFFLINE,

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from diet_lightning.errors import DataError
 from diet_lightning.evaluation.neighbours import knn_probabilities, nearest_neighbours
 from diet_lightning.runs.scores import Score
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
@@ -74,6 +73,11 @@ def fit_linear_probe(features: Floats, labels: Ints, c: float | None = None, see
 
 
 def _probe(c: float) -> Pipeline:
+    # here, as scikit-learn takes a second, and neighbours and ranks go without
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000))
 
 
@@ -151,6 +155,8 @@ def bootstrap_interval(
     """
     if len(values) < 2 or np.ptp(values) == 0:
         return float(np.mean(values)), float(np.mean(values))
+    from scipy.stats import bootstrap  # here, as it takes half a second
+
     found = bootstrap(
         (np.asarray(values, dtype=np.float64),),
         np.mean,

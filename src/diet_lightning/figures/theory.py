@@ -1,17 +1,20 @@
-"""Figures of the linear theory: arrays in, a matplotlib Figure out."""
+"""Figures of the linear theory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
-from diet_lightning.figures.curves import COLOURS
+from diet_lightning.figures.style import COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
 
 ROUNDING = 1e-16  # lower gaps, also negative ones, are float64's rounding
 
@@ -31,6 +34,9 @@ def linear_training(
     Returns:
         The figure.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
+
     figure = Figure(figsize=(11, 3.8), layout="constrained")
     data, rows, losses = figure.subplots(1, 3, width_ratios=(1, 1, 1.5))
     for axis, values, title, unit in (
@@ -73,6 +79,8 @@ def block_matrices(cases: Mapping[str, tuple[ArrayLike, ArrayLike]], cluster_siz
     Returns:
         The figure, a case a row.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 3.7 * len(cases)), layout="constrained")
     places = figure.subplots(len(cases), 2, squeeze=False)
     for (name, pair), sizes, axes in zip(cases.items(), cluster_sizes, places, strict=True):
@@ -90,6 +98,8 @@ def block_matrices(cases: Mapping[str, tuple[ArrayLike, ArrayLike]], cluster_siz
 
 def _part(axis: Axes, sizes: Sequence[int], colour: str, columns: bool = False) -> None:
     """Lines between the clusters, and whole numbers at the edges."""
+    from matplotlib.ticker import MaxNLocator
+
     for edge in np.cumsum(sizes)[:-1] - 0.5:
         axis.axhline(edge, color=colour, linewidth=0.8)
         if columns:

@@ -1,0 +1,203 @@
+"""Figures of embeddings; matplotlib and scikit-learn are imported by what needs them, as they take a second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from diet_lightning.errors import ConfigurationError
+from diet_lightning.figures.style import COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def embedding_figures(
+    spectra: Mapping[str, ArrayLike],
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    names: Sequence[str],
+    predicted: NDArray[Any] | None,
+    shown: NDArray[Any],
+    umap: bool,
+    seed: int,
+) -> dict[str, Figure]:
+    """What of embeddings can be drawn without the samples that they are of.
+
+    Args:
+        spectra: Name → singular values, as `spectrum` takes them.
+        features: Shape ``(N, K)``.
+        labels: Shape ``(N,)``, -1 where there is none.
+        names: Of the labels.
+        predicted: What a probe takes the labelled samples for, in their order; None where there is no probe.
+        shown: Indices of the points of the map.
+        umap: Draw the map by UMAP instead of PCA.
+        seed: Of the map.
+
+    Returns:
+        Name → figure: ``spectrum``; ``confusion``, where there is a probe; ``map``, of at least three samples and dimensions.
+    """
+    figures = {"spectrum": spectrum(spectra)}
+    if predicted is not None:
+        from sklearn.metrics import confusion_matrix
+
+        counts = confusion_matrix(labels[labels >= 0], predicted, labels=np.arange(len(names)))
+        figures["confusion"] = confusion(counts, names)
+    if min(features.shape) > 2:
+        points, method = project(features[shown], umap, seed)
+        figures["map"] = embedding_map(points, labels[shown], names, method)
+    return figures
+
+
+def embedding_map(points: ArrayLike, labels: ArrayLike, names: Sequence[str], method: str = "PCA") -> Figure:
+    """Embeddings in two dimensions, coloured by label.
+
+    Args:
+        points: Shape ``(N, 2)``.
+        labels: Shape ``(N,)``, -1 where there is none: drawn in gray.
+        names: Of the labels.
+        method: How the points came about, for the title.
+
+    Returns:
+        The figure; up to ten labels are named in a legend, and each is written at the median of its points.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    xy, given = np.asarray(points, float), np.asarray(labels)
+    classes = np.unique(given[given >= 0])
+    colours = colormaps["tab10" if len(classes) <= 10 else "gist_rainbow"]
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axis = figure.subplots()
+    size = float(np.clip(4000 / len(xy), 3, 25))
+    axis.scatter(xy[given < 0, 0], xy[given < 0, 1], s=size, color="0.7", linewidths=0)
+    for place, label in enumerate(classes):
+        colour = colours(place if len(classes) <= 10 else place / len(classes))
+        own = xy[given == label]
+        name = names[label] if label < len(names) else str(label)
+        axis.scatter(own[:, 0], own[:, 1], s=size, color=colour, alpha=0.7, linewidths=0, label=name)
+        if len(classes) <= 20:
+            box = {"facecolor": "white", "edgecolor": colour, "alpha": 0.85, "boxstyle": "round,pad=0.2"}
+            axis.annotate(name, np.median(own, axis=0), ha="center", va="center", fontsize=8, bbox=box)
+    axis.set_title(f"Embeddings of {len(xy):,} samples, {method}")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.set_xlabel(f"{method} 1")
+    axis.set_ylabel(f"{method} 2")
+    return figure
+
+
+def spectrum(curves: Mapping[str, ArrayLike]) -> Figure:
+    """Singular values of embeddings, each curve relative to its greatest: a steep fall means few dimensions in use.
+
+    Args:
+        curves: Name → singular values, falling, shape ``(r,)``.
+
+    Returns:
+        The figure.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.8), layout="constrained")
+    axis = figure.subplots()
+    for colour, (name, given) in zip(COLOURS * len(curves), curves.items(), strict=False):
+        values = np.asarray(given, float)
+        axis.plot(np.arange(1, len(values) + 1), values / max(values[0], 1e-300), color=colour, label=name)
+    axis.set_yscale("log")
+    # what lies lower is rounding
+    axis.set_ylim(bottom=max(1e-6, min(np.min(given) / max(np.max(given), 1e-300) for given in curves.values()) / 2))
+    axis.set_xlabel("dimension")
+    axis.set_ylabel("singular value / the greatest")
+    axis.set_title("Spectrum of the embeddings")
+    axis.legend(frameon=False)
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def confusion(counts: ArrayLike, names: Sequence[str]) -> Figure:
+    """What a classifier takes each class for.
+
+    Args:
+        counts: Test samples by true class (rows) and predicted class (columns), shape ``(C, C)``.
+        names: Of the classes.
+
+    Returns:
+        The figure: shares of each row, as a colour and up to 20 classes in per cent.
+    """
+    from matplotlib.figure import Figure
+
+    table = np.asarray(counts, float)
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    side = float(np.clip(0.45 * len(table) + 2.2, 4, 12))
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(table) <= 20:
+        turn: dict[str, Any] = (
+            {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 3 else {}
+        )
+        axis.set_xticks(range(len(table)), names, **turn)
+        axis.set_yticks(range(len(table)), names)
+        for (row, column), share in np.ndenumerate(shares):
+            if share >= 0.005:
+                colour = "white" if share > 0.5 else "black"
+                axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("true")
+    axis.set_title(f"Linear probe, {np.trace(table) / max(table.sum(), 1):.1%} right")
+    figure.colorbar(image, ax=axis, shrink=0.8, label="share of the true class")
+    return figure
+
+
+def neighbour_gallery(rows: Sequence[Sequence[ArrayLike]], notes: Sequence[Sequence[str]]) -> Figure:
+    """Samples with their nearest neighbours beside them.
+
+    Args:
+        rows: Of each sample its own image, then its neighbours', ``(H, W)`` or ``(H, W, 3)``, uint8.
+        notes: A word below each image, such as its label.
+
+    Returns:
+        The figure, a sample a row.
+    """
+    from matplotlib.figure import Figure
+
+    columns = max(len(row) for row in rows)
+    figure = Figure(figsize=(1.05 * columns + 0.2, 1.25 * len(rows) + 0.5), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for line, words, place in zip(rows, notes, axes, strict=True):
+        for column, (picture, word) in enumerate(zip(line, words, strict=True)):
+            pixels = np.asarray(picture)
+            place[column].imshow(pixels, cmap="gray" if pixels.ndim == 2 else None, interpolation="nearest")
+            place[column].set_title(word, fontsize=7, pad=2, fontweight="bold" if column == 0 else "normal")
+    figure.suptitle("First of each row: a test sample; then its nearest training samples", fontsize=9)
+    return figure
+
+
+def project(features: NDArray[np.float32], umap: bool, seed: int) -> tuple[NDArray[Any], str]:
+    """Embeddings ``(N, K)`` in two dimensions, and the name of the method: PCA or UMAP."""
+    if umap:
+        return load_umap().UMAP(random_state=seed, n_jobs=1).fit_transform(features), "UMAP"
+    from sklearn.decomposition import PCA
+
+    return PCA(2, random_state=seed).fit_transform(features), "PCA"
+
+
+def load_umap() -> Any:
+    """The umap package.
+
+    Raises:
+        ConfigurationError: If it is missing.
+    """
+    try:
+        import umap
+    except ImportError as error:
+        raise ConfigurationError(
+            "A map by UMAP needs the umap-learn package: pip install 'diet-lightning[umap]'."
+        ) from error
+    return umap
