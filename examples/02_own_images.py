@@ -21,7 +21,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from diet_lightning import DIETDataModule, DIETModule, FiniteGuard, RunFigure, create_backbone
-from diet_lightning.evaluation.probes import extract_features
+from diet_lightning.evaluation import extract_features
 
 EPOCHS = int(os.environ.get("DIET_EPOCHS", "40"))
 RUN_DIR = Path("runs/02_own_images")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule, FiniteGuard, OnlineLinearProbe, RunFigure
-from diet_lightning.evaluation.probes import Protocol, evaluate_features, extract_features
+from diet_lightning.evaluation import Protocol, evaluate_features, extract_features
 
 EPOCHS = int(os.environ.get("DIET_EPOCHS", "30"))
 KINDS = ("sine", "square", "sawtooth", "pulses", "swelling", "chirp")

@@ -29,7 +29,7 @@ from diet_lightning import DIETDataModule, DIETModule
 from diet_lightning.data.images import ImageDataset, in_memory
 from diet_lightning.data.metadata import labels_of
 from diet_lightning.data.sources import SourceOptions, load_source
-from diet_lightning.evaluation.probes import extract_features, fit_linear_probe
+from diet_lightning.evaluation import extract_features, fit_linear_probe
 from diet_lightning.figures.curves import curves_of_seeds
 from diet_lightning.figures.style import save_figure
 

@@ -30,7 +30,7 @@ from torch.utils.data import Subset
 from diet_lightning import DIETDataModule, DIETModule, LastBlocks
 from diet_lightning.data.metadata import labels_of
 from diet_lightning.data.sources import SourceOptions, load_source
-from diet_lightning.evaluation.probes import Protocol, evaluate_features, extract_features
+from diet_lightning.evaluation import Protocol, evaluate_features, extract_features
 from diet_lightning.figures.style import COLOURS, save_figure
 
 SIZES = {  # images of the first half at most, and of the other; epochs on each

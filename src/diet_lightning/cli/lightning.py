@@ -16,14 +16,16 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
-from diet_lightning import __version__
+from diet_lightning.__about__ import __version__
 from diet_lightning.callbacks import (
     EmbeddingWriter,
     FeatureRank,
     FiniteGuard,
     FitProgressBar,
     InterruptCheckpoint,
+    LastBlocks,  # noqa: F401  a configuration may call a callback by its class alone: it is looked for among what is imported
     OfflineEvaluation,
+    OnlineKNN,  # noqa: F401
     OnlineLinearProbe,
     RunFigure,
 )

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diet_lightning import __version__
+from diet_lightning.__about__ import __version__
 from diet_lightning.backbones.architectures import timm_arguments
 from diet_lightning.backbones.exported import CONFIG, WEIGHTS, ExportConfig, load_weights, read_config
 from diet_lightning.backbones.factory import Backbone, create_backbone, find_embed_dim, load_exported
