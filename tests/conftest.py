@@ -1,4 +1,4 @@
-"""What every test shares: a quiet, short Trainer and small data with structure."""
+"""What every test shares: a quiet, short Trainer and a folder of its own."""
 
 from __future__ import annotations
 
@@ -10,13 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 from lightning.pytorch import Trainer
-from torch import Tensor, nn
-from torch.utils.data import TensorDataset
-
-from diet_lightning import DIETDataModule
 
 # how fast examples are made depends on what else the machine does
 settings.register_profile("diet", suppress_health_check=[HealthCheck.too_slow])
@@ -27,14 +22,14 @@ settings.load_profile("diet")
 SLOWEST = (
     "distributed",
     "resume",
-    "cli",
+    "lightning",
     "heads",
-    "offline",
+    "offline_evaluation",
     "readme",
     "examples",
-    "bill",
-    "export",
-    "finetune",
+    "memory_estimate",
+    "folder",
+    "last_blocks",
     "audit",
 )
 
@@ -70,28 +65,3 @@ def make_trainer() -> Callable[..., Trainer]:
         return Trainer(**{**quiet, **options})
 
     return make
-
-
-def images(count: int = 48, channels: int = 3, side: int = 8, seed: int = 0) -> Tensor:
-    """Random uint8 images, shape ``(count, channels, side, side)``."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, channels, side, side), generator=generator, dtype=torch.uint8)
-
-
-def image_data(count: int = 48, classes: int = 4, **options: Any) -> DIETDataModule:
-    """A data module of random labelled images, with a validation split."""
-    labels = torch.arange(count) % classes
-    train, val = TensorDataset(images(count), labels), TensorDataset(images(20, seed=1), torch.arange(20) % classes)
-    return DIETDataModule.from_datasets(train, val, **{"batch_size": 16, **options})
-
-
-class TinyNet(nn.Module):
-    """Convolution, dropout and pooling to 12 dimensions, without batch norm."""
-
-    def __init__(self, channels: int = 3, dropout: float = 0.1) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(channels, 12, 3, padding=1)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.convolution(x).relu().mean(dim=(2, 3)))

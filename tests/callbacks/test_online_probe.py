@@ -1,0 +1,157 @@
+"""The online probe: learns, and leaves the backbone alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from helpers import TinyNet, image_data, images
+from lightning.pytorch import Callback, seed_everything
+from torch.utils.data import TensorDataset
+
+from diet_lightning import DIETDataModule, DIETModule, OnlineLinearProbe
+from diet_lightning.errors import ConfigurationError
+
+
+def fit(trainer, data, **settings):
+    seed_everything(0, verbose=False)
+    module = DIETModule(TinyNet(), **settings)
+    trainer.fit(module, data)
+    return module
+
+
+def test_backbone_is_bitwise_the_same_with_and_without_probes(make_trainer):
+    without = fit(make_trainer(max_epochs=3), image_data())
+    probes = [OnlineLinearProbe(), OnlineLinearProbe("second", lr=0.1)]
+    beside = fit(make_trainer(max_epochs=3, callbacks=probes), image_data())
+    for name, value in without.state_dict().items():
+        assert torch.equal(value, beside.state_dict()[name]), name
+    assert not torch.equal(probes[0].classifier.weight, probes[1].classifier.weight)
+
+
+class Replay(Callback):
+    """Repeats the probe's training in NumPy-like plain torch, from what a step hands out."""
+
+    def __init__(self):
+        self.batches = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.batches.append((outputs["features"].clone(), batch.label.clone()))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_probe_equals_a_plain_classifier_on_the_same_features(make_trainer, accumulate):
+    replay, probe = Replay(), OnlineLinearProbe(lr=0.02, weight_decay=0.1)
+    trainer = make_trainer(max_epochs=2, callbacks=[replay, probe], accumulate_grad_batches=accumulate)
+    start = []
+    probe_start = probe.on_fit_start
+    probe.on_fit_start = lambda *args: (
+        probe_start(*args),
+        start.append([p.detach().clone() for p in probe.classifier.parameters()]),
+    )
+    fit(trainer, image_data(44))  # 16, 16, 12: accumulation ends with a half-filled step
+    layer = torch.nn.Linear(12, 4)
+    with torch.no_grad():
+        for parameter, value in zip(layer.parameters(), start[0], strict=True):
+            parameter.copy_(value)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.02, weight_decay=0.1)
+    for epoch in range(2):
+        batches = replay.batches[3 * epoch : 3 * epoch + 3]
+        for first in range(0, 3, accumulate):
+            group = batches[first : first + accumulate]
+            total = sum(torch.nn.functional.cross_entropy(layer(x), y, reduction="sum") for x, y in group)
+            optimizer.zero_grad()
+            (total / sum(len(y) for _, y in group)).backward()
+            optimizer.step()
+    for ours, theirs in zip(probe.classifier.parameters(), layer.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def separable(count, seed):
+    """Images whose label is their brightest channel."""
+    labels = torch.arange(count) % 3
+    inputs = images(count, seed=seed) // 4
+    inputs[torch.arange(count), labels] += 150
+    return inputs, labels
+
+
+def test_probe_learns_what_is_there_and_measures_it_rightly(make_trainer):
+    train, val = separable(96, 0), separable(30, 1)
+    data = DIETDataModule.from_datasets(TensorDataset(*train), TensorDataset(*val), batch_size=16, strength=0)
+    probe = OnlineLinearProbe(lr=0.05)
+    trainer = make_trainer(max_epochs=12, callbacks=[probe])
+    module = fit(trainer, data, lr=1e-2)
+    accuracy = float(trainer.callback_metrics["probe/val_top1"])
+    assert accuracy > 0.9
+    batches = list(data.clean_batches("val"))
+    inputs, labels = torch.cat([b.input for b in batches]), torch.cat([b.label for b in batches])
+    with torch.no_grad():
+        predicted = probe.classifier(module.eval()(inputs)).argmax(dim=1).numpy()
+    assert accuracy == pytest.approx(np.mean(predicted == labels.numpy()))
+    assert "probe/val_top5" not in trainer.callback_metrics  # three classes only
+    trainer.test(module, data, verbose=False)
+    assert float(trainer.callback_metrics["probe/test_top1"]) == pytest.approx(accuracy)  # test is val here
+
+
+def test_top5_where_there_are_more_classes(make_trainer):
+    trainer = make_trainer(max_epochs=1, callbacks=[OnlineLinearProbe()])
+    fit(trainer, image_data(classes=7))
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert 0 <= metrics["probe/val_top1"] <= metrics["probe/val_top5"] <= 1
+    assert metrics["probe/train_top1"] <= metrics["probe/train_top5"]
+
+
+def test_unlabelled_samples_are_passed_over(make_trainer):
+    labels = torch.arange(48) % 4
+    half = torch.where(torch.arange(48) % 2 == 0, labels, -1)
+    replay, probe = Replay(), OnlineLinearProbe()
+    data = DIETDataModule.from_datasets(
+        TensorDataset(images(), half), TensorDataset(images(20), labels[:20]), batch_size=16
+    )
+    trainer = make_trainer(max_epochs=1, callbacks=[replay, probe])
+    fit(trainer, data)
+    assert sum(int((y >= 0).sum()) for _, y in replay.batches) == 24
+    assert "probe/train_top1" in trainer.callback_metrics
+    assert torch.isfinite(probe.classifier.weight).all()
+
+
+def test_missing_labels(make_trainer):
+    unlabelled = TensorDataset(images())
+    with pytest.raises(ConfigurationError, match="'probe' is asked for, but the training data have no labels"):
+        fit(make_trainer(callbacks=[OnlineLinearProbe()]), DIETDataModule.from_datasets(unlabelled, batch_size=16))
+    off = make_trainer(max_epochs=1, callbacks=[OnlineLinearProbe(enabled=None), OnlineLinearProbe("b", enabled=False)])
+    fit(off, DIETDataModule.from_datasets(unlabelled, batch_size=16))
+    assert not [name for name in off.callback_metrics if "top1" in name]
+    labelled = TensorDataset(images(), torch.arange(48) % 4)
+    data = DIETDataModule.from_datasets(labelled, TensorDataset(images(20)), batch_size=16)
+    with pytest.raises(ConfigurationError, match="no sample of the val split has a label"):
+        fit(make_trainer(callbacks=[OnlineLinearProbe()]), data)
+
+
+def test_label_beyond_the_number_of_classes_is_refused(make_trainer):
+    with pytest.raises(
+        ConfigurationError, match="has 2 classes, but a sample has label 3: set `num_classes` to at least 4"
+    ):
+        fit(make_trainer(callbacks=[OnlineLinearProbe(num_classes=2)]), image_data())
+
+
+def test_an_untrained_probe_says_so():
+    with pytest.raises(ConfigurationError, match="'probe' has not been trained yet"):
+        _ = OnlineLinearProbe().classifier
+
+
+def test_state_is_plain_and_kept_apart_by_name(make_trainer, tmp_path):
+    probes = [OnlineLinearProbe(), OnlineLinearProbe("second", lr=0.1)]
+    trainer = make_trainer(max_epochs=1, callbacks=probes)
+    module = fit(trainer, image_data())
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    states = torch.load(tmp_path / "x.ckpt", weights_only=True)["callbacks"]
+    assert {"OnlineLinearProbe[probe]", "OnlineLinearProbe[second]"} <= set(states)
+    fresh = [OnlineLinearProbe(), OnlineLinearProbe("second", lr=0.1)]
+    again = make_trainer(callbacks=fresh)
+    again.validate(module, image_data(), ckpt_path=tmp_path / "x.ckpt", weights_only=True, verbose=False)
+    for old, new in zip(probes, fresh, strict=True):
+        assert torch.equal(old.classifier.weight, new.classifier.weight)
+    untrained = make_trainer(callbacks=[OnlineLinearProbe()])
+    untrained.validate(module, image_data(), verbose=False)
+    assert "probe/val_top1" not in untrained.callback_metrics

@@ -1,0 +1,240 @@
+"""The command line as a user meets it, through the shipped entry point."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from diet_lightning.__main__ import main
+from diet_lightning.cli import COMMANDS
+
+QUICK = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
+CONFIGS = sorted(path.stem for path in Path(str(resources.files("diet_lightning"))).glob("configs/*.yaml"))
+
+
+def diet(*args: str) -> int:
+    return main([str(arg) for arg in args])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished debug run."""
+    run_dir = tmp_path_factory.mktemp("cli") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(run_dir.parent)
+        assert diet("fit", "--config", "debug", "--run_dir", run_dir, *QUICK) == 0
+    return run_dir
+
+
+def test_run_folder_holds_config_metrics_checkpoint_and_figure(finished):
+    names = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
+    assert names == {"config.yaml", "metrics.csv", "checkpoints/last.ckpt", "figure.png"}
+    rows = list(csv.DictReader((finished / "metrics.csv").read_text().splitlines()))
+    logged = {name for row in rows for name, value in row.items() if value}
+    assert {
+        "train/loss",
+        "train/loss_gap",
+        "train/loss_step",
+        "probe/train_top1",
+        "probe/val_top1",
+        "probe/val_top5",
+        "lr/backbone",
+    } <= logged
+    assert len([row for row in rows if row["train/loss_step"]]) == 8  # 2 epochs of 4 batches, logged at every step
+    saved = torch.load(finished / "checkpoints/last.ckpt", weights_only=True)
+    assert saved["hyper_parameters"]["backbone"] == "resnet8"
+    assert saved["hyper_parameters"]["num_samples"] == 200
+
+
+def test_saved_config_runs_again_to_the_same_weights(finished, tmp_path):
+    assert diet("fit", "--config", finished / "config.yaml", "--run_dir", tmp_path / "again") == 0
+    one, two = (
+        torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for run in (finished, tmp_path / "again")
+    )
+    for name, value in one.items():
+        assert torch.equal(value, two[name]), name
+
+
+def test_printed_config_runs(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        diet("fit", "--config", "debug", "--print_config")
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed)["model"]["backbone"] == "resnet8"
+    (tmp_path / "p.yaml").write_text(printed)
+    assert diet("fit", "--config", "p.yaml", "--run_dir", "p", "--trainer.max_epochs", "1", *QUICK) == 0
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_shipped_config_parses(name, capsys, tmp_path):
+    (tmp_path / name).mkdir()  # data may lie in a folder of its name
+    with pytest.raises(SystemExit) as stop:
+        diet("fit", "--config", name, "--print_config")
+    assert stop.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    shipped = yaml.safe_load((resources.files("diet_lightning") / f"configs/{name}.yaml").read_text())
+    for group, values in shipped.items():
+        for key, value in values.items():
+            if key not in ("logger", "callbacks"):  # classes, whose other arguments are filled in
+                assert config[group][key] == value
+
+
+def test_all_promised_configs_are_shipped():
+    assert CONFIGS == ["cifar10", "cifar100", "debug", "diet_cp", "digits", "folder", "wandb"]
+
+
+def test_checkpoint_alone_validates_tests_and_predicts(finished, capsys, tmp_path):
+    checkpoint = finished / "checkpoints/last.ckpt"
+    for command, split in (("validate", "val"), ("test", "test")):
+        assert diet(command, "--ckpt_path", checkpoint, *QUICK) == 0
+        assert f"probe/{split}_top1" in capsys.readouterr().out
+    assert (
+        diet(
+            "predict", "--ckpt_path", checkpoint, "--run_dir", tmp_path / "out", "--data.predict_split", "test", *QUICK
+        )
+        == 0
+    )
+    arrays = np.load(tmp_path / "out/embeddings.npz")
+    assert arrays["features"].shape == (450, 128)
+    np.testing.assert_array_equal(arrays["index"], np.arange(450))
+    assert set(arrays["label"].tolist()) == set(range(10))
+    assert diet("predict", "--ckpt_path", checkpoint, "--run_dir", tmp_path / "out", *QUICK) == 1
+    assert "embeddings.npz' exists: move it" in capsys.readouterr().err
+
+
+def test_model_of_a_checkpoint_is_found_without_its_config(finished, tmp_path, capsys):
+    checkpoint = tmp_path / "elsewhere.ckpt"
+    checkpoint.write_bytes((finished / "checkpoints/last.ckpt").read_bytes())
+    assert diet("test", "--ckpt_path", checkpoint, *QUICK) == 0  # resnet8, not the default resnet18
+    assert "probe/test_top1" in capsys.readouterr().out
+
+
+def test_existing_run_folder_is_left_alone(finished, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert diet("fit", "--config", "debug", "--run_dir", finished) == 1
+    assert "exists and is not empty: choose another `run_dir`" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+
+
+def test_fit_alone_is_the_embedded_demo(monkeypatch):
+    from diet_lightning.cli import lightning as cli
+
+    seen = []
+    monkeypatch.setattr(cli, "DIETCLI", lambda args: seen.append(args))
+    cli.run_lightning(["fit"])
+    assert seen[0][0] == "fit"
+    assert seen[0][1].endswith("configs/digits.yaml")
+
+
+def test_a_default_folder_says_when_and_what():
+    assert diet("fit", "--config", "debug", "--trainer.max_epochs", "1", *QUICK) == 0
+    (run,) = Path("runs").iterdir()
+    assert run.name.endswith("-digits-resnet8")
+
+
+def test_fast_dev_run_leaves_nothing(tmp_path):
+    assert diet("fit", "--config", "debug", "--trainer.fast_dev_run", "true", *QUICK) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_ends_with_one_json_line(capsys):
+    assert diet("demo", "--epochs", "2", "--run_dir", "demo") == 0
+    output = capsys.readouterr().out
+    figures = json.loads(output.strip().splitlines()[-1])
+    assert {"raw_top1", "untrained_top1", "diet_top1", "raw_5shot", "diet_5shot", "seconds", "run_dir"} <= set(figures)
+    assert figures["run_dir"] == "demo"
+    assert figures["raw_top1"] > 0.93
+    assert figures["raw_5shot"] < figures["raw_top1"]
+    assert all(name in output for name in ("raw pixels", "untrained backbone", "DIET"))
+
+
+def test_wandb_gets_scalars_config_and_figure_and_the_folder_loses_nothing():
+    command = [
+        sys.executable,
+        "-m",
+        "diet_lightning",
+        "fit",
+        "--config",
+        "debug",
+        "--config",
+        "wandb",
+        "--run_dir",
+        "w",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)  # W&B writes its last on leaving
+    assert done.returncode == 0, done.stderr
+    files = [path.relative_to("w").as_posix() for path in Path("w").rglob("*") if path.is_file()]
+    assert {"config.yaml", "metrics.csv", "figure.png", "checkpoints/last.ckpt"} <= set(files)
+    assert any("media/images/figure" in name for name in files)
+    (record,) = Path("w/wandb").glob("offline-run-*/*.wandb")
+    content = record.read_bytes()
+    for key in (b"train/loss_gap", b"probe/val_top1", b"label_smoothing", b"resnet8"):
+        assert key in content, key
+
+
+@pytest.fixture(scope="module")
+def helps():
+    """Standard output of some commands, which end the process with status 0."""
+    calls = {
+        "help": ["--help"],
+        "fit help": ["fit", "--help"],
+        "version": ["--version"],
+        "completion": ["--print_completion=shtab-bash"],
+    }
+    found = {}
+    for name, args in calls.items():
+        with contextlib.redirect_stdout(io.StringIO()) as stream, pytest.raises(SystemExit) as end:
+            main(args)
+        assert end.value.code in (0, None), name
+        found[name] = stream.getvalue()
+    return found
+
+
+def test_help_is_readable_and_names_every_command(helps):
+    assert all(name in helps["help"] for name in ("fit", "validate", "test", "predict", *COMMANDS))
+    assert helps["fit help"].count("\n") < 700
+    assert "--model.label_smoothing" in helps["fit help"]
+    assert "--data.source" in helps["fit help"]
+    assert "torch.nn.Bilinear" not in helps["fit help"]
+    assert helps["version"].split() == ["diet", "0.1.0"]
+    assert "complete -" in helps["completion"]
+
+
+def test_wandb_and_timm_are_imported_only_where_used():
+    code = "import sys, diet_lightning.__main__ as m; m.main(['fit', '--config', 'debug', '--trainer.fast_dev_run', 'true']); print([n for n in ('wandb', 'timm', 'datasets') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280)
+    assert done.stdout.strip().splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
+def test_what_comes_before_the_options_is_the_first_parameter(monkeypatch, capsys):
+    seen = []
+
+    def one(run: str, output: str = "out") -> None:
+        seen.append((run, output))
+
+    def several(runs: list[str], output: str = "out") -> None:
+        seen.append((runs, output))
+
+    monkeypatch.setitem(COMMANDS, "one", one)
+    monkeypatch.setitem(COMMANDS, "several", several)
+    assert diet("one", "runs/a=b", "--output", "o") == diet("one", "--run", "a b") == diet("one", "7") == 0
+    assert diet("several", "a b", "[1]", "null", "--output=o") == diet("several", "a") == 0
+    assert diet("several", "--runs", '["x", "y"]') == 0
+    singles = [("runs/a=b", "o"), ("a b", "out"), ("7", "out")]
+    assert seen == [*singles, (["a b", "[1]", "null"], "o"), (["a"], "out"), (["x", "y"], "out")]
+    with pytest.raises(SystemExit) as stop:
+        diet("one", "a", "b")
+    assert stop.value.code != 0
+    assert "b" in capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,36 @@
+"""Small data and a small network for any test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from diet_lightning import DIETDataModule
+
+
+def images(count: int = 48, channels: int = 3, side: int = 8, seed: int = 0) -> Tensor:
+    """Random uint8 images, shape ``(count, channels, side, side)``."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, channels, side, side), generator=generator, dtype=torch.uint8)
+
+
+def image_data(count: int = 48, classes: int = 4, **options: Any) -> DIETDataModule:
+    """A data module of random labelled images, with a validation split."""
+    labels = torch.arange(count) % classes
+    train, val = TensorDataset(images(count), labels), TensorDataset(images(20, seed=1), torch.arange(20) % classes)
+    return DIETDataModule.from_datasets(train, val, **{"batch_size": 16, **options})
+
+
+class TinyNet(nn.Module):
+    """Convolution, dropout and pooling to 12 dimensions, without batch norm."""
+
+    def __init__(self, channels: int = 3, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, 12, 3, padding=1)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.convolution(x).relu().mean(dim=(2, 3)))
