@@ -251,7 +251,7 @@ def test_memory_does_not_grow_with_the_embeddings(tmp_path):
 SCRIPT = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
-from test_embeddings import COUNT, tiny, image_data
+from callbacks.test_embedding_writer import COUNT, tiny, image_data
 from lightning.pytorch import Callback, Trainer
 from diet_lightning import EmbeddingWriter
 from diet_lightning.embeddings import resumable as partial

@@ -185,7 +185,8 @@ class Keep(Callback):
 
 
 def test_ranks_stay_equal_and_train_as_one_process(tmp_path):
-    code = f"import sys; sys.path[:0] = {[str(each) for each in Path(__file__).parents[:2]]!r}; import test_last_blocks as t; t.fit_on(2)"
+    tests = str(Path(__file__).parents[1])
+    code = f"import sys; sys.path.insert(0, {tests!r}); from callbacks.test_last_blocks import fit_on; fit_on(2)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     fit_on(1)

@@ -273,7 +273,7 @@ def test_command_line_fits_tests_predicts_and_compares(tmp_path, capsys):
 SCRIPT = """
 import sys, torch
 sys.path.insert(0, {tests!r})
-from test_supervised import Keep, parts
+from training.test_supervised import Keep, parts
 from lightning.pytorch import Trainer
 
 module, data = parts(2)
