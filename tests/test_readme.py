@@ -70,6 +70,7 @@ def test_run_folder_is_as_described(photos):
     assert {path.name for path in run.iterdir()} == {
         "config.yaml",
         "metrics.csv",
+        ".lock",
         "checkpoints",
         "figure.png",
         "embeddings.npz",
