@@ -9,12 +9,15 @@ export PYTHONDONTWRITEBYTECODE :=
 demo: install
 	$(BIN)/diet demo
 
+# a worker that dies is a failed test (with `--dist loadfile` the run would wait for it), and half an hour ends the run
+PYTEST := $(BIN)/python tests/limited.py 1800 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 # by itself, as it slows the tests
 coverage: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov=diet_lightning --cov-report=term-missing:skip-covered --cov-fail-under=95
+	$(PYTEST) --cov=diet_lightning --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 lint: install
 	$(BIN)/ruff check .

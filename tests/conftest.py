@@ -18,28 +18,6 @@ settings.register_profile("diet", suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("diet")
 
 
-# what starts processes takes longest: first, or one worker waits for the other's last file
-SLOWEST = (
-    "distributed",
-    "resume",
-    "lightning",
-    "heads",
-    "offline_evaluation",
-    "readme",
-    "examples",
-    "memory_estimate",
-    "folder",
-    "last_blocks",
-    "audit",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the slowest files first."""
-    order = {f"test_{name}": place for place, name in enumerate(SLOWEST)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
-
-
 @pytest.fixture(autouse=True)
 def clean_dir(tmp_path, monkeypatch):
     """Every test works in a folder of its own, so that nothing is left in the repository."""

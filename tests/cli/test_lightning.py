@@ -39,7 +39,7 @@ def finished(tmp_path_factory):
 
 def test_run_folder_holds_config_metrics_checkpoint_and_figure(finished):
     names = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
-    assert names == {"config.yaml", "metrics.csv", "checkpoints/last.ckpt", "figure.png"}
+    assert names == {"config.yaml", "metrics.csv", "checkpoints/last.ckpt", "figure.png", ".lock"}
     rows = list(csv.DictReader((finished / "metrics.csv").read_text().splitlines()))
     logged = {name for row in rows for name, value in row.items() if value}
     assert {
@@ -132,7 +132,7 @@ def test_fit_alone_is_the_embedded_demo(monkeypatch):
     from diet_lightning.cli import lightning as cli
 
     seen = []
-    monkeypatch.setattr(cli, "DIETCLI", lambda args: seen.append(args))
+    monkeypatch.setattr(cli, "DIETCLI", lambda args, held: seen.append(args))
     cli.run_lightning(["fit"])
     assert seen[0][0] == "fit"
     assert seen[0][1].endswith("configs/digits.yaml")

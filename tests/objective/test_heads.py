@@ -56,10 +56,13 @@ def small_chunks(monkeypatch):
         monkeypatch.setattr(f"diet_lightning.objective.{room}.chunk_rows", lambda batch, embed_dim, device: 17)
 
 
-@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
-@pytest.mark.parametrize("accumulate", [1, 3])
+# in 16 bits the gradients of several batches are rounded apart or together: test_low_precision.py bounds the difference
+@pytest.mark.parametrize(("autocast", "accumulate"), [(None, 1), (None, 3), (torch.bfloat16, 1)])
 @pytest.mark.parametrize("options", [{}, {"normalize_rows": True, "normalize_features": True, "temperature": 0.2}])
-def test_fused_steps_as_adamw_does(autocast, accumulate, options):
+def test_fused_steps_as_adamw_does(autocast, accumulate, options, monkeypatch):
+    if autocast is not None:
+        # the same gradients for both, so that what differs is the step
+        monkeypatch.setattr("diet_lightning.objective.loss.PLAIN_LOGITS", 0)
     dense, dense_net, dense_optimizer, dense_losses = trained(DatumHead, autocast, accumulate, **options)
     fused, fused_net, fused_optimizer, fused_losses = trained(FusedHead, autocast, accumulate, **options)
     torch.testing.assert_close(fused.weight, dense.weight, rtol=1e-6, atol=1e-6)

@@ -15,8 +15,7 @@ from diet_lightning.errors import ConfigurationError
 Stem = Literal["auto", "small", "standard"]
 SMALL_IMAGE = 64  # pixels; up to here a ResNet's stride-4 stem would leave too few positions
 RESNET8_WIDTH = 32
-# oneDNN's gradient of a strided 1×1 convolution of fewer channels writes past its memory, where channels lie last
-RESNET8_NAME = re.compile(r"resnet8(?:_w([89]|[1-9][0-9]{1,3}))?")
+RESNET8_NAME = re.compile(r"resnet8(?:_w([1-9][0-9]{0,3}))?")
 
 
 class ResNet8(nn.Sequential):
@@ -78,7 +77,7 @@ def named_model(name: str, input_shape: tuple[int, ...]) -> nn.Module:
         return _timm_model(name.removeprefix("timm/"), input_shape)
     if name not in _torchvision_names():
         raise ConfigurationError(
-            f"Unknown backbone {name!r}: expected 'resnet8', 'resnet8_w64' with 64 channels in its first block (8 to 9999), a "
+            f"Unknown backbone {name!r}: expected 'resnet8', 'resnet8_w64' with 64 channels in its first block (1 to 9999), a "
             "torchvision classification model such as 'resnet50' (torchvision.models.list_models()), 'timm/NAME', a folder of "
             "`diet export`, or a torch.nn.Module."
         )

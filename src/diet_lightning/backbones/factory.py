@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from diet_lightning.backbones.architectures import Stem, adapt_stem, is_architecture, named_model, replace_part
 from diet_lightning.backbones.exported import load_weights, read_config
+from diet_lightning.backbones.pointwise import unstride_pointwise
 from diet_lightning.errors import CheckpointError, ConfigurationError
 
 DEFAULT_SHAPE = (3, 224, 224)
@@ -20,7 +21,8 @@ class Backbone(nn.Module):
     """A network without its classifier.
 
     Args:
-        model: Maps an input batch to embeddings of shape ``(B, embed_dim)``.
+        model: Maps an input batch to embeddings of shape ``(B, embed_dim)``. Its strided 1×1 convolutions of few channels
+            are computed with a stride of 1, see `unstride_pointwise`.
         embed_dim: K, the dimension of the embeddings.
         stem: ``"small"`` if the first layers were adapted to small images, else ``"standard"``.
         name: Of the architecture, as for `create_backbone`; None for a module of the user's own.
@@ -36,6 +38,7 @@ class Backbone(nn.Module):
         input_shape: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
+        unstride_pointwise(model)
         self.model = model
         self.embed_dim = embed_dim
         self.stem = stem

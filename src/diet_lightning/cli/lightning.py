@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from diet_lightning.cli.arguments import with_named_configs, with_run_config
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.errors import CheckpointError
 from diet_lightning.runs.checkpoint import read_checkpoint
-from diet_lightning.runs.folder import CHECKPOINTS, CONFIG, claim_run_dir, new_run_dir, run_dir_of
+from diet_lightning.runs.folder import CHECKPOINTS, CONFIG, claim_run_dir, create_run_dir, run_dir_of
 from diet_lightning.runs.metrics import run_logger
 from diet_lightning.training.module import DIETModule
 
@@ -78,8 +79,9 @@ class DIETCLI(LightningCLI):
 
     run_dir: Path
 
-    def __init__(self, args: list[str] | None = None) -> None:
+    def __init__(self, args: list[str], held: ExitStack) -> None:
         self._asked = args[0] if args else ""
+        self._held = held  # what is given back when the run has ended
         super().__init__(
             NamedDIETModule,
             DIETDataModule,
@@ -166,15 +168,20 @@ class DIETCLI(LightningCLI):
         """Claims the run's folder before any data are read."""
         config = self.config[self.subcommand]
         path = config.get("ckpt_path")
-        chosen = os.environ.get(RUN_DIR_VARIABLE) or config.run_dir
+        # only a process that a run has launched is of that run, not every program that a run starts
+        launched = os.environ.get(RUN_DIR_VARIABLE) if "LOCAL_RANK" in os.environ else None
+        claims = self.subcommand == "fit" and not config.trainer.fast_dev_run
+        chosen = launched or config.run_dir
         if chosen is None and path is not None:
             chosen = run_dir_of(path)
         elif chosen is None:
-            chosen = new_run_dir(config.data.source, config.model.backbone) if self.subcommand == "fit" else Path()
+            create = rank_zero_only(create_run_dir)
+            chosen = (create(config.data.source, config.model.backbone) if claims else None) or Path()
         self.run_dir = Path(chosen)
         self.resumed = path is not None and run_dir_of(path) == self.run_dir.resolve()
-        if self.subcommand == "fit" and not config.trainer.fast_dev_run:
-            rank_zero_only(claim_run_dir)(self.run_dir, self.resumed)
+        if claims:
+            if lock := rank_zero_only(claim_run_dir)(self.run_dir, self.resumed):
+                self._held.callback(lock.release)
             os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
         config.run_dir = str(self.run_dir)
         for logger in _as_list(config.trainer.logger):
@@ -279,6 +286,7 @@ def run_lightning(args: Sequence[str]) -> DIETCLI:
     """
     set_parsing_settings(add_print_completion_argument=True)
     try:
-        return DIETCLI(with_run_config(with_named_configs(args)))
+        with ExitStack() as held:
+            return DIETCLI(with_run_config(with_named_configs(args)), held)
     finally:
         os.environ.pop(RUN_DIR_VARIABLE, None)

@@ -1,10 +1,13 @@
-"""A run's folder: its name and its files."""
+"""A run's folder: its name, its lock and its files."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from datetime import datetime
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from diet_lightning.errors import CheckpointError, ConfigurationError
 
@@ -12,6 +15,7 @@ CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
 CONFIG = "config.yaml"
 METRICS = "metrics.csv"
+LOCK = ".lock"
 
 
 def run_dir_of(checkpoint: str | Path) -> Path:
@@ -51,32 +55,72 @@ def find_checkpoint(run: str | Path) -> Path:
     return (last or found)[0]
 
 
-def new_run_dir(source: str, backbone: str) -> Path:
-    """A folder name that says when and what: ``runs/20260131-120000-digits-resnet8``."""
+def create_run_dir(source: str, backbone: str) -> Path:
+    """Creates a folder whose name says when and what: ``runs/20260131-120000-digits-resnet8``.
+
+    Runs that start in the same second get ``…-2``, ``…-3`` and so on: making a folder succeeds for one process only.
+
+    Args:
+        source: As of `DIETDataModule`.
+        backbone: Its name.
+
+    Returns:
+        The new folder, which is empty.
+
+    Raises:
+        ConfigurationError: If it cannot be created.
+    """
     words = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{source.partition(':')[0]}-{backbone}")
-    return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{words}"
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{words}"
+    for number in itertools.count(1):
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        return folder
+    raise AssertionError  # for the type checker: there is always a next number
 
 
-def claim_run_dir(folder: Path, resumed: bool) -> None:
-    """Makes a run folder; an existing one is used only to go on in it.
+def claim_run_dir(folder: Path, resumed: bool) -> FileLock:
+    """Makes a run folder, if need be, and locks it; an existing one is used only to resume the run in it.
 
     Args:
         folder: The folder.
-        resumed: Whether the run goes on from a checkpoint in this folder.
+        resumed: Whether the run resumes from a checkpoint in this folder.
+
+    Returns:
+        The lock, held until it is released or the process ends, however it ends.
 
     Raises:
-        ConfigurationError: If it holds another run, or cannot be written.
+        ConfigurationError: If it holds another run, another process uses it, or it cannot be written.
     """
     try:
-        if not resumed and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigurationError(
-                f"Run folder '{folder}' exists and is not empty: choose another `run_dir`, or go on with that run by "
-                f"--ckpt_path {folder}/{CHECKPOINTS}/last.ckpt."
-            )
+        if folder.exists() and not folder.is_dir():
+            raise ConfigurationError(f"Run folder '{folder}' exists and is a file: choose another `run_dir`.")
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError("no write permission")
-    except OSError as error:
+        lock = FileLock(folder / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout as error:
         raise ConfigurationError(
-            f"Run folder '{folder}' cannot be written ({error.strerror or error}): choose another `run_dir`."
+            f"Run folder '{folder}' is in use by another running process: wait until it ends, or choose another `run_dir`."
         ) from error
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    if not resumed and any(path.name != LOCK for path in folder.iterdir()):
+        lock.release()
+        raise ConfigurationError(
+            f"Run folder '{folder}' exists and is not empty: choose another `run_dir`, or resume that run by "
+            f"--ckpt_path {folder}/{CHECKPOINTS}/{LAST}."
+        )
+    return lock
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"Run folder '{folder}' cannot be written ({error.strerror or error}): choose another `run_dir`."
+    )
