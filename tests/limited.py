@@ -16,6 +16,7 @@ TIMED_OUT = 124
 
 
 def main(limit: float, command: list[str]) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ended itself, it ends the others
     # a session of its own, so that all of its processes are found
     process = subprocess.Popen(command, start_new_session=True)
     try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -73,3 +76,14 @@ def test_hang_is_ended_with_its_processes(tmp_path, limit):
     assert done.returncode == 124
     assert f"took more than {limit} seconds and was ended" in done.stderr
     assert seconds < limit + 30
+
+
+def test_ended_command_ends_all_it_started(tmp_path):
+    script = "import os, time; print(os.getpid(), flush=True); time.sleep(100)"
+    command = [sys.executable, ROOT / "tests/limited.py", "90", sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        child = int(process.stdout.readline())
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
