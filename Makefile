@@ -16,11 +16,11 @@ LIMITED_PYTEST = $(1)/python tests/limited.py 1800 $(1)/python -m pytest -n auto
 test: install
 	$(call LIMITED_PYTEST,$(BIN))
 
-# all lower bounds at once, with the oldest Python; these versions warn of newer ones of what they use
+# all lower bounds at once, with the oldest Python; these versions warn of newer ones of what they use. ONNX needs a newer torch
 LOWEST_PYTHON ?= 3.10
 test-lowest: install
 	$(BIN)/uv venv --quiet --clear --python $(LOWEST_PYTHON) .venv-lowest
-	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable ".[$(EXTRAS)]" --group test
+	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable ".[timm,hf]" --group test
 	$(call LIMITED_PYTEST,.venv-lowest/bin) -o filterwarnings=default
 
 # `make test-python TEST_PYTHON=3.13`: another Python, with the newest versions

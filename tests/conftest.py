@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: for tensors as small as these, threads only wait for each other
@@ -24,6 +25,13 @@ def clean_dir(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def seen_by_caplog(monkeypatch):
+    """Lightning decides at its import, by the handlers there are, whether its messages reach caplog."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import safetensors.numpy
 import timm
@@ -29,6 +27,13 @@ from diet_lightning.export.folder import export_backbone, load_backbone, load_pr
 from diet_lightning.training.trained_run import open_run
 from diet_lightning.transforms.preprocessing import Preprocessing
 
+try:
+    import onnx
+    import onnxruntime
+except ImportError:  # the lowest versions of torch have none that fits
+    onnx = None
+
+needs_onnx = pytest.mark.skipif(onnx is None, reason="needs the extra 'onnx'")
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 
 
@@ -331,7 +336,11 @@ def test_timm_builds_its_form_and_computes_the_same_bits(name, shape, monkeypatc
     assert torch.equal(model(inputs), expected)
     assert model.num_features == backbone.embed_dim
     found = timm.data.resolve_model_data_config(model)
-    assert (found["input_size"], list(found["mean"]), list(found["std"])) == (shape, [0.3] * channels, [0.2] * channels)
+    assert (tuple(found["input_size"]), list(found["mean"]), list(found["std"])) == (
+        shape,
+        [0.3] * channels,
+        [0.2] * channels,
+    )
     plain = {"num_classes": 0, "in_chans": channels, **({"img_size": shape[1:]} if name.startswith("vit") else {})}
     other = timm.create_model(name, **plain)
     other.load_state_dict(safetensors.torch.load_file("out/model.safetensors"), strict=True)
@@ -355,6 +364,7 @@ def test_timm_form_is_for_what_timm_can_build():
 # -- ONNX --------------------------------------------------------------------------------------------------------------
 
 
+@needs_onnx
 @pytest.mark.parametrize(
     ("name", "shape"), [("resnet8", (1, 8, 8)), ("resnet18", (3, 32, 32)), ("timm/test_vit", (3, 32, 32))]
 )
@@ -383,6 +393,7 @@ def test_onnx_runtime_computes_the_same(name, shape, capfd, recwarn, monkeypatch
     np.testing.assert_allclose(features, backbone(black).detach().numpy(), atol=1e-5)
 
 
+@needs_onnx
 def test_onnx_refuses_what_it_cannot_hold(monkeypatch, capfd):
     class Branching(nn.Module):
         def forward(self, x):
@@ -399,6 +410,7 @@ def test_onnx_refuses_what_it_cannot_hold(monkeypatch, capfd):
         export_backbone(nn.Linear(5, 4), "out", "onnx", input_shape=(5,))
 
 
+@needs_onnx
 def test_onnx_of_one_batch_size_is_not_handed_out(monkeypatch, tmp_path):
     real = torch.onnx.export
     monkeypatch.setattr(torch.onnx, "export", lambda *args, dynamic_shapes, **options: real(*args, **options))
@@ -409,6 +421,7 @@ def test_onnx_of_one_batch_size_is_not_handed_out(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@needs_onnx
 def test_unfit_release_of_an_extra_is_told(monkeypatch):
     from torch.onnx._internal.exporter import _compat
 
@@ -420,6 +433,7 @@ def test_unfit_release_of_an_extra_is_told(monkeypatch):
         export_backbone(nn.Linear(5, 4), "out", "onnx", input_shape=(5,))
 
 
+@needs_onnx
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
 def test_missing_extra_is_told(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)

@@ -29,6 +29,7 @@ from published_sets import (
     write_pets,
     write_tiny_imagenet,
 )
+from torchvision.datasets import Flowers102
 
 from diet_lightning import DIETModule
 from diet_lightning.__main__ import main
@@ -48,6 +49,10 @@ def folders(name):
 
 def made_by(write, name):
     return lambda data, patch: write(data, patch, name)
+
+
+# torchvision 0.21 does not name them: then they are those that occur
+FLOWERS = 102 if hasattr(Flowers102, "classes") else 3
 
 
 @dataclass
@@ -82,7 +87,7 @@ KNOWN = {
     "cars": Known((8144, None, 8041), 196, 224, write_cars),
     "dtd": Known((47 * 40, 47 * 40, 47 * 40), 47, 224, write_dtd),
     "pets": Known((3680, None, 3669), 37, 224, write_pets),
-    "flowers": Known((1020, 1020, 6149), 102, 224, write_flowers, given_classes=102),
+    "flowers": Known((1020, 1020, 6149), 102, 224, write_flowers, given_classes=FLOWERS),
     "cub200": Known((5994, None, 5794), 200, 224, write_cub),
     "pathmnist": Known((89996, 10004, 7180), 9, 28, made_by(write_medmnist, "pathmnist")),
     "dermamnist": Known((7007, 1003, 2005), 7, 28, made_by(write_medmnist, "dermamnist")),

@@ -42,7 +42,7 @@ def make_test(folder: Path, limit: int | None = None) -> tuple[subprocess.Comple
     """The command of `make test` on other tests, from the project's root, and how long it took."""
     lines = subprocess.run(["make", "--dry-run", "test"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
     (line,) = [line for line in lines if "pytest" in line]
-    command = shlex.split(line)
+    command = [sys.executable if part == ".venv/bin/python" else part for part in shlex.split(line)]
     if limit is not None:
         command[2] = str(limit)
     start = time.monotonic()

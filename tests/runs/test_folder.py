@@ -69,7 +69,8 @@ def test_run_folder_that_cannot_be_made_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("resumed", [False, True])
-def test_folder_in_use_is_refused_until_the_run_ends(tmp_path, resumed):
+def test_folder_in_use_is_refused_until_the_run_ends(tmp_path, resumed, monkeypatch):
+    monkeypatch.setattr("diet_lightning.runs.folder.WORKERS_END", 0.1)
     held = claim_run_dir(tmp_path / "run", resumed)
     for second in (False, True):
         with pytest.raises(ConfigurationError, match="is in use by another running process: wait until it ends, or"):
@@ -84,22 +85,15 @@ from pathlib import Path
 from diet_lightning.runs.folder import claim_run_dir
 
 held = claim_run_dir(Path("run"), False)
-worker = os.fork()  # as a DataLoader's, which outlives a killed run for some seconds
-if worker == 0:
-    time.sleep(60)
+if os.fork() == 0:  # as a DataLoader's worker, which outlives a killed run for some seconds
+    time.sleep(4)
     os._exit(0)
-print(worker, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a process")
 def test_killed_run_leaves_a_folder_that_can_be_resumed_at_once(tmp_path):
-    # its worker holds the pipe too, so the output is read as far as the line and not to the end
-    with subprocess.Popen([sys.executable, "-c", HOLD_AND_DIE], stdout=subprocess.PIPE, text=True) as process:
-        worker = int(process.stdout.readline())
-        try:
-            assert process.wait(60) == -signal.SIGKILL
-            claim_run_dir(tmp_path / "run", True).release()
-        finally:
-            os.kill(worker, signal.SIGKILL)
+    done = subprocess.run([sys.executable, "-c", HOLD_AND_DIE], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    claim_run_dir(tmp_path / "run", True).release()

@@ -13,6 +13,7 @@ from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.objective.chunked import chunk_rows, compute_dtype, row_gradients, scan_classes
 
 Reduction = Literal["mean", "sum", "none"]
+REDUCTIONS = get_args(Reduction)  # torch.compile of torch 2.6 does not trace the call
 PLAIN_LOGITS = 2**23  # up to so many the plain way is the faster one (benchmarks/head.py)
 
 
@@ -74,9 +75,9 @@ def datum_cross_entropy(
     """
     epsilon = check_label_smoothing(label_smoothing)
     check_batch(features, weight, index, len(weight))
-    if reduction not in get_args(Reduction):
+    if reduction not in REDUCTIONS:
         raise ConfigurationError(
-            f"Expected argument `reduction` to be one of {list(get_args(Reduction))}, but got {reduction!r}."
+            f"Expected argument `reduction` to be one of {list(REDUCTIONS)}, but got {reduction!r}."
         )
     if chunk_size is not None and chunk_size < 1:
         raise ConfigurationError(f"Expected argument `chunk_size` to be at least 1, but got {chunk_size}.")

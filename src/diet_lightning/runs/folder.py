@@ -16,6 +16,7 @@ LAST = "last.ckpt"
 CONFIG = "config.yaml"
 METRICS = "metrics.csv"
 LOCK = ".lock"
+WORKERS_END = 10.0  # seconds; a killed run's loader workers, which inherit its lock, notice within 5
 
 
 def run_dir_of(checkpoint: str | Path) -> Path:
@@ -104,7 +105,7 @@ def claim_run_dir(folder: Path, resumed: bool) -> FileLock:
         if not os.access(folder, os.W_OK):
             raise PermissionError("no write permission")
         lock = FileLock(folder / LOCK)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=WORKERS_END)
     except Timeout as error:
         raise ConfigurationError(
             f"Run folder '{folder}' is in use by another running process: wait until it ends, or choose another `run_dir`."
