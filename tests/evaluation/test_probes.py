@@ -156,10 +156,10 @@ def test_features_are_eval_mode_and_leave_the_mode_alone():
 
 
 def test_curves_show_their_numbers(tmp_path):
-    figure = training_curves({1: 1.0, 2: 0.25}, {"probe/val_top1": {1: 0.5, 2: 0.875}, "probe/val_top5": {2: 1.0}})
+    figure = training_curves({1: 1.0, 2: 0.25}, {"val/probe_top1": {1: 0.5, 2: 0.875}, "val/probe_top5": {2: 1.0}})
     gap, accuracy = figure.axes
     assert gap.lines[0].get_ydata().tolist() == [1.0, 0.25]
-    assert [line.get_label() for line in accuracy.lines] == ["probe/val_top1"]
+    assert [line.get_label() for line in accuracy.lines] == ["val/probe_top1"]
     assert accuracy.lines[0].get_ydata().tolist() == [50.0, 87.5]
     assert [text.get_text() for axis in figure.axes for text in axis.texts] == ["0.250", "87.5 %"]
     save_figure(figure, tmp_path / "deep/figure.png")

@@ -39,7 +39,7 @@ def write_run(folder, gaps, accuracies=None, smoothing=0.8, count=1347, ranks=No
         if accuracies is not None and accuracies[epoch] is not None:
             rows.append({"epoch": epoch, "step": 10, PROBE: accuracies[epoch]})
         row = {"epoch": epoch, "train/loss": np.float32(gap + entropy(count, smoothing)), "train/loss_gap": gap}
-        rows.append(row | ({"rank/rankme": ranks[epoch]} if ranks else {}))
+        rows.append(row | ({"val/rankme": ranks[epoch]} if ranks else {}))
     names = sorted({name for row in rows for name in row})
     with (folder / "metrics.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, names)
@@ -130,7 +130,7 @@ def test_without_labels_the_table_ranks_and_says_what_it_cannot(capsys):
     output, said = diet_compare(capsys, "a", "b", "c")
     assert [row["run"] for row in said["ranking"]] == ["b", "c", "a"]
     assert (said["metric"], said["correlations"], said["over_all"]) == (None, [], None)
-    assert [row["rank/rankme"] for row in said["ranking"]] == [70.0, 75.0, 80.0]
+    assert [row["val/rankme"] for row in said["ranking"]] == [70.0, 75.0, 80.0]
     assert "RankMe" in output
     assert "top1" not in output.rpartition("\n{")[0]
     assert "cannot be told without labels, and Figure 1 cannot be drawn" in " ".join(output.split())
@@ -141,19 +141,19 @@ def test_metric_falls_back_and_can_be_chosen(capsys):
     for name, gap, top1 in (("a", 0.8, 0.5), ("b", 0.7, 0.7), ("c", 0.75, 0.6)):
         write_run(name, [0.9, gap])
         entry = {"value": top1, "low": top1 - 0.1, "high": top1 + 0.1}
-        Path(name, "evaluation.json").write_text(json.dumps({"offline/linear_top1": entry}))
+        Path(name, "evaluation.json").write_text(json.dumps({"test/linear_top1": entry}))
     output, said = diet_compare(capsys, "a", "b", "c")
-    assert said["metric"] == "offline/linear_top1"
+    assert said["metric"] == "test/linear_top1"
     assert said["correlations"][0]["spearman"] == pytest.approx(1.0)
     assert "70.0%" in output
     write_run("d", [0.9, 0.6], [0.3, None])
     output, said = diet_compare(capsys, "a", "b", "c", "d", "--output", "two")
     assert said["metric"] == PROBE
     assert said["ranking"][0][PROBE] == 0.3  # the last that was measured
-    assert "Without probe/val_top1, so ranked only: b, c, a." in " ".join(output.split())
-    _, said = diet_compare(capsys, "a", "b", "c", "d", "--metric", "offline/linear_top1", "--output", "three")
+    assert "Without val/probe_top1, so ranked only: b, c, a." in " ".join(output.split())
+    _, said = diet_compare(capsys, "a", "b", "c", "d", "--metric", "test/linear_top1", "--output", "three")
     assert said["correlations"][0]["runs"] == 3
-    with pytest.raises(ConfigurationError, match=r"one of \['offline/linear_top1', 'probe/val_top1'\], but got 'top1'"):
+    with pytest.raises(ConfigurationError, match=r"one of \['test/linear_top1', 'val/probe_top1'\], but got 'top1'"):
         choose_metric(read_runs(["a", "d"]), "top1")
 
 
@@ -213,7 +213,7 @@ def wrong(tmp_path):
     (tmp_path / "stepless/metrics.csv").unlink()
     (tmp_path / "listed/config.yaml").write_text("- 1\n")
     (tmp_path / "binary/metrics.csv").write_bytes(b"\xff\xfe\x00")
-    (tmp_path / "torn/evaluation.json").write_text('{"offline/lin')
+    (tmp_path / "torn/evaluation.json").write_text('{"test/lin')
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/compare.csv").write_text("precious")
     (tmp_path / "file").write_text("in the way")
@@ -230,7 +230,7 @@ def wrong(tmp_path):
         (["binary"], "'binary/metrics.csv' cannot be read"),
         (["torn"], "'torn/evaluation.json' cannot be read"),
         (["good", "empty/../good"], "Run 'empty/../good' is given twice ('good')"),
-        (["good", "--metric", "f1"], "one of ['probe/val_top1'], but got 'f1'"),
+        (["good", "--metric", "f1"], "one of ['val/probe_top1'], but got 'f1'"),
         (["good", "--output", "taken"], "'taken/compare.csv' exists: move it, or choose another `output`"),
         (["good", "--output", "file/below"], "'file/below/compare.csv' cannot be written"),
     ],

@@ -27,6 +27,7 @@ from diet_lightning.runs.scores import Score, read_scores, write_scores
 from diet_lightning.transforms.convert import to_pixels
 from diet_lightning.utilities.seeding import derive_seed
 
+TRAINED = "trained"  # the features that are measured; others are baselines
 MAPPED = 5000  # points of a map
 GALLERY = (8, 8)  # samples, and neighbours of each
 
@@ -36,9 +37,9 @@ Features = tuple[NDArray[np.float32], NDArray[np.int64]]  # of a split, in the o
 class OfflineEvaluation(Callback):
     """Fits probes on the frozen embeddings of the training split and measures them on the test split.
 
-    Logs ``offline/linear_top1`` (logistic regression on standardised features), ``offline/knn{k}_top1`` (weighted nearest
-    neighbours), ``offline/{n}shot_top1`` (n labels a class, mean over draws) and ``offline/linear_top5``, and with
-    `baselines` the same under ``raw/`` (pixels) and ``untrained/``. ``evaluation.json`` keeps them with their bootstrap
+    Logs ``test/linear_top1`` (logistic regression on standardised features), ``test/knn{k}_top1`` (weighted nearest
+    neighbours), ``test/{n}shot_top1`` (n labels a class, mean over draws) and ``test/linear_top5``, and with
+    `baselines` the same of pixels as ``test/raw_linear_top1`` and of the untrained network as ``test/untrained_linear_top1``. ``evaluation.json`` keeps them with their bootstrap
     intervals, and ``figures/`` the probe's confusion, a map, the spectrum and a gallery of neighbours; loggers that take
     images (W&B) get those too. Without labels spectrum and gallery are drawn.
 
@@ -147,7 +148,7 @@ class OfflineEvaluation(Callback):
         test = _gathered(self._test, trainer)
         self._test = []
         train = self._embed(pl_module, trainer, data, "train", "embedding the training split")
-        every = {"offline": (train, test)}
+        every = {TRAINED: (train, test)}
         if self.baselines:
             for name, network in self._baselines(pl_module, data).items():
                 splits = [self._embed(network, trainer, data, split, f"{name} features") for split in ("train", "test")]
@@ -167,13 +168,14 @@ class OfflineEvaluation(Callback):
     ) -> dict[str, Score] | DIETError:
         scores: dict[str, Score] = {}
         predicted: NDArray[Any] | None = None
-        train, test = every["offline"]
+        train, test = every[TRAINED]
         try:
             if self.enabled or (bool((train[1] >= 0).any()) and bool((test[1] >= 0).any())):
                 for name, (fitted, measured) in every.items():
                     found, guesses = evaluate_features(*fitted, *measured, self.protocol)
-                    scores |= {f"{name}/{key}": score for key, score in found.items()}
-                    predicted = guesses if name == "offline" else predicted
+                    prefix = "test/" if name == TRAINED else f"test/{name}_"
+                    scores |= {f"{prefix}{key}": score for key, score in found.items()}
+                    predicted = guesses if name == TRAINED else predicted
             else:
                 rank_zero_info(
                     "No probe without labels in the training and the test split: the spectrum and the gallery of neighbours "

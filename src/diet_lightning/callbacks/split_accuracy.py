@@ -18,12 +18,12 @@ from diet_lightning.errors import ConfigurationError
 
 
 class SplitAccuracy(SplitCallback):
-    """Logs ``{name}/val_top1`` and ``{name}/test_top1`` on clean samples, and ``top5`` where there are more than five classes.
+    """Logs ``val/{name}_top1`` and ``test/{name}_top1`` on clean samples, and ``top5`` with more than five classes.
 
     Samples without a label (-1) are passed over. Subclasses give the logits.
 
     Args:
-        name: Prefix of the metrics.
+        name: What the metrics are called.
         owner: What messages call it.
     """
 
@@ -99,11 +99,11 @@ class SplitAccuracy(SplitCallback):
                     "out, or do without it."
                 )
             # the metric has counted all ranks; averaging equal values only tells Lightning that it is synchronised
-            pl_module.log(f"{self.name}/{split}_{name}", metric.compute(), prog_bar=name == "top1", sync_dist=True)
+            pl_module.log(f"{split}/{self.name}_{name}", metric.compute(), prog_bar=name == "top1", sync_dist=True)
 
 
 class ClassifierAccuracy(SplitAccuracy):
-    """Logs how well the head of a supervised `DIETModule` tells classes: ``supervised/val_top1`` and the like.
+    """Logs how well the head of a supervised `DIETModule` tells classes: ``val/supervised_top1`` and the like.
 
     The module brings it along itself.
     """

@@ -10,13 +10,14 @@ from diet_lightning.export.folder import export_backbone
 from diet_lightning.export.model_card import Measured, RunFacts
 from diet_lightning.runs.checkpoint import read_checkpoint
 from diet_lightning.runs.folder import METRICS
+from diet_lightning.runs.metrics import LOSS_GAP, PROBE
 from diet_lightning.runs.scores import read_scores
 from diet_lightning.training.trained_run import TrainedRun, open_run
 from diet_lightning.transforms.preprocessing import Preprocessing
 
 TRAINING = {
-    "train/loss_gap": "nats, mean over the last whole epoch",
-    "probe/val_top1": "online linear probe, last validation",
+    LOSS_GAP: "nats, mean over the last whole epoch",
+    PROBE: "online linear probe, last validation",
 }
 RECIPE = (
     "label_smoothing",

@@ -30,7 +30,7 @@ def training_curves(loss_gap: Mapping[int, float], accuracies: Mapping[str, Mapp
 
     figure = Figure(figsize=(7, 5.5 if accuracies else 3.2), layout="constrained")
     axes = figure.subplots(2 if accuracies else 1, 1, sharex=True, squeeze=False)[:, 0]
-    _curve(axes[0], loss_gap, COLOURS[0], "train/loss_gap", "{:.3f}")
+    _curve(axes[0], loss_gap, COLOURS[0], "loss gap", "{:.3f}")
     axes[0].set_ylabel("loss − floor (nats)")
     axes[0].set_ylim(bottom=0)
     axes[0].set_title("Training loss above its floor" + (", and linear probe" if accuracies else ""))
@@ -63,7 +63,7 @@ def loss_against_probe(
     smoothings: Sequence[float],
     models: Sequence[str],
     notes: Mapping[float, str] | None = None,
-    metric: str = "probe/val_top1",
+    metric: str = "probe accuracy",
 ) -> Figure:
     """Training loss against probe accuracy over runs and their epochs (DIET, Figure 1).
 

@@ -14,12 +14,10 @@ import yaml
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.objective.loss import loss_floor
 from diet_lightning.runs.folder import CONFIG, METRICS
-from diet_lightning.runs.metrics import first_line, read_curves
+from diet_lightning.runs.metrics import LOSS_GAP, PROBE, first_line, is_accuracy, read_curves
 from diet_lightning.runs.scores import read_scores
 
-LOSS, LOSS_GAP, RANKME = "train/loss", "train/loss_gap", "rank/rankme"
-PROBE, OFFLINE = "probe/val_top1", "offline/linear_top1"
-ACCURACIES = ("/val_top1", "/val_top5", "/test_top1", "/test_top5")  # what columns of accuracies end with
+LOSS = "train/loss"
 FEWEST = 3  # runs that a rank correlation is given for; two always agree wholly or not at all
 LEAST_SMOOTHING = 0.01  # down to here the floor of the loss tells N
 # what moves the loss by itself, beside what decides who is compared with whom
@@ -99,7 +97,7 @@ class FinishedRun:
     @property
     def accuracies(self) -> list[str]:
         """Names of the accuracies that it has."""
-        return [*(name for name in self.curves if name.endswith(ACCURACIES)), *self.offline]
+        return [*(name for name in self.curves if is_accuracy(name)), *self.offline]
 
     def end(self, metric: str) -> float | None:
         """The last value of a metric, None where the run has none."""
@@ -211,7 +209,7 @@ def choose_metric(runs: Sequence[FinishedRun], metric: str | None = None) -> str
 
     Args:
         runs: The runs.
-        metric: Its name; None for ``probe/val_top1``, or else the one that most of the runs have.
+        metric: Its name; None for ``val/probe_top1``, or else the one that most of the runs have.
 
     Returns:
         The name; None if no run has an accuracy.

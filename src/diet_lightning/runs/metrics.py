@@ -15,6 +15,19 @@ from diet_lightning.utilities.files import partial_of
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import CSVLogger
 
+# names of metrics: the split, then what was measured of it
+LOSS_GAP = "train/loss_gap"
+PROBE = "val/probe_top1"
+LINEAR = "test/linear_top1"
+RANKME = "val/rankme"
+TRAIN_RANKME = "train/rankme"  # of a run without a validation split
+
+
+def is_accuracy(name: str, splits: tuple[str, ...] = ("val", "test")) -> bool:
+    """Whether a metric is a top-1 or top-5 accuracy on one of some splits."""
+    split, _, measured = name.partition("/")
+    return split in splits and measured.endswith(("_top1", "_top5"))
+
 
 def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
     """Lightning's CSV logger on ``metrics.csv``, which goes on below the rows of the steps before a resumption.

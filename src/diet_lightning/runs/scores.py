@@ -37,7 +37,7 @@ def read_scores(folder: Path) -> dict[str, Score]:
         folder: The run's folder.
 
     Returns:
-        Scores by name, such as ``offline/linear_top1``; none where nothing was measured.
+        Scores by name, such as ``test/linear_top1``; none where nothing was measured.
 
     Raises:
         ConfigurationError: If their file is damaged.

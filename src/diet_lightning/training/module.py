@@ -79,7 +79,7 @@ class DIETModule(LightningModule):
         channels_last: Put the channels of images and convolutions last in memory, which is faster.
         target: What the classes are. ``"index"``: the samples, DIET. ``"label"``: the user's, a supervised run of the same
             backbone, data, augmentation and budget to hold DIET against; it needs a label for every training sample and
-            ``placement="dense"``, and also logs the classifier's ``supervised/val_top1``. A `label_smoothing` of 0.8 is
+            ``placement="dense"``, and also logs the classifier's ``val/supervised_top1``. A `label_smoothing` of 0.8 is
             DIET's: 0.1 is usual here.
         num_classes: Of ``target="label"``; None reads it from the data module.
         weights: What the backbone starts from: ``"pretrained"``, torchvision's or timm's own weights, which they download
