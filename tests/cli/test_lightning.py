@@ -39,7 +39,7 @@ def finished(tmp_path_factory):
 
 def test_run_folder_holds_config_metrics_checkpoint_and_figure(finished):
     names = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
-    assert names == {"config.yaml", "metrics.csv", "checkpoints/last.ckpt", "figure.png", ".lock"}
+    assert names == {"config.yaml", "run.json", "metrics.csv", "checkpoints/last.ckpt", "figure.png", ".lock"}
     rows = list(csv.DictReader((finished / "metrics.csv").read_text().splitlines()))
     logged = {name for row in rows for name, value in row.items() if value}
     assert {

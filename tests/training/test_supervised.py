@@ -263,7 +263,7 @@ def test_command_line_fits_tests_predicts_and_compares(tmp_path, capsys):
     assert "diet: error: The checkpoint was trained with target='label'" in capsys.readouterr().err
     assert open_run("label").module.is_supervised
     assert read_run("label").group == ("digits, subset 200", "label", 0.8)
-    assert read_run("label").num_samples is None  # its floor is that of ten classes
+    assert read_run("label").record.num_samples == 200  # and not its ten classes
     assert main(["compare", "label", "index", "--metric", "val/supervised_top1"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "Loss gaps over indices and over labels do not compare; accuracies do." in text

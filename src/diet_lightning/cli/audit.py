@@ -57,7 +57,7 @@ def audit(
         raise ConfigurationError(
             f"Output folder '{folder}' exists and is not empty: move it, or choose another `output`."
         )
-    if opened.module.is_supervised:
+    if opened.record.target == "label":
         raise ConfigurationError(
             f"Run '{run}' was trained with target='label', so its rows are classes and tell nothing of single samples: audit a "
             "run with target='index'."

@@ -83,13 +83,17 @@ def _row(run: FinishedRun, place: int, metric: str | None) -> dict[str, Any]:
         "place": place,
         "run": run.name,
         **run.group._asdict(),
-        "backbone": run.backbone,
-        "num_samples": run.num_samples,
+        "backbone": _backbone(run),
+        "num_samples": run.record.num_samples,
         "epochs": run.epochs,
         "planned_epochs": run.planned_epochs,
         **values,
     }
     return _rounded([row])[0]
+
+
+def _backbone(run: FinishedRun) -> str:
+    return run.record.backbone or "custom module"
 
 
 def _rounded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -193,7 +197,7 @@ def _remarks(groups: dict[Group, list[FinishedRun]], metric: str | None) -> list
     if len(targets) > 1:
         said.append("Loss gaps over indices and over labels do not compare; accuracies do.")
     for members in groups.values():
-        counts = [count for run in members if (count := run.num_samples) is not None]
+        counts = [count for run in members if (count := run.record.num_samples) is not None]
         if counts and max(counts) > 1.01 * min(counts):
             said.append(
                 f"The number of samples differs within {members[0].group.data} ({min(counts):,} to {max(counts):,}): the data "
@@ -236,7 +240,7 @@ def _draw(
         [pairs[:, 0] for _, pairs in points],
         [pairs[:, 1] for _, pairs in points],
         [run.group.label_smoothing for run, _ in points],
-        [run.backbone for run, _ in points],
+        [_backbone(run) for run, _ in points],
         notes,
         metric,
     )

@@ -29,6 +29,7 @@ from diet_lightning.callbacks import (
     OnlineKNN,  # noqa: F401
     OnlineLinearProbe,
     RunFigure,
+    RunRecorder,
 )
 from diet_lightning.cli.arguments import with_named_configs, with_run_config
 from diet_lightning.data.datamodule import DIETDataModule
@@ -219,6 +220,7 @@ class DIETCLI(LightningCLI):
     def _run_callbacks(self) -> list[Callback]:
         checkpoints = str(self.run_dir / CHECKPOINTS)
         return [
+            RunRecorder(str(self.run_dir)),
             FeatureRank(),
             FiniteGuard(),
             InterruptCheckpoint(checkpoints),
