@@ -19,7 +19,7 @@ from torch.utils.data import TensorDataset
 from diet_lightning import DIETDataModule, DIETModule, OfflineEvaluation
 from diet_lightning.__main__ import main
 from diet_lightning.errors import ConfigurationError, DataError
-from diet_lightning.evaluation.probes import Protocol, evaluate_features, extract_features
+from diet_lightning.evaluation.probes import EvaluationConfig, evaluate_features, extract_features
 from diet_lightning.figures.embeddings import confusion, embedding_map, neighbour_gallery, spectrum
 from diet_lightning.transforms.convert import to_pixels
 
@@ -39,7 +39,7 @@ def run(tmp_path_factory):
 
 def test_scores_are_those_of_the_frozen_embeddings(make_trainer, tmp_path):
     module, data = DIETModule("resnet8"), image_data()
-    callback = OfflineEvaluation(str(tmp_path / "out"), c=1.0, k=3, shots=[2], draws=2, baselines=True)
+    callback = OfflineEvaluation(str(tmp_path / "out"), c=1.0, k=3, shots=[2], num_trials=2, baselines=True)
     trainer = make_trainer(max_epochs=1, callbacks=[callback])
     trainer.fit(module, data)
     trainer.test(module, data, verbose=False)
@@ -49,7 +49,7 @@ def test_scores_are_those_of_the_frozen_embeddings(make_trainer, tmp_path):
         features[split] = extract_features(module.backbone, (batch.input for batch in batches))
         labels[split] = torch.cat([batch.label for batch in batches]).numpy()
         features[f"{split} pixels"] = extract_features(nn.Flatten(), (batch.input for batch in batches))
-    protocol = Protocol(c=1.0, k=3, shots=(2,), draws=2)
+    protocol = EvaluationConfig(c=1.0, k=3, shots=(2,), num_trials=2)
     for prefix, suffix in {"test/": "", "test/raw_": " pixels"}.items():
         expected, _ = evaluate_features(
             features["train" + suffix], labels["train"], features["test" + suffix], labels["test"], protocol
@@ -60,7 +60,7 @@ def test_scores_are_those_of_the_frozen_embeddings(make_trainer, tmp_path):
             assert float(trainer.callback_metrics[f"{prefix}{metric}_low"]) == pytest.approx(score.low, abs=1e-6)
     assert "test/untrained_linear_top1" in callback.scores
     written = json.loads((tmp_path / "out/evaluation.json").read_text())
-    assert written["test/2shot_top1"]["spread"] == callback.scores["test/2shot_top1"].spread
+    assert written["test/2shot_top1"]["std"] == callback.scores["test/2shot_top1"].std
 
 
 def test_evaluation_leaves_the_network_as_it_was(make_trainer, tmp_path):
@@ -140,7 +140,7 @@ module = DIETModule(TinyNet(dropout=0.0), num_samples=45, input_shape=[3, 8, 8])
 # odd numbers: of two ranks one repeats a sample of each split
 train, test = (TensorDataset(images(n, seed=n), torch.arange(n) % 4) for n in (45, 21))
 data = DIETDataModule.from_datasets(train, test, batch_size=8, seed=2)
-callbacks = [OfflineEvaluation(sys.argv[2], c=1.0, k=3, shots=[2], draws=2), FeatureRank()]
+callbacks = [OfflineEvaluation(sys.argv[2], c=1.0, k=3, shots=[2], num_trials=2), FeatureRank()]
 trainer = Trainer(accelerator="cpu", devices=ranks, strategy="ddp_fork" if ranks > 1 else "auto", logger=False,
     callbacks=callbacks, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
 (metrics,) = trainer.test(module, data, verbose=False)

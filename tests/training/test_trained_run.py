@@ -45,7 +45,7 @@ def test_record_of_another_run_is_refused(run, tmp_path):
     shutil.copytree(run, mixed)
     record = json.loads((mixed / "run.json").read_text())
     (mixed / "run.json").write_text(json.dumps({**record, "fingerprint": "0" * 32}))
-    with pytest.raises(CheckpointError, match=r"run.json of run .* tells of other training data than its checkpoint"):
+    with pytest.raises(CheckpointError, match=r"run.json of run .* describes other training data than its checkpoint"):
         open_run(mixed)
 
 

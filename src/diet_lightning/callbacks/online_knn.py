@@ -1,4 +1,4 @@
-"""OnlineKNN: how good the embeddings are by their neighbours, with nothing to train."""
+"""OnlineKNN: accuracy of nearest neighbours among the embeddings of the training batches."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def loss_against_probe(
         accuracies: Of each run, in the same epochs, in [0, 1].
         smoothings: Of each run, its label smoothing: the colour.
         models: Of each run, its backbone: the marker, where there are several.
-        notes: Label smoothing → what its line in the legend says besides, such as its rank correlation.
+        notes: Label smoothing → text added to its line in the legend, such as its rank correlation.
         metric: Name of the accuracy.
 
     Returns:
@@ -139,7 +139,7 @@ def curves_of_seeds(
     """Accuracies over a setting, a panel for each: the mean over seeds as a line, the seeds as points (DIET, Figure 2).
 
     Args:
-        panels: Name of a panel → name of a curve → value of the setting → accuracies in [0, 1], one a seed.
+        panels: Name of a panel → name of a curve → value of the setting → accuracies in [0, 1], one per seed.
         ylabel: What was measured, with its unit, per cent.
         xlabel: The setting; None takes each panel's name.
         logarithmic: The panels whose settings lie on a logarithmic scale.

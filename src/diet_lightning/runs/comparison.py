@@ -1,4 +1,4 @@
-"""Finished runs side by side: ranked by their loss gap, without labels, and how far that agrees with accuracy."""
+"""Compares finished runs: ranks them by loss gap, without labels, and measures how far the ranking agrees with accuracy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diet_lightning.runs.record import RunRecord
 from diet_lightning.runs.scores import read_scores
 
 FEWEST = 3  # runs that a rank correlation is given for; two always agree wholly or not at all
-# what moves the loss by itself, beside what decides who is compared with whom
+# settings that change the loss by themselves; runs that differ in them are still compared
 LOSS_SETTINGS = (
     "data.strength",
     "data.ranges",
@@ -43,7 +43,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a run's folder says of it, without its checkpoint.
+    """Facts, settings and metrics of a finished run, without its checkpoint.
 
     Attributes:
         name: The folder, as it was given.
@@ -129,7 +129,7 @@ def read_runs(folders: Sequence[str]) -> list[FinishedRun]:
         The runs, in this order.
 
     Raises:
-        ConfigurationError: If there are none, one is given twice, or one is no run or has no completed epoch.
+        ConfigurationError: If there are none, one is given twice, or one is not a run or has no completed epoch.
     """
     if not folders:
         raise ConfigurationError("Expected argument `runs` to name run folders, but got none: diet compare RUN RUN ….")
@@ -227,10 +227,10 @@ def ranked(runs: Iterable[FinishedRun]) -> dict[Group, list[FinishedRun]]:
 
 
 def rank_agreement(loss_gaps: Sequence[float], accuracies: Sequence[float]) -> RankAgreement:
-    """How far an order by loss gap, smallest first, is the order by accuracy, highest first.
+    """Agreement of the order by loss gap, ascending, with the order by accuracy, descending.
 
     Args:
-        loss_gaps: One a run.
+        loss_gaps: One per run.
         accuracies: Of the same runs.
 
     Returns:
@@ -255,6 +255,6 @@ def agreement_of(runs: Iterable[FinishedRun], metric: str) -> RankAgreement:
 
 
 def differing_settings(runs: Iterable[FinishedRun]) -> list[str]:
-    """Which of `LOSS_SETTINGS` are not the same in all of some runs."""
+    """Those of `LOSS_SETTINGS` that differ among some runs."""
     values = [run.settings for run in runs]
     return [name for name in LOSS_SETTINGS if any(each[name] != values[0][name] for each in values)]

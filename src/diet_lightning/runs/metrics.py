@@ -1,4 +1,4 @@
-"""A run's ``metrics.csv``: gone on with after an interruption, and read."""
+"""A run's ``metrics.csv``: resumed after an interruption, and read; names of metrics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def is_accuracy(name: str, splits: tuple[str, ...] = ("val", "test")) -> bool:
 
 
 def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
-    """Lightning's CSV logger on ``metrics.csv``, which goes on below the rows of the steps before a resumption.
+    """Lightning's CSV logger on ``metrics.csv``, which appends to the rows of the steps before a resumption.
 
     Args:
         folder: The run folder.
@@ -66,7 +66,7 @@ def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the rest of several lines."""
+    """First line of an error's message."""
     return (str(error).splitlines() or [""])[0]
 
 

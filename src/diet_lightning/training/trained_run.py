@@ -72,7 +72,7 @@ class TrainedRun:
 
 
 def open_run(run: str | Path) -> TrainedRun:
-    """Opens a run by its folder or by a checkpoint; pickled code is refused.
+    """Opens a run by its folder or by a checkpoint; pickled code is not loaded.
 
     Args:
         run: A run's folder, or a checkpoint's file.
@@ -93,7 +93,7 @@ def open_run(run: str | Path) -> TrainedRun:
     data_state = saved.get(DIETDataModule.__qualname__, {})
     if data_state and data_state["fingerprint"] != record.fingerprint:
         raise CheckpointError(
-            f"The {RECORD} of run '{folder}' tells of other training data than its checkpoint '{file.name}': one of them is "
+            f"The {RECORD} of run '{folder}' describes other training data than its checkpoint '{file.name}': one of them is "
             "another run's; restore it."
         )
     module = DIETModule.load_from_checkpoint(file, map_location="cpu").eval()
