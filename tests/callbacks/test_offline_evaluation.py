@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -77,7 +78,17 @@ def test_command_writes_scores_and_pictures_and_adds_to_earlier_ones(run, tmp_pa
     shutil.copytree(run, folder)
     checkpoint = folder / "checkpoints/last.ckpt"
     assert diet("test", "--ckpt_path", checkpoint, "--offline.k", 5, "--offline.shots", "[1]", *QUICK) == 0
-    assert "test/knn5_top1" in capsys.readouterr().out
+    shown = {}
+    for line in capsys.readouterr().out.splitlines():
+        if line.startswith("│"):
+            name, value, interval = (cell.strip() for cell in line.strip("│").split("│"))
+            shown[name] = (value, interval)
+    measured = json.loads((folder / "evaluation.json").read_text())
+    assert "test/knn5_top1" in measured
+    for name, score in measured.items():
+        assert shown[name] == (f"{score['value']:.1%}", f"{score['low']:.1%} to {score['high']:.1%}")
+    assert not any(name.endswith(("_low", "_high")) for name in shown)
+    assert re.fullmatch(r"[0-9.]+", shown["test/rankme"][0])
     assert {path.name for path in (folder / "figures").iterdir()} == {
         "confusion.png",
         "map.png",
