@@ -226,9 +226,9 @@ def test_damaged_foreign_and_malicious_checkpoints_are_refused(trained, make_tra
     (tmp_path / "text.ckpt").write_text("not a checkpoint")
     for name, message in {
         "cut": "cannot be read .* truncated or damaged",
-        "evil": "could run code, or is not a checkpoint, so it is not loaded",
+        "evil": "could run code, or is not a checkpoint: it is refused",
         "list": "is not a Lightning checkpoint",
-        "text": "is not loaded|cannot be read",
+        "text": "is refused|cannot be read",
         "missing": "does not exist",
     }.items():
         with pytest.raises(CheckpointError, match=message):

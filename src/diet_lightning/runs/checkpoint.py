@@ -33,7 +33,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"Checkpoint '{path}' holds more than tensors and plain values, so that loading it could run code, or is not a "
-            "checkpoint, so it is not loaded: use a checkpoint written by DIETModule."
+            "checkpoint: it is refused; use a checkpoint written by DIETModule."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(
