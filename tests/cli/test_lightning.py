@@ -99,7 +99,7 @@ def test_checkpoint_alone_validates_tests_and_predicts(finished, capsys, tmp_pat
     checkpoint = finished / "checkpoints/last.ckpt"
     for command, split in (("validate", "val"), ("test", "test")):
         assert diet(command, "--ckpt_path", checkpoint, *QUICK) == 0
-        assert f"probe/{split}_top1" in capsys.readouterr().out
+        assert f"{split}/probe_top1" in capsys.readouterr().out
     assert (
         diet(
             "predict", "--ckpt_path", checkpoint, "--run_dir", tmp_path / "out", "--data.predict_split", "test", *QUICK
