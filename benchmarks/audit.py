@@ -3,8 +3,8 @@
 A near-duplicate is a crop of 85 to 100 % of the side, with its brightness changed by up to 20 % and encoded as JPEG of
 quality 70 to 95, all three. DIET is trained on the whole without labels; then the same search is run on its embeddings, on
 raw pixels and on the untrained backbone's, and the plain one, the most similar pairs by cosine, beside it. One JSON line
-for each, with precision and recall of the found pairs (`found` is how many; `alone` without the thumbnails), precision of the surest (`at_planted`: as many
-pairs as were planted), of plain cosine (`cosine_at_planted`), and of the doubted labels at a recall of one half.
+for each, with precision and recall of the found pairs (`found` is how many; `alone` without the thumbnails), precision of those with the smallest p-values (`at_planted`: as many
+pairs as were planted), of plain cosine (`cosine_at_planted`), and of the label issues at a recall of one half.
 
     python benchmarks/audit.py --epochs 150 --seed 3
     python benchmarks/audit.py --parquet train.parquet --count 10000 --epochs 20
@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule, OnlineLinearProbe, create_backbone
-from diet_lightning.audit.near_duplicates import mild_views, near_duplicates, neighbourhoods, thumbnails
-from diet_lightning.audit.sample_losses import label_doubts
+from diet_lightning.audit.near_duplicates import near_duplicates, neighbourhoods, thumbnails, weak_augmentations
+from diet_lightning.audit.sample_losses import label_issues
 from diet_lightning.evaluation.neighbours import nearest_neighbours
 
 SHARE = 0.01
@@ -78,9 +78,9 @@ def load(args: argparse.Namespace) -> tuple[np.ndarray[Any, Any], np.ndarray[Any
     return np.stack(images), np.array(table["label"])
 
 
-def doubted(doubt: np.ndarray[Any, Any], flipped: set[int]) -> float:
+def precision_at_half_recall(score: np.ndarray[Any, Any], flipped: set[int]) -> float:
     """Precision where half of the flipped labels have been found."""
-    hits = np.array([n in flipped for n in np.argsort(-doubt, kind="stable").tolist()])
+    hits = np.array([n in flipped for n in np.argsort(-score, kind="stable").tolist()])
     half = int(np.searchsorted(hits.cumsum(), len(flipped) / 2)) + 1
     return float(hits[:half].mean())
 
@@ -92,14 +92,14 @@ def search(network: nn.Module, data: DIETDataModule, labels: Tensor, pairs: set[
 
     def views(look: Callable[[Tensor], Tensor]) -> Iterator[Any]:
         for batch in data.stored_batches("train"):
-            yield batch.index, (look(data.network_inputs(view)) for view in mild_views(batch.input))
+            yield batch.index, (look(data.network_inputs(view)) for view in weak_augmentations(batch.input))
 
     neighbours = neighbourhoods(features, views(network))
     small = torch.cat([thumbnails(batch.input) for batch in data.clean_batches("train")])
     pixels = neighbourhoods(small, views(thumbnails))
     alone, found = near_duplicates(neighbours), near_duplicates(neighbours, pixels=pixels)
-    every = near_duplicates(neighbours, 0.999999, pixels)  # in the order of surety
-    surest = [tuple(pair) for pair in every.pairs[: len(pairs)].tolist()]
+    every = near_duplicates(neighbours, 0.999999, pixels)  # all, sorted by p-value
+    smallest = [tuple(pair) for pair in every.pairs[: len(pairs)].tolist()]
     hits, alone_hits = (len({tuple(pair) for pair in each.pairs.tolist()} & pairs) for each in (found, alone))
     similarity, index = nearest_neighbours(features, features, 4, own=torch.arange(len(features)))
     ends = torch.arange(len(features))[:, None].expand_as(index)
@@ -113,9 +113,9 @@ def search(network: nn.Module, data: DIETDataModule, labels: Tensor, pairs: set[
         "recall": hits / len(pairs),
         "alone_precision": alone_hits / max(1, len(alone.pairs)),
         "alone_recall": alone_hits / len(pairs),
-        "at_planted": sum(pair in pairs for pair in surest) / len(pairs),
+        "at_planted": sum(pair in pairs for pair in smallest) / len(pairs),
         "cosine_at_planted": sum(tuple(map(int, pair)) in pairs for pair in alike) / len(pairs),
-        "flips_at_half_recall": doubted(label_doubts(features, labels).doubt, flipped),
+        "flips_at_half_recall": precision_at_half_recall(label_issues(features, labels).score, flipped),
     }
 
 

@@ -43,6 +43,6 @@ trainer.fit(model, data)
 # %%
 metrics = trainer.callback_metrics
 print(f"Loss gap: {metrics['train/loss_gap']:.3f} nats")
-print(f"Linear probe: {metrics['probe/val_top1']:.1%} of the {len(data.val_dataloader().dataset)} held-out digits")
+print(f"Linear probe: {metrics['val/probe_top1']:.1%} of the {len(data.val_dataloader().dataset)} held-out digits")
 print(f"Figure: {RUN_DIR}/figure.png")
 print(f"Checkpoint: {trainer.checkpoint_callback.best_model_path}")

@@ -51,7 +51,7 @@ def train(backbone: str | nn.Module, name: str, lr: float, image_size: int | Non
     )
     model = DIETModule(backbone, lr=lr)
     trainer.fit(model, DIETDataModule("digits", batch_size=128, image_size=image_size))
-    accuracy = trainer.callback_metrics["probe/val_top1"].item()
+    accuracy = trainer.callback_metrics["val/probe_top1"].item()
     print(f"{name}: linear probe on {model.embed_dim} features gets {accuracy:.1%} of the held-out digits right")
     return trainer
 

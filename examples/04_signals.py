@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule, FiniteGuard, OnlineLinearProbe, RunFigure
-from diet_lightning.evaluation import Protocol, evaluate_features, extract_features
+from diet_lightning.evaluation import EvaluationConfig, evaluate_features, extract_features
 
 EPOCHS = int(os.environ.get("DIET_EPOCHS", "30"))
 KINDS = ("sine", "square", "sawtooth", "pulses", "swelling", "chirp")
@@ -85,7 +85,7 @@ trainer.fit(model, data)
 labels = {split: torch.cat([batch.label for batch in data.clean_batches(split)]).numpy() for split in ("train", "val")}
 for name, network in {"raw signals": nn.Flatten(), "untrained network": signal_net(), "DIET": model.backbone}.items():
     train, val = (extract_features(network, (batch.input for batch in data.clean_batches(split))) for split in labels)
-    scores, _ = evaluate_features(train, labels["train"], val, labels["val"], Protocol(c=1.0, shots=(5,)))
+    scores, _ = evaluate_features(train, labels["train"], val, labels["val"], EvaluationConfig(c=1.0, shots=(5,)))
     top1, few = scores["linear_top1"], scores["5shot_top1"]
-    print(f"{name}: {top1.value:.1%} with all labels, {few.value:.1%} ± {few.spread:.1%} with five of each class")
+    print(f"{name}: {top1.value:.1%} with all labels, {few.value:.1%} ± {few.std:.1%} with five of each class")
 print(f"Figure: {RUN_DIR}/figure.png")

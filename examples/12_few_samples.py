@@ -100,7 +100,7 @@ def diet_accuracy(train: Subset, seed: int) -> float:
 def supervised_accuracy(train: Subset, seed: int) -> float:
     model, data, _ = trained(train, "label", seed)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    return Trainer(**quiet).validate(model, data, verbose=False)[0]["supervised/val_top1"]
+    return Trainer(**quiet).validate(model, data, verbose=False)[0]["val/supervised_top1"]
 
 
 # %%

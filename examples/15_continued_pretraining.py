@@ -30,7 +30,7 @@ from torch.utils.data import Subset
 from diet_lightning import DIETDataModule, DIETModule, LastBlocks
 from diet_lightning.data.metadata import labels_of
 from diet_lightning.data.sources import SourceOptions, load_source
-from diet_lightning.evaluation import Protocol, evaluate_features, extract_features
+from diet_lightning.evaluation import EvaluationConfig, evaluate_features, extract_features
 from diet_lightning.figures.style import COLOURS, save_figure
 
 SIZES = {  # images of the first half at most, and of the other; epochs on each
@@ -113,7 +113,7 @@ def measured(backbone, data: DIETDataModule) -> dict[str, float]:
             extract_features(backbone, (batch.input for batch in batches)),
             torch.cat([b.label for b in batches]).numpy(),
         )
-    scores, _ = evaluate_features(*features["train"], *features["test"], Protocol(shots=()))
+    scores, _ = evaluate_features(*features["train"], *features["test"], EvaluationConfig(shots=()))
     return {name: 100 * scores[name].value for name in ("knn20_top1", "linear_top1")}
 
 

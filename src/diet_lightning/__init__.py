@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diet_lightning.callbacks.online_probe import OnlineLinearProbe
     from diet_lightning.callbacks.progress_bar import FitProgressBar
     from diet_lightning.callbacks.run_figure import RunFigure
+    from diet_lightning.callbacks.run_recorder import RunRecorder
     from diet_lightning.data.batch import DatumBatch
     from diet_lightning.data.datamodule import DIETDataModule
     from diet_lightning.data.indexed import IndexedDataset
@@ -44,6 +45,7 @@ else:
             "OnlineKNN": "diet_lightning.callbacks.online_knn",
             "OnlineLinearProbe": "diet_lightning.callbacks.online_probe",
             "RunFigure": "diet_lightning.callbacks.run_figure",
+            "RunRecorder": "diet_lightning.callbacks.run_recorder",
             "create_backbone": "diet_lightning.backbones.factory",
             "read_embeddings": "diet_lightning.embeddings.formats",
         },
@@ -66,6 +68,7 @@ __all__ = [
     "OnlineKNN",
     "OnlineLinearProbe",
     "RunFigure",
+    "RunRecorder",
     "create_backbone",
     "read_embeddings",
 ]

@@ -14,7 +14,7 @@ from helpers import TinyNet, image_data, images
 
 from diet_lightning import DIETDataModule, DIETModule
 from diet_lightning.__main__ import main
-from diet_lightning.audit.audit import examine
+from diet_lightning.audit.audit import audit_data
 from diet_lightning.audit.html_page import Card, Section, page
 from diet_lightning.transforms.augmentation import Ladder
 
@@ -69,7 +69,7 @@ def test_audit_finds_the_planted_copies_and_writes_all_it_knows(run, tmp_path, c
     html = (tmp_path / "out/index.html").read_text()
     assert html.count("<img") == len(re.findall(r'src="data:image/', html)) > 80
     assert "http" not in html  # nothing is fetched
-    for name in ("Hardest samples", "Easiest samples", "Near-duplicates", "Doubtful labels"):
+    for name in ("Hardest samples", "Easiest samples", "Near-duplicates", "Label issues"):
         assert name in html
 
 
@@ -83,19 +83,19 @@ def test_tables_are_written_as_parquet_too(run, tmp_path):
 def test_losses_are_the_heads_on_augmented_views(make_trainer):
     module, data = DIETModule(TinyNet(dropout=0.0), label_smoothing=0.4), image_data(48)
     make_trainer(max_epochs=1).fit(module, data)
-    found = examine(module, data, augmentations=3)
-    again = examine(module, data, augmentations=3)
+    found = audit_data(module, data, augmentations=3)
+    again = audit_data(module, data, augmentations=3)
     np.testing.assert_array_equal(found.loss, again.loss)  # the views are the same ones
     # with no augmentation at all, the clean loss, by plain torch
     data = image_data(48, strength=0)
-    plain = examine(module, data, augmentations=2)
+    plain = audit_data(module, data, augmentations=2)
     features = torch.cat([module(batch.input) for batch in data.clean_batches("train")]).detach()
     expected = torch.nn.functional.cross_entropy(
         features @ module.head.weight.T, torch.arange(48), label_smoothing=0.4, reduction="none"
     )
     np.testing.assert_allclose(plain.loss, expected.detach().numpy(), rtol=1e-5)
-    np.testing.assert_allclose(plain.spread, 0.0, atol=1e-7)
-    assert found.spread.min() > 0.0
+    np.testing.assert_allclose(plain.loss_std, 0.0, atol=1e-7)
+    assert found.loss_std.min() > 0.0
 
 
 def test_network_is_left_as_it_was(make_trainer):
@@ -103,7 +103,7 @@ def test_network_is_left_as_it_was(make_trainer):
     make_trainer(max_epochs=1).fit(module, data)
     module.train()
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    examine(module, data, augmentations=1)
+    audit_data(module, data, augmentations=1)
     assert module.training
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
@@ -118,7 +118,7 @@ def test_every_batch_draws_views_of_its_own(make_trainer, monkeypatch):
     module, data = DIETModule(TinyNet()), image_data(48)
     make_trainer(max_epochs=1).fit(module, data)
     monkeypatch.setattr(Ladder, "draw", spy)
-    examine(module, data, augmentations=2)
+    audit_data(module, data, augmentations=2)
     boxes = [tuple(drawn[0].flatten().tolist()) for drawn in draws]
     assert len(boxes) == len(set(boxes)) == 6  # three batches, twice each
 
@@ -126,15 +126,15 @@ def test_every_batch_draws_views_of_its_own(make_trainer, monkeypatch):
 def test_without_labels_or_images_it_says_what_it_gives(tmp_path, capsys):
     np.savez(tmp_path / "rows.npz", train_images=np.random.default_rng(0).normal(size=(60, 3, 12)).astype(np.float32))
     data = DIETDataModule(f"npz:{tmp_path}/rows.npz", batch_size=20, strength=0)
-    found = examine(DIETModule(nn_rows(), num_samples=60, input_shape=[3, 12]), data, augmentations=1)
-    assert found.doubts.suggested.tolist() == [-1] * 60
+    found = audit_data(DIETModule(nn_rows(), num_samples=60, input_shape=[3, 12]), data, augmentations=1)
+    assert found.label_issues.suggested_label.tolist() == [-1] * 60
     np.savez(tmp_path / "plain.npz", train_images=smooth(60, 1).permute(0, 2, 3, 1).numpy())
     options = ["--model.backbone", "resnet8", "--trainer.max_epochs", 1, "--data.batch_size", 20, *QUICK]
     assert diet("fit", "--data.source", f"npz:{tmp_path}/plain.npz", "--run_dir", tmp_path / "run", *options) == 0
     assert diet("audit", tmp_path / "run") == 0
     html = (tmp_path / "run/audit/index.html").read_text()
-    assert "There are no labels, so none can be doubted; nothing else here needs them." in html
-    assert "Doubtful labels" not in html
+    assert "The data have no labels, so label issues cannot be found; all other results need none." in html
+    assert "Label issues" not in html
     assert "label" not in rows_of(tmp_path / "run/audit/samples.csv")[0]
 
 

@@ -13,17 +13,17 @@ from diet_lightning.audit import near_duplicates as duplicates
 from diet_lightning.audit.near_duplicates import (
     Neighbourhoods,
     Whitening,
-    chance_of_closeness,
-    mild_views,
+    closeness_p_values,
     near_duplicates,
     neighbourhoods,
     thumbnails,
+    weak_augmentations,
 )
 
 
 def test_views_are_the_image_its_mirror_and_crops_of_it():
     images = torch.arange(100, dtype=torch.uint8).reshape(1, 1, 10, 10)
-    views = list(mild_views(images))
+    views = list(weak_augmentations(images))
     assert torch.equal(views[0], images)
     assert torch.equal(views[1], images.flip(3))
     assert len(views) == 2 + 4  # a crop of 9 of 10 pixels has two places each way
@@ -31,7 +31,7 @@ def test_views_are_the_image_its_mirror_and_crops_of_it():
     # the crop at the lower right begins one pixel further, in both directions
     assert int(views[-1][0, 0, 0, 0]) == pytest.approx(11, abs=1)
     signals = torch.randn(3, 2, 50)
-    assert [view.tolist() for view in mild_views(signals)] == [signals.tolist()]
+    assert [view.tolist() for view in weak_augmentations(signals)] == [signals.tolist()]
 
 
 def test_neighbours_are_seen_through_any_view(monkeypatch):
@@ -57,30 +57,30 @@ def test_whitened_embeddings_have_no_direction_in_common():
 
 
 @pytest.mark.parametrize("dim", [3, 8])
-def test_chance_is_uniform_where_samples_are_spread_evenly(dim):
+def test_p_values_are_uniform_where_samples_are_spread_evenly(dim):
     # neighbourhoods of points that are spread evenly in a ball: shares of the farthest distance are u^(1/m)
     generator = np.random.default_rng(dim)
     distance = np.sort(generator.random((4000, 40)) ** (1.0 / dim), axis=1)
-    chance = chance_of_closeness(distance)
-    assert chance.shape == (4000, 39)
-    assert kstest(chance[:, 0], "uniform").statistic < 0.05
-    assert np.mean(chance[:, 0] < 0.01) == pytest.approx(0.01, abs=0.005)
+    p_value = closeness_p_values(distance)
+    assert p_value.shape == (4000, 39)
+    assert kstest(p_value[:, 0], "uniform").statistic < 0.05
+    assert np.mean(p_value[:, 0] < 0.01) == pytest.approx(0.01, abs=0.005)
 
 
-def test_chance_holds_where_neighbourhoods_differ():
+def test_p_values_hold_where_neighbourhoods_differ():
     # dimensions from 2 to 20 in one data set: one dimension for all would call every fourth thin neighbourhood a find
     generator = np.random.default_rng(0)
     dims = 1.0 / generator.gamma(4.0, 1 / 24.0, size=(20000, 1)).clip(0.05, 0.5)
     distance = np.sort(generator.random((20000, 40)) ** (1.0 / dims), axis=1)
-    chance = chance_of_closeness(distance)[:, 0]
+    p_value = closeness_p_values(distance)[:, 0]
     for level in (0.001, 0.01, 0.1):  # it errs to the careful side
-        assert 0.4 < np.mean(chance < level) / level < 1.3
+        assert 0.4 < np.mean(p_value < level) / level < 1.3
 
 
 @given(st.integers(0, 2**31), st.floats(0.1, 10.0))
-def test_chance_does_not_depend_on_the_unit_of_distance(seed, unit):
+def test_p_values_do_not_depend_on_the_unit_of_distance(seed, unit):
     distance = np.sort(np.random.default_rng(seed).random((12, 8)), axis=1) + 0.01
-    np.testing.assert_allclose(chance_of_closeness(distance), chance_of_closeness(unit * distance), rtol=1e-6)
+    np.testing.assert_allclose(closeness_p_values(distance), closeness_p_values(unit * distance), rtol=1e-6)
 
 
 def planted(seed: int, copies: int = 20, noise: float = 0.02) -> tuple[torch.Tensor, set[tuple[int, int]]]:
@@ -93,11 +93,11 @@ def planted(seed: int, copies: int = 20, noise: float = 0.02) -> tuple[torch.Ten
 @pytest.mark.parametrize("seed", range(3))
 def test_planted_copies_are_found_and_little_else(seed):
     features, pairs = planted(seed)
-    found = near_duplicates(neighbourhoods(features, [(torch.arange(820), [features])]), false_discoveries=0.05)
+    found = near_duplicates(neighbourhoods(features, [(torch.arange(820), [features])]), fdr=0.05)
     got = {tuple(pair) for pair in found.pairs.tolist()}
     assert len(got & pairs) / len(pairs) >= 0.9
     assert len(got & pairs) / len(got) >= 0.9
-    assert np.all(np.diff(found.chance) >= 0)
+    assert np.all(np.diff(found.p_value) >= 0)
     for number, (first, second) in enumerate(found.pairs.tolist()):
         assert found.group[first] == found.group[second] >= 0
         white = Whitening(features)(features)
@@ -106,7 +106,7 @@ def test_planted_copies_are_found_and_little_else(seed):
 
 def test_nothing_is_found_where_nothing_is_planted():
     features, _ = planted(3, copies=0)
-    found = near_duplicates(neighbourhoods(features, [(torch.arange(800), [features])]), false_discoveries=0.05)
+    found = near_duplicates(neighbourhoods(features, [(torch.arange(800), [features])]), fdr=0.05)
     assert len(found.pairs) <= 2  # a false pair may pass; none is a duplicate
     assert set(found.group.tolist()) <= {-1, 0, 1}
 
@@ -124,13 +124,13 @@ def test_threshold_is_benjamini_and_hochbergs():
     distance = np.sort(generator.random((300, 12)) ** 0.2, axis=1)
     distance[:9, 0] = distance[:9, -1] * np.logspace(-3, -0.5, 9)
     index = (np.arange(300)[:, None] + 1 + np.arange(12)) % 300
-    chance = chance_of_closeness(distance)
-    rank = sorted(chance[:, 0].tolist())
+    p_value = closeness_p_values(distance)
+    rank = sorted(p_value[:, 0].tolist())
     passed = [p for n, p in enumerate(rank, 1) if p <= 0.1 * n / 300]
-    found = near_duplicates(Neighbourhoods(distance, index), false_discoveries=0.1)
+    found = near_duplicates(Neighbourhoods(distance, index), fdr=0.1)
     assert passed
-    assert found.chance.max() <= max(passed)
-    assert {int(n) for n in np.flatnonzero(chance[:, 0] <= max(passed))} <= set(found.pairs.flatten().tolist())
+    assert found.p_value.max() <= max(passed)
+    assert {int(n) for n in np.flatnonzero(p_value[:, 0] <= max(passed))} <= set(found.pairs.flatten().tolist())
 
 
 def test_a_handful_of_samples_has_no_neighbourhood_to_judge_by():
@@ -154,9 +154,9 @@ def make_nearest(found: Neighbourhoods, neighbours: np.ndarray) -> None:
         row[0] = nearest
 
 
-def chances(found: Neighbourhoods) -> dict[tuple[int, int], float]:
-    chance = chance_of_closeness(found.distance)
-    return {(n, int(found.index[n, place])): float(chance[n, place]) for n, place in np.ndindex(*chance.shape)}
+def p_values(found: Neighbourhoods) -> dict[tuple[int, int], float]:
+    p_value = closeness_p_values(found.distance)
+    return {(n, int(found.index[n, place])): float(p_value[n, place]) for n, place in np.ndindex(*p_value.shape)}
 
 
 def test_embeddings_and_pixels_are_combined_as_scipy_combines_them():
@@ -165,16 +165,16 @@ def test_embeddings_and_pixels_are_combined_as_scipy_combines_them():
     make_nearest(pixels, embedded.index[:40, 0])
     pixels.distance[:40, 0] *= np.logspace(0, -2, 40)
     found = near_duplicates(embedded, 0.5, pixels)
-    theirs = chances(pixels)
+    theirs = p_values(pixels)
     expected: dict[tuple[int, ...], float] = {}
-    for ends, chance in chances(embedded).items():
-        if chance < 0.5:
-            both = combine_pvalues([chance, theirs.get(ends, 1.0)], "fisher").pvalue
+    for ends, p_value in p_values(embedded).items():
+        if p_value < 0.5:
+            both = combine_pvalues([p_value, theirs.get(ends, 1.0)], "fisher").pvalue
             expected[tuple(sorted(ends))] = min(both, expected.get(tuple(sorted(ends)), 1.0))
     assert len(found.pairs) > 10
-    got = dict(zip(map(tuple, found.pairs.tolist()), found.chance.tolist(), strict=True))
+    got = dict(zip(map(tuple, found.pairs.tolist()), found.p_value.tolist(), strict=True))
     assert got == pytest.approx({pair: expected[pair] for pair in got}, rel=1e-9)
-    assert all(chance >= found.chance.max() for pair, chance in expected.items() if pair not in got)
+    assert all(p_value >= found.p_value.max() for pair, p_value in expected.items() if pair not in got)
 
 
 def test_pixels_alone_make_no_pair():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from torch.utils.data import TensorDataset
 from diet_lightning import DIETDataModule, DIETModule, OfflineEvaluation
 from diet_lightning.__main__ import main
 from diet_lightning.errors import ConfigurationError, DataError
-from diet_lightning.evaluation.probes import Protocol, evaluate_features, extract_features
+from diet_lightning.evaluation.probes import EvaluationConfig, evaluate_features, extract_features
 from diet_lightning.figures.embeddings import confusion, embedding_map, neighbour_gallery, spectrum
 from diet_lightning.transforms.convert import to_pixels
 
@@ -39,7 +40,7 @@ def run(tmp_path_factory):
 
 def test_scores_are_those_of_the_frozen_embeddings(make_trainer, tmp_path):
     module, data = DIETModule("resnet8"), image_data()
-    callback = OfflineEvaluation(str(tmp_path / "out"), c=1.0, k=3, shots=[2], draws=2, baselines=True)
+    callback = OfflineEvaluation(str(tmp_path / "out"), c=1.0, k=3, shots=[2], num_trials=2, baselines=True)
     trainer = make_trainer(max_epochs=1, callbacks=[callback])
     trainer.fit(module, data)
     trainer.test(module, data, verbose=False)
@@ -49,18 +50,18 @@ def test_scores_are_those_of_the_frozen_embeddings(make_trainer, tmp_path):
         features[split] = extract_features(module.backbone, (batch.input for batch in batches))
         labels[split] = torch.cat([batch.label for batch in batches]).numpy()
         features[f"{split} pixels"] = extract_features(nn.Flatten(), (batch.input for batch in batches))
-    protocol = Protocol(c=1.0, k=3, shots=(2,), draws=2)
-    for name, suffix in {"offline": "", "raw": " pixels"}.items():
+    protocol = EvaluationConfig(c=1.0, k=3, shots=(2,), num_trials=2)
+    for prefix, suffix in {"test/": "", "test/raw_": " pixels"}.items():
         expected, _ = evaluate_features(
             features["train" + suffix], labels["train"], features["test" + suffix], labels["test"], protocol
         )
         for metric, score in expected.items():
-            assert callback.scores[f"{name}/{metric}"] == score
-            assert float(trainer.callback_metrics[f"{name}/{metric}"]) == pytest.approx(score.value, abs=1e-6)
-            assert float(trainer.callback_metrics[f"{name}/{metric}_low"]) == pytest.approx(score.low, abs=1e-6)
-    assert "untrained/linear_top1" in callback.scores
+            assert callback.scores[f"{prefix}{metric}"] == score
+            assert float(trainer.callback_metrics[f"{prefix}{metric}"]) == pytest.approx(score.value, abs=1e-6)
+            assert float(trainer.callback_metrics[f"{prefix}{metric}_low"]) == pytest.approx(score.low, abs=1e-6)
+    assert "test/untrained_linear_top1" in callback.scores
     written = json.loads((tmp_path / "out/evaluation.json").read_text())
-    assert written["offline/2shot_top1"]["spread"] == callback.scores["offline/2shot_top1"].spread
+    assert written["test/2shot_top1"]["std"] == callback.scores["test/2shot_top1"].std
 
 
 def test_evaluation_leaves_the_network_as_it_was(make_trainer, tmp_path):
@@ -77,7 +78,17 @@ def test_command_writes_scores_and_pictures_and_adds_to_earlier_ones(run, tmp_pa
     shutil.copytree(run, folder)
     checkpoint = folder / "checkpoints/last.ckpt"
     assert diet("test", "--ckpt_path", checkpoint, "--offline.k", 5, "--offline.shots", "[1]", *QUICK) == 0
-    assert "offline/knn5_top1" in capsys.readouterr().out
+    shown = {}
+    for line in capsys.readouterr().out.splitlines():
+        if line.startswith("│"):
+            name, value, interval = (cell.strip() for cell in line.strip("│").split("│"))
+            shown[name] = (value, interval)
+    measured = json.loads((folder / "evaluation.json").read_text())
+    assert "test/knn5_top1" in measured
+    for name, score in measured.items():
+        assert shown[name] == (f"{score['value']:.1%}", f"{score['low']:.1%} to {score['high']:.1%}")
+    assert not any(name.endswith(("_low", "_high")) for name in shown)
+    assert re.fullmatch(r"[0-9.]+", shown["test/rankme"][0])
     assert {path.name for path in (folder / "figures").iterdir()} == {
         "confusion.png",
         "map.png",
@@ -90,7 +101,7 @@ def test_command_writes_scores_and_pictures_and_adds_to_earlier_ones(run, tmp_pa
         assert pixels[..., :3].std() > 0.03
     assert diet("test", "--ckpt_path", checkpoint, "--offline.k", 7, "--offline.shots", "[]", *QUICK) == 0
     scores = json.loads((folder / "evaluation.json").read_text())
-    assert {"offline/linear_top1", "offline/knn5_top1", "offline/knn7_top1", "offline/1shot_top1"} <= set(scores)
+    assert {"test/linear_top1", "test/knn5_top1", "test/knn7_top1", "test/1shot_top1"} <= set(scores)
     for score in scores.values():
         assert 0.0 <= score["low"] <= score["value"] <= score["high"] <= 1.0
 
@@ -140,7 +151,7 @@ module = DIETModule(TinyNet(dropout=0.0), num_samples=45, input_shape=[3, 8, 8])
 # odd numbers: of two ranks one repeats a sample of each split
 train, test = (TensorDataset(images(n, seed=n), torch.arange(n) % 4) for n in (45, 21))
 data = DIETDataModule.from_datasets(train, test, batch_size=8, seed=2)
-callbacks = [OfflineEvaluation(sys.argv[2], c=1.0, k=3, shots=[2], draws=2), FeatureRank()]
+callbacks = [OfflineEvaluation(sys.argv[2], c=1.0, k=3, shots=[2], num_trials=2), FeatureRank()]
 trainer = Trainer(accelerator="cpu", devices=ranks, strategy="ddp_fork" if ranks > 1 else "auto", logger=False,
     callbacks=callbacks, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
 (metrics,) = trainer.test(module, data, verbose=False)
@@ -157,7 +168,7 @@ def test_two_processes_measure_what_one_does(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stdout + done.stderr
         found.append(json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1]))
-    assert {"offline/linear_top1", "offline/knn3_top1", "rank/rankme"} <= set(found[0])
+    assert {"test/linear_top1", "test/knn3_top1", "test/rankme"} <= set(found[0])
     assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
@@ -205,7 +216,7 @@ def test_pixels_of_any_stored_image():
 
 def test_a_damaged_file_of_scores_is_refused_before_anything_is_embedded(make_trainer, tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/evaluation.json").write_text('{"offline/linear_top1": {"value": 0.5}}')
+    (tmp_path / "out/evaluation.json").write_text('{"test/linear_top1": {"value": 0.5}}')
     module, data = DIETModule("resnet8"), image_data()
     callback = OfflineEvaluation(str(tmp_path / "out"), c=1.0, k=3)
     trainer = make_trainer(callbacks=[callback])

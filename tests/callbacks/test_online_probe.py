@@ -81,24 +81,24 @@ def test_probe_learns_what_is_there_and_measures_it_rightly(make_trainer):
     probe = OnlineLinearProbe(lr=0.05)
     trainer = make_trainer(max_epochs=12, callbacks=[probe])
     module = fit(trainer, data, lr=1e-2)
-    accuracy = float(trainer.callback_metrics["probe/val_top1"])
+    accuracy = float(trainer.callback_metrics["val/probe_top1"])
     assert accuracy > 0.9
     batches = list(data.clean_batches("val"))
     inputs, labels = torch.cat([b.input for b in batches]), torch.cat([b.label for b in batches])
     with torch.no_grad():
         predicted = probe.classifier(module.eval()(inputs)).argmax(dim=1).numpy()
     assert accuracy == pytest.approx(np.mean(predicted == labels.numpy()))
-    assert "probe/val_top5" not in trainer.callback_metrics  # three classes only
+    assert "val/probe_top5" not in trainer.callback_metrics  # three classes only
     trainer.test(module, data, verbose=False)
-    assert float(trainer.callback_metrics["probe/test_top1"]) == pytest.approx(accuracy)  # test is val here
+    assert float(trainer.callback_metrics["test/probe_top1"]) == pytest.approx(accuracy)  # test is val here
 
 
 def test_top5_where_there_are_more_classes(make_trainer):
     trainer = make_trainer(max_epochs=1, callbacks=[OnlineLinearProbe()])
     fit(trainer, image_data(classes=7))
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    assert 0 <= metrics["probe/val_top1"] <= metrics["probe/val_top5"] <= 1
-    assert metrics["probe/train_top1"] <= metrics["probe/train_top5"]
+    assert 0 <= metrics["val/probe_top1"] <= metrics["val/probe_top5"] <= 1
+    assert metrics["train/probe_top1"] <= metrics["train/probe_top5"]
 
 
 def test_unlabelled_samples_are_passed_over(make_trainer):
@@ -111,7 +111,7 @@ def test_unlabelled_samples_are_passed_over(make_trainer):
     trainer = make_trainer(max_epochs=1, callbacks=[replay, probe])
     fit(trainer, data)
     assert sum(int((y >= 0).sum()) for _, y in replay.batches) == 24
-    assert "probe/train_top1" in trainer.callback_metrics
+    assert "train/probe_top1" in trainer.callback_metrics
     assert torch.isfinite(probe.classifier.weight).all()
 
 
@@ -154,4 +154,4 @@ def test_state_is_plain_and_kept_apart_by_name(make_trainer, tmp_path):
         assert torch.equal(old.classifier.weight, new.classifier.weight)
     untrained = make_trainer(callbacks=[OnlineLinearProbe()])
     untrained.validate(module, image_data(), verbose=False)
-    assert "probe/val_top1" not in untrained.callback_metrics
+    assert "val/probe_top1" not in untrained.callback_metrics

@@ -39,7 +39,7 @@ def test_the_line_says_how_the_run_goes_and_is_drawn_when_due(make_trainer, tmp_
     loss = trainer.logged_metrics["train/loss_step"]
     assert float(last["loss"]) == pytest.approx(float(loss), abs=6e-4)
     assert float(last["gap"]) == pytest.approx(float(loss) - loss_floor(48, 0.8), abs=6e-4)
-    assert last["probe"] == f"{trainer.callback_metrics['probe/val_top1']:.1%}"
+    assert last["probe"] == f"{trainer.callback_metrics['val/probe_top1']:.1%}"
     assert float(last["samples/s"]) > 0
     assert last["left"] == "0:00:00"
     assert re.fullmatch(r"\d:\d\d:\d\d", next(shown["left"] for step, shown in bar.shown if step))

@@ -39,16 +39,16 @@ def finished(tmp_path_factory):
 
 def test_run_folder_holds_config_metrics_checkpoint_and_figure(finished):
     names = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
-    assert names == {"config.yaml", "metrics.csv", "checkpoints/last.ckpt", "figure.png", ".lock"}
+    assert names == {"config.yaml", "run.json", "metrics.csv", "checkpoints/last.ckpt", "figure.png", ".lock"}
     rows = list(csv.DictReader((finished / "metrics.csv").read_text().splitlines()))
     logged = {name for row in rows for name, value in row.items() if value}
     assert {
         "train/loss",
         "train/loss_gap",
         "train/loss_step",
-        "probe/train_top1",
-        "probe/val_top1",
-        "probe/val_top5",
+        "train/probe_top1",
+        "val/probe_top1",
+        "val/probe_top5",
         "lr/backbone",
     } <= logged
     assert len([row for row in rows if row["train/loss_step"]]) == 8  # 2 epochs of 4 batches, logged at every step
@@ -99,7 +99,7 @@ def test_checkpoint_alone_validates_tests_and_predicts(finished, capsys, tmp_pat
     checkpoint = finished / "checkpoints/last.ckpt"
     for command, split in (("validate", "val"), ("test", "test")):
         assert diet(command, "--ckpt_path", checkpoint, *QUICK) == 0
-        assert f"probe/{split}_top1" in capsys.readouterr().out
+        assert f"{split}/probe_top1" in capsys.readouterr().out
     assert (
         diet(
             "predict", "--ckpt_path", checkpoint, "--run_dir", tmp_path / "out", "--data.predict_split", "test", *QUICK
@@ -118,7 +118,7 @@ def test_model_of_a_checkpoint_is_found_without_its_config(finished, tmp_path, c
     checkpoint = tmp_path / "elsewhere.ckpt"
     checkpoint.write_bytes((finished / "checkpoints/last.ckpt").read_bytes())
     assert diet("test", "--ckpt_path", checkpoint, *QUICK) == 0  # resnet8, not the default resnet18
-    assert "probe/test_top1" in capsys.readouterr().out
+    assert "test/probe_top1" in capsys.readouterr().out
 
 
 def test_existing_run_folder_is_left_alone(finished, capsys):
@@ -180,7 +180,7 @@ def test_wandb_gets_scalars_config_and_figure_and_the_folder_loses_nothing():
     assert any("media/images/figure" in name for name in files)
     (record,) = Path("w/wandb").glob("offline-run-*/*.wandb")
     content = record.read_bytes()
-    for key in (b"train/loss_gap", b"probe/val_top1", b"label_smoothing", b"resnet8"):
+    for key in (b"train/loss_gap", b"val/probe_top1", b"label_smoothing", b"resnet8"):
         assert key in content, key
 
 

@@ -72,14 +72,14 @@ def test_online_accuracy_is_that_of_the_last_training_embeddings(make_trainer, b
     reference = KNeighborsClassifier(
         5, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1.0 - distance) / 0.2)
     ).fit(bank, labels)
-    assert float(trainer.callback_metrics["knn/val_top1"]) == pytest.approx(reference.score(queries, truth), abs=1e-6)
+    assert float(trainer.callback_metrics["val/knn_top1"]) == pytest.approx(reference.score(queries, truth), abs=1e-6)
 
 
 def test_without_labels_it_is_off_or_refused(make_trainer):
     data = DIETDataModule.from_datasets(TensorDataset(images(40)), TensorDataset(images(20)), batch_size=16)
     trainer = make_trainer(max_epochs=1, callbacks=[OnlineKNN(enabled=None)])
     trainer.fit(DIETModule(TinyNet()), data)
-    assert "knn/val_top1" not in trainer.callback_metrics
+    assert "val/knn_top1" not in trainer.callback_metrics
     with pytest.raises(ConfigurationError, match="Callback 'knn' is asked for, but the training data have no labels"):
         make_trainer(callbacks=[OnlineKNN()]).fit(DIETModule(TinyNet()), data)
 

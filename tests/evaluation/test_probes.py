@@ -18,7 +18,7 @@ from diet_lightning import DIETModule, RunFigure
 from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.evaluation.probes import (
     REGULARISATIONS,
-    Protocol,
+    EvaluationConfig,
     bootstrap_interval,
     evaluate_features,
     extract_features,
@@ -80,12 +80,12 @@ def test_weighted_neighbours_are_scikit_learns(iris, temperature):
 
 def test_all_scores_are_those_computed_by_hand(iris):
     train, labels, test, truth = iris
-    scores, predicted = evaluate_features(*iris, Protocol(c=1.0, k=5, shots=(4, 500), draws=3, seed=7))
+    scores, predicted = evaluate_features(*iris, EvaluationConfig(c=1.0, k=5, shots=(4, 500), num_trials=3, seed=7))
     assert list(scores) == ["linear_top1", "knn5_top1", "4shot_top1"]  # no class has 500 samples
     scaler, reference = scikit_learns_probe(train, labels, 1.0)
     np.testing.assert_array_equal(predicted, reference.predict(scaler.transform(test)))
     assert scores["linear_top1"].value == pytest.approx(np.mean(predicted == truth))
-    assert scores["linear_top1"].spread is None
+    assert scores["linear_top1"].std is None
     generator, accuracies = np.random.default_rng(7), []
     for _ in range(3):
         rows = np.concatenate([generator.permutation(np.flatnonzero(labels == label))[:4] for label in range(3)])
@@ -93,14 +93,14 @@ def test_all_scores_are_those_computed_by_hand(iris):
         scaler, reference = scikit_learns_probe(train[rows], labels[rows], 1.0)
         accuracies.append(np.mean(reference.predict(scaler.transform(test)) == truth))
     assert scores["4shot_top1"].value == pytest.approx(np.mean(accuracies))
-    assert scores["4shot_top1"].spread == pytest.approx(np.std(accuracies))
+    assert scores["4shot_top1"].std == pytest.approx(np.std(accuracies))
 
 
 def test_top5_counts_the_five_likeliest_of_more_classes():
     generator = np.random.default_rng(0)
     train_labels, test_labels = np.arange(140) % 7, np.arange(70) % 7
     train, test = generator.normal(size=(140, 4)), generator.normal(size=(70, 4))
-    scores, _ = evaluate_features(train, train_labels, test, test_labels, Protocol(c=1.0, shots=()))
+    scores, _ = evaluate_features(train, train_labels, test, test_labels, EvaluationConfig(c=1.0, shots=()))
     shares = fit_linear_probe(train, train_labels, 1.0).predict_proba(test)
     assert scores["linear_top5"].value == pytest.approx(top_k_accuracy_score(test_labels, shares, k=5))
 
@@ -109,8 +109,10 @@ def test_samples_without_a_label_are_left_out(iris):
     train, labels, test, truth = iris
     hidden = labels.copy()
     hidden[::3] = -1
-    scores, _ = evaluate_features(train, hidden, test, truth, Protocol(c=1.0, shots=()))
-    alone, _ = evaluate_features(train[hidden >= 0], labels[hidden >= 0], test, truth, Protocol(c=1.0, shots=()))
+    scores, _ = evaluate_features(train, hidden, test, truth, EvaluationConfig(c=1.0, shots=()))
+    alone, _ = evaluate_features(
+        train[hidden >= 0], labels[hidden >= 0], test, truth, EvaluationConfig(c=1.0, shots=())
+    )
     assert scores == alone
 
 
@@ -134,7 +136,7 @@ def test_bootstrap_of_what_does_not_vary_is_a_point():
 
 def test_what_cannot_be_measured_is_told_in_a_sentence(iris):
     train, labels, test, truth = iris
-    protocol = Protocol(c=1.0, shots=())
+    protocol = EvaluationConfig(c=1.0, shots=())
     with pytest.raises(DataError, match="89 labels for 90 embeddings"):
         evaluate_features(train, labels[:-1], test, truth, protocol)
     with pytest.raises(DataError, match="Class 9 of the test samples has no labelled training sample"):
@@ -144,7 +146,7 @@ def test_what_cannot_be_measured_is_told_in_a_sentence(iris):
     with pytest.raises(DataError, match="at least two classes, but all 90 training samples have label 0"):
         evaluate_features(train, np.zeros(90, dtype=int), test, np.zeros(60, dtype=int), protocol)
     with pytest.raises(ConfigurationError, match=r"`k` to be in 1 … 90, .* but got 91"):
-        evaluate_features(train, labels, test, truth, Protocol(c=1.0, k=91, shots=()))
+        evaluate_features(train, labels, test, truth, EvaluationConfig(c=1.0, k=91, shots=()))
 
 
 def test_features_are_eval_mode_and_leave_the_mode_alone():
@@ -156,10 +158,10 @@ def test_features_are_eval_mode_and_leave_the_mode_alone():
 
 
 def test_curves_show_their_numbers(tmp_path):
-    figure = training_curves({1: 1.0, 2: 0.25}, {"probe/val_top1": {1: 0.5, 2: 0.875}, "probe/val_top5": {2: 1.0}})
+    figure = training_curves({1: 1.0, 2: 0.25}, {"val/probe_top1": {1: 0.5, 2: 0.875}, "val/probe_top5": {2: 1.0}})
     gap, accuracy = figure.axes
     assert gap.lines[0].get_ydata().tolist() == [1.0, 0.25]
-    assert [line.get_label() for line in accuracy.lines] == ["probe/val_top1"]
+    assert [line.get_label() for line in accuracy.lines] == ["val/probe_top1"]
     assert accuracy.lines[0].get_ydata().tolist() == [50.0, 87.5]
     assert [text.get_text() for axis in figure.axes for text in axis.texts] == ["0.250", "87.5 %"]
     save_figure(figure, tmp_path / "deep/figure.png")

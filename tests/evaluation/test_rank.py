@@ -54,8 +54,8 @@ def test_callback_measures_the_clean_validation_samples(make_trainer):
     trainer = make_trainer(max_epochs=1, callbacks=[FeatureRank()])
     trainer.fit(module, data)
     features = extract_features(module.backbone, (batch.input for batch in data.clean_batches("val")))
-    assert float(trainer.callback_metrics["rank/rankme"]) == pytest.approx(numpy_rankme(features), rel=1e-4)
-    assert float(trainer.callback_metrics["rank/effective"]) == pytest.approx(numpy_effective(features), rel=1e-3)
+    assert float(trainer.callback_metrics["val/rankme"]) == pytest.approx(numpy_rankme(features), rel=1e-4)
+    assert float(trainer.callback_metrics["val/effective_rank"]) == pytest.approx(numpy_effective(features), rel=1e-3)
 
 
 def test_without_a_validation_split_the_training_samples_are_measured(make_trainer):
@@ -64,7 +64,8 @@ def test_without_a_validation_split_the_training_samples_are_measured(make_train
     trainer = make_trainer(max_epochs=1, callbacks=[FeatureRank(warn_below=1.0)])
     trainer.fit(module, data)
     features = extract_features(module.backbone, (batch.input for batch in data.clean_batches("train")))
-    assert float(trainer.callback_metrics["rank/rankme"]) == pytest.approx(numpy_rankme(features), rel=1e-4)
+    assert float(trainer.callback_metrics["train/rankme"]) == pytest.approx(numpy_rankme(features), rel=1e-4)
+    assert "val/rankme" not in trainer.callback_metrics
 
 
 def test_collapse_is_told_with_the_values(make_trainer):

@@ -201,7 +201,7 @@ def test_command_writes_the_runs_backbone_and_nothing_it_did_not_measure(run, ca
     assert front["library_name"] == "diet-lightning"
     assert "license" not in front
     metrics = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
-    for name in ("train/loss_gap", "probe/val_top1"):
+    for name in ("train/loss_gap", "val/probe_top1"):
         last = [row[metrics[0].index(name)] for row in metrics[1:] if row[metrics[0].index(name)]][-1]
         assert re.search(rf"\| {name} \([^|]*\) \| {float(last):.4f} \|", card), name
     for fact in (

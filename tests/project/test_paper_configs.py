@@ -131,7 +131,7 @@ def test_configuration_trains_a_step_on_its_set_as_it_is_unpacked(name, tmp_path
     data, module = cli.datamodule, cli.model
     assert cli.trainer.global_step == 1
     assert torch.isfinite(cli.trainer.callback_metrics["train/loss"])
-    assert {"probe/val_top1", SWEEP["metric"]["name"]} <= set(cli.trainer.callback_metrics)
+    assert {"val/probe_top1", SWEEP["metric"]["name"]} <= set(cli.trainer.callback_metrics)
     assert (data.num_samples, module.num_samples, tuple(module.head.weight.shape)) == (6, 6, (6, 32))
     assert data.input_shape == (3, known.side, known.side)
     assert data.num_classes == known.given_classes

@@ -64,6 +64,7 @@ def test_commands_run_in_order(photos, monkeypatch, capfd):
     assert {path.name for path in (photos / "runs/photos").iterdir()} == {
         "config.yaml",
         "metrics.csv",
+        "run.json",
         ".lock",
         "checkpoints",
         "figure.png",

@@ -30,8 +30,22 @@ def write_run(folder, gaps, accuracies=None, smoothing=0.8, count=1347, ranks=No
     """A run's folder as `diet fit` leaves it, but for its checkpoint."""
     folder = Path(folder)
     folder.mkdir(parents=True)
-    model = {"backbone": changes.pop("backbone", "resnet8"), "label_smoothing": smoothing, "temperature": 1.0}
-    data = {"source": "digits", "subset": None, "image_size": None, "strength": 3, **changes}
+    record = {
+        "num_samples": count,
+        "fingerprint": "0" * 32,
+        "input_shape": [1, 8, 8],
+        "num_classes": 10,
+        "class_names": None,
+        "source": "digits",
+        "backbone": "resnet8",
+        "target": "index",
+        "label_smoothing": smoothing,
+        "batch_size": 128,
+        "versions": {"torch": "2.6"},
+    }
+    (folder / "run.json").write_text(json.dumps(record))
+    model = {"temperature": 1.0}
+    data = {"subset": None, "image_size": None, "strength": 3, **changes}
     trainer = {"max_epochs": len(gaps), "max_steps": -1, "max_time": None}
     (folder / "config.yaml").write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))
     rows = [{"step": "9", "train/loss_step": "7.2"}, {"epoch": 0, "step": 9, "train/loss_step": 7.1}]
@@ -39,7 +53,7 @@ def write_run(folder, gaps, accuracies=None, smoothing=0.8, count=1347, ranks=No
         if accuracies is not None and accuracies[epoch] is not None:
             rows.append({"epoch": epoch, "step": 10, PROBE: accuracies[epoch]})
         row = {"epoch": epoch, "train/loss": np.float32(gap + entropy(count, smoothing)), "train/loss_gap": gap}
-        rows.append(row | ({"rank/rankme": ranks[epoch]} if ranks else {}))
+        rows.append(row | ({"val/rankme": ranks[epoch]} if ranks else {}))
     names = sorted({name for row in rows for name in row})
     with (folder / "metrics.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, names)
@@ -61,7 +75,7 @@ def test_run_of_diet_fit_is_read_as_it_was(caplog, tmp_path):
     assert main(["fit", "--config", "debug", "--run_dir", "run", *quiet, *options]) == 0
     (tmp_path / "run/checkpoints/last.ckpt").unlink()
     run = read_run("run")
-    assert (run.backbone, run.epochs, run.planned_epochs, run.num_samples) == ("resnet8_w16", 2, 2, 300)
+    assert (run.record.backbone, run.epochs, run.planned_epochs, run.record.num_samples) == ("resnet8_w16", 2, 2, 300)
     assert run.group == ("digits, subset 300", "index", 0.3)
     (gap, accuracy) = run.paired("train/loss_gap", PROBE)[-1]
     (finished,) = [line for line in caplog.messages if line.startswith("Finished")]
@@ -69,11 +83,23 @@ def test_run_of_diet_fit_is_read_as_it_was(caplog, tmp_path):
         assert f"{name} {value:.4f}" in finished
 
 
-@pytest.mark.parametrize(("count", "smoothing"), [(2, 0.5), (1347, 0.8), (50_000, 0.8), (60_000, 0.05)])
-def test_number_of_samples_is_told_by_the_floor(count, smoothing):
-    run = read_run(write_run("run", [0.9, 0.8], count=count, smoothing=smoothing))
-    assert run.num_samples == count
-    assert read_run(write_run("unsmoothed", [0.9], count=count, smoothing=0.0)).num_samples is None
+def test_number_of_samples_is_the_records_to_the_last_digit(capsys):
+    said = diet_compare(capsys, write_run("run", [0.9, 0.8], count=123_457, smoothing=0.0))[1]
+    assert said["ranking"][0]["num_samples"] == 123_457
+
+
+def test_run_without_a_configuration_is_named_by_its_data(capsys):
+    for name, gap in (("a", 0.9), ("b", 0.8)):
+        write_run(name, [gap])
+        Path(name, "config.yaml").unlink()
+    record = json.loads(Path("b/run.json").read_text())
+    Path("b/run.json").write_text(json.dumps({**record, "source": None, "backbone": None, "fingerprint": "ab" * 16}))
+    rows = diet_compare(capsys, "a", "b")[1]["ranking"]
+    assert [(row["data"], row["backbone"]) for row in rows] == [
+        ("data set abababababababab", "custom module"),
+        ("digits", "resnet8"),
+    ]
+    assert [row["planned_epochs"] for row in rows] == [None, None]
 
 
 def test_ranked_by_the_gap_of_the_last_epoch_within_a_smoothing(capsys):
@@ -130,7 +156,7 @@ def test_without_labels_the_table_ranks_and_says_what_it_cannot(capsys):
     output, said = diet_compare(capsys, "a", "b", "c")
     assert [row["run"] for row in said["ranking"]] == ["b", "c", "a"]
     assert (said["metric"], said["correlations"], said["over_all"]) == (None, [], None)
-    assert [row["rank/rankme"] for row in said["ranking"]] == [70.0, 75.0, 80.0]
+    assert [row["val/rankme"] for row in said["ranking"]] == [70.0, 75.0, 80.0]
     assert "RankMe" in output
     assert "top1" not in output.rpartition("\n{")[0]
     assert "cannot be told without labels, and Figure 1 cannot be drawn" in " ".join(output.split())
@@ -141,19 +167,19 @@ def test_metric_falls_back_and_can_be_chosen(capsys):
     for name, gap, top1 in (("a", 0.8, 0.5), ("b", 0.7, 0.7), ("c", 0.75, 0.6)):
         write_run(name, [0.9, gap])
         entry = {"value": top1, "low": top1 - 0.1, "high": top1 + 0.1}
-        Path(name, "evaluation.json").write_text(json.dumps({"offline/linear_top1": entry}))
+        Path(name, "evaluation.json").write_text(json.dumps({"test/linear_top1": entry}))
     output, said = diet_compare(capsys, "a", "b", "c")
-    assert said["metric"] == "offline/linear_top1"
+    assert said["metric"] == "test/linear_top1"
     assert said["correlations"][0]["spearman"] == pytest.approx(1.0)
     assert "70.0%" in output
     write_run("d", [0.9, 0.6], [0.3, None])
     output, said = diet_compare(capsys, "a", "b", "c", "d", "--output", "two")
     assert said["metric"] == PROBE
     assert said["ranking"][0][PROBE] == 0.3  # the last that was measured
-    assert "Without probe/val_top1, so ranked only: b, c, a." in " ".join(output.split())
-    _, said = diet_compare(capsys, "a", "b", "c", "d", "--metric", "offline/linear_top1", "--output", "three")
+    assert "Without val/probe_top1, so ranked only: b, c, a." in " ".join(output.split())
+    _, said = diet_compare(capsys, "a", "b", "c", "d", "--metric", "test/linear_top1", "--output", "three")
     assert said["correlations"][0]["runs"] == 3
-    with pytest.raises(ConfigurationError, match=r"one of \['offline/linear_top1', 'probe/val_top1'\], but got 'top1'"):
+    with pytest.raises(ConfigurationError, match=r"one of \['test/linear_top1', 'val/probe_top1'\], but got 'top1'"):
         choose_metric(read_runs(["a", "d"]), "top1")
 
 
@@ -208,12 +234,14 @@ def wrong(tmp_path):
     """Folders that are no runs."""
     write_run("good", [0.9], [0.5])
     (tmp_path / "empty").mkdir()
-    for name in ("stepless", "listed", "binary", "torn"):
+    for name in ("stepless", "listed", "binary", "torn", "unrecorded", "halved"):
         write_run(name, [0.9])
     (tmp_path / "stepless/metrics.csv").unlink()
     (tmp_path / "listed/config.yaml").write_text("- 1\n")
     (tmp_path / "binary/metrics.csv").write_bytes(b"\xff\xfe\x00")
-    (tmp_path / "torn/evaluation.json").write_text('{"offline/lin')
+    (tmp_path / "torn/evaluation.json").write_text('{"test/lin')
+    (tmp_path / "unrecorded/run.json").unlink()
+    (tmp_path / "halved/run.json").write_text('{"num_sam')
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/compare.csv").write_text("precious")
     (tmp_path / "file").write_text("in the way")
@@ -223,14 +251,16 @@ def wrong(tmp_path):
     ("args", "words"),
     [
         (["--runs=[]"], "Expected argument `runs` to name run folders, but got none"),
-        (["good", "nowhere"], "'nowhere' is no run: it holds no config.yaml; give folders made by `diet fit`"),
-        (["empty"], "'empty' is no run"),
+        (["good", "nowhere"], "Run folder 'nowhere' holds no run.json: give the folder of a run of `diet fit`, or"),
+        (["empty"], "Run folder 'empty' holds no run.json"),
+        (["unrecorded"], "Run folder 'unrecorded' holds no run.json"),
+        (["halved"], "'halved/run.json' cannot be read (JSONDecodeError"),
         (["good", "stepless"], "Run 'stepless' has no train/loss_gap in metrics.csv"),
-        (["listed"], "config.yaml of run 'listed' cannot be read (TypeError"),
+        (["listed"], "config.yaml of run 'listed' cannot be read (AttributeError"),
         (["binary"], "'binary/metrics.csv' cannot be read"),
         (["torn"], "'torn/evaluation.json' cannot be read"),
         (["good", "empty/../good"], "Run 'empty/../good' is given twice ('good')"),
-        (["good", "--metric", "f1"], "one of ['probe/val_top1'], but got 'f1'"),
+        (["good", "--metric", "f1"], "one of ['val/probe_top1'], but got 'f1'"),
         (["good", "--output", "taken"], "'taken/compare.csv' exists: move it, or choose another `output`"),
         (["good", "--output", "file/below"], "'file/below/compare.csv' cannot be written"),
     ],

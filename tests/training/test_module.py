@@ -226,8 +226,8 @@ def test_damaged_foreign_and_malicious_checkpoints_are_refused(trained, make_tra
     (tmp_path / "text.ckpt").write_text("not a checkpoint")
     for name, message in {
         "cut": "cannot be read .* truncated or damaged",
-        "evil": "could run code, or is no checkpoint: it is refused",
-        "list": "is no Lightning checkpoint",
+        "evil": "could run code, or is not a checkpoint: it is refused",
+        "list": "is not a Lightning checkpoint",
         "text": "is refused|cannot be read",
         "missing": "does not exist",
     }.items():

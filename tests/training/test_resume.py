@@ -96,7 +96,7 @@ def test_figure_of_a_resumed_run_shows_all_of_it(make_trainer, tmp_path):
     fit(make_trainer, figures[1], ckpt_path=tmp_path / "epoch=1.ckpt")
     curves = [figure.state_dict()["curves"] for figure in figures]
     assert curves[0] == curves[1]
-    assert set(curves[0]) == {"train/loss_gap", "probe/val_top1", "probe/train_top1"}
+    assert set(curves[0]) == {"train/loss_gap", "val/probe_top1", "train/probe_top1"}
     assert all(list(curve) == [1, 2, 3, 4] for curve in curves[0].values())
     assert (tmp_path / "a/figure.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -87,9 +87,9 @@ def test_learns_digits_and_measures_itself_as_numpy_does(make_trainer):
     trainer.fit(module, data)
     assert module.head.weight.shape == (10, 64)
     assert module.num_samples == 1347
-    accuracy = float(trainer.callback_metrics["supervised/val_top1"])
+    accuracy = float(trainer.callback_metrics["val/supervised_top1"])
     assert accuracy > 0.85  # chance is 0.1
-    assert {"train/loss", "train/loss_gap", "probe/val_top1", "supervised/val_top5"} <= set(trainer.callback_metrics)
+    assert {"train/loss", "train/loss_gap", "val/probe_top1", "val/supervised_top5"} <= set(trainer.callback_metrics)
     batches = list(data.clean_batches("val"))
     with torch.no_grad():
         features = module.eval()(torch.cat([batch.input for batch in batches])).numpy()
@@ -97,7 +97,7 @@ def test_learns_digits_and_measures_itself_as_numpy_does(make_trainer):
     labels = torch.cat([batch.label for batch in batches]).numpy()
     assert accuracy == pytest.approx(np.mean(predicted == labels))
     trainer.test(module, data, verbose=False)
-    assert float(trainer.callback_metrics["supervised/test_top1"]) == pytest.approx(accuracy)  # digits' test is its val
+    assert float(trainer.callback_metrics["test/supervised_top1"]) == pytest.approx(accuracy)  # digits' test is its val
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -252,19 +252,19 @@ def test_command_line_fits_tests_predicts_and_compares(tmp_path, capsys):
     rows = list(csv.DictReader((tmp_path / "label/metrics.csv").read_text().splitlines()))
     logged = {name for row in rows for name, value in row.items() if value}
     other = set(next(csv.reader((tmp_path / "index/metrics.csv").read_text().splitlines())))
-    assert logged - other == {"supervised/val_top1", "supervised/val_top5"}
+    assert logged - other == {"val/supervised_top1", "val/supervised_top5"}
     checkpoint = str(tmp_path / "label/checkpoints/last.ckpt")
     capsys.readouterr()
     assert main(["test", "--ckpt_path", checkpoint, *QUICK]) == 0
-    assert "supervised/test_top1" in capsys.readouterr().out
+    assert "test/supervised_top1" in capsys.readouterr().out
     assert main(["predict", "--ckpt_path", checkpoint, "--run_dir", "out", *QUICK]) == 0
     assert np.load("out/embeddings.npz")["features"].shape == (200, 64)
     assert main(["fit", "--ckpt_path", checkpoint, "--model.target", "index", *QUICK]) == 1
     assert "diet: error: The checkpoint was trained with target='label'" in capsys.readouterr().err
     assert open_run("label").module.is_supervised
     assert read_run("label").group == ("digits, subset 200", "label", 0.8)
-    assert read_run("label").num_samples is None  # its floor is that of ten classes
-    assert main(["compare", "label", "index", "--metric", "supervised/val_top1"]) == 0
+    assert read_run("label").record.num_samples == 200  # and not its ten classes
+    assert main(["compare", "label", "index", "--metric", "val/supervised_top1"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "Loss gaps over indices and over labels do not compare; accuracies do." in text
     assert not Path("compare/figure1.png").exists()
@@ -312,4 +312,4 @@ def test_two_processes_train_and_measure_as_one(make_trainer, tmp_path):
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-6)
     assert both == pytest.approx(metrics, rel=1e-5)
-    assert "supervised/val_top1" in both
+    assert "val/supervised_top1" in both

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 import yaml
 from helpers import TinyNet, image_data
 
-from diet_lightning import DIETModule
+from diet_lightning import DIETModule, RunRecorder
 from diet_lightning.__main__ import main
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.training.trained_run import find_checkpoint, open_run
@@ -37,6 +38,15 @@ def test_other_data_are_refused(run):
     opened = open_run(run)
     with pytest.raises(CheckpointError, match="trained on 200 samples, but source 'digits' has 100"):
         opened.open_data(subset=100).require_same_data(opened.data_state)
+
+
+def test_record_of_another_run_is_refused(run, tmp_path):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(run, mixed)
+    record = json.loads((mixed / "run.json").read_text())
+    (mixed / "run.json").write_text(json.dumps({**record, "fingerprint": "0" * 32}))
+    with pytest.raises(CheckpointError, match=r"run.json of run .* describes other training data than its checkpoint"):
+        open_run(mixed)
 
 
 def test_a_checkpoint_names_its_run(run):
@@ -71,7 +81,7 @@ def test_what_is_no_run_is_told_in_a_sentence(run, tmp_path, make_trainer):
 
 
 def test_run_made_in_python_says_that_its_data_are_there(make_trainer, tmp_path):
-    trainer = make_trainer(max_epochs=1)
+    trainer = make_trainer(max_epochs=1, callbacks=[RunRecorder(str(tmp_path))])
     trainer.fit(DIETModule("resnet8"), image_data())
     trainer.save_checkpoint(tmp_path / "own.ckpt")
     with pytest.raises(ConfigurationError, match=r"no config.yaml that names its data"):

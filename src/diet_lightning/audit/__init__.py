@@ -1,1 +1,1 @@
-"""What a trained head says of its own training data."""
+"""Audits of training data: hard samples, near-duplicates and label issues, found by a trained head."""

@@ -1,4 +1,4 @@
-"""A trained module looks at its own training data, sample by sample."""
+"""The audit: a trained module applied to its own training data, sample by sample."""
 
 from __future__ import annotations
 
@@ -12,55 +12,61 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from diet_lightning.audit.near_duplicates import Duplicates, mild_views, near_duplicates, neighbourhoods, thumbnails
-from diet_lightning.audit.sample_losses import LabelDoubts, datum_losses, label_doubts, most_confused
+from diet_lightning.audit.near_duplicates import (
+    Duplicates,
+    near_duplicates,
+    neighbourhoods,
+    thumbnails,
+    weak_augmentations,
+)
+from diet_lightning.audit.sample_losses import LabelIssues, datum_losses, label_issues, most_confused
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.training.module import DIETModule
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What an audit finds out, sample by sample.
+class AuditResult:
+    """Results of an audit, sample by sample.
 
     Attributes:
-        features: Clean embeddings, ``(N, K)``.
+        features: Embeddings of the samples without augmentation, ``(N, K)``.
         labels: ``(N,)``, -1 where there is none.
         loss: Mean over the augmentations, nats, ``(N,)``.
-        spread: Its standard deviation over them, ``(N,)``.
-        confused_with: The sample that the classifier takes each for most, ``(N,)``.
-        confusion: Its logit less the sample's own, ``(N,)``.
+        loss_std: Its standard deviation over them, nats, ``(N,)``.
+        confused_with: The other sample with the largest logit, ``(N,)``.
+        confusion: That logit minus the sample's own, ``(N,)``.
         duplicates: Near-duplicates.
-        doubts: On the labels.
+        label_issues: Labels that the neighbours disagree with.
     """
 
     features: Tensor
     labels: Tensor
     loss: NDArray[np.float64]
-    spread: NDArray[np.float64]
+    loss_std: NDArray[np.float64]
     confused_with: NDArray[np.int64]
     confusion: NDArray[np.float64]
     duplicates: Duplicates
-    doubts: LabelDoubts
+    label_issues: LabelIssues
 
 
-def examine(
+def audit_data(
     module: DIETModule,
     data: DIETDataModule,
     augmentations: int = 4,
-    false_discoveries: float = 0.1,
+    fdr: float = 0.1,
     k: int = 20,
-) -> Findings:
-    """Looks at every training sample with a trained module.
+) -> AuditResult:
+    """Audits the training data of a module.
 
     Args:
         module: Trained on these data.
         data: The data.
         augmentations: Augmented views of each sample that its loss is the mean of.
-        false_discoveries: Expected share of false pairs among the near-duplicates.
-        k: Neighbours that judge a label.
+        fdr: False discovery rate: the expected share of false pairs among the near-duplicates.
+        k: Neighbours that a label is compared with.
 
     Returns:
-        The findings; tensors are on the CPU.
+        The results; tensors are on the CPU.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     before, training = module.device, module.training
@@ -89,13 +95,13 @@ def examine(
     def views(look: Callable[[Tensor], Tensor], name: str) -> Iterator[tuple[Tensor, Iterator[Tensor]]]:
         for batch in _batches(data, name):
             stored = batch.input.to(device)
-            yield batch.index, (look(data.network_inputs(view)).float().cpu() for view in mild_views(stored))
+            yield batch.index, (look(data.network_inputs(view)).float().cpu() for view in weak_augmentations(stored))
 
     pixels = neighbourhoods(torch.cat(small), views(thumbnails, "thumbnails")) if small else None
-    duplicates = near_duplicates(neighbourhoods(every, views(module, "neighbours")), false_discoveries, pixels)
-    doubts = label_doubts(every, given, k)
+    duplicates = near_duplicates(neighbourhoods(every, views(module, "neighbours")), fdr, pixels)
+    issues = label_issues(every, given, k)
     module.to(before).train(training)
-    return Findings(
+    return AuditResult(
         every,
         given,
         loss.mean(dim=1).numpy(),
@@ -103,7 +109,7 @@ def examine(
         torch.cat(confused).numpy(),
         torch.cat(excess).numpy(),
         duplicates,
-        doubts,
+        issues,
     )
 
 

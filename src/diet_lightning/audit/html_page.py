@@ -34,7 +34,7 @@ class Card:
     """One sample on the page.
 
     Attributes:
-        picture: ``(H, W)`` or ``(H, W, 3)``, uint8; None where the sample is no image.
+        picture: ``(H, W)`` or ``(H, W, 3)``, uint8; None where the sample is not an image.
         title: Its index, in bold.
         lines: What else is written below it.
     """

@@ -1,4 +1,4 @@
-"""Near-duplicates: samples that lie closer to each other than chance allows."""
+"""Near-duplicates: samples that are significantly closer to each other than their neighbourhood explains."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from torchvision.transforms.v2 import functional as tv
 
 from diet_lightning.evaluation.neighbours import CHUNK
 
-NEIGHBOURS = 40  # that say how far apart samples of a neighbourhood lie
+NEIGHBOURS = 40  # that the local dimension is estimated from
 MOST_CERTAIN = 1e6  # neighbours' worth, where all neighbourhoods of a data set look alike
 VIEW_SCALE = 0.9  # side of a cropped view, of the image's
 RIDGE = 0.01  # of the mean variance, added to each direction's before it is divided by
 THUMBNAIL = 8  # pixels a side
 TINY = np.finfo(np.float64).tiny
-LIKELIER_THAN_NOT = 0.5  # what the embeddings must say of a pair before its pixels are heard
+MAX_EMBEDDING_P_VALUE = 0.5  # of a pair, from its embeddings alone, for its pixels to be considered
 
 
-def mild_views(inputs: Tensor) -> Iterator[Tensor]:
-    """What a near-duplicate of each image may look like: itself, mirrored, and nine crops of nine tenths of its side.
+def weak_augmentations(inputs: Tensor) -> Iterator[Tensor]:
+    """Weak augmentations of images: the image itself, mirrored, and nine crops of 0.9 of its side.
 
     Args:
         inputs: Stored inputs; images have shape ``(B, C, H, W)``.
@@ -61,7 +61,7 @@ def thumbnails(images: Tensor) -> Tensor:
 
 
 class Whitening:
-    """Centres embeddings and gives every direction about the same variance, so that no shared one decides on similarity.
+    """Centres embeddings and scales every direction to about the same variance, so that none dominates the similarity.
 
     Args:
         features: Embeddings, shape ``(N, K)``.
@@ -82,10 +82,10 @@ class Whitening:
 
 @dataclass(frozen=True)
 class Neighbourhoods:
-    """Each sample's nearest others, where it may be seen through any of its `mild_views`.
+    """The nearest other samples of each, at the smallest distance over its `weak_augmentations`.
 
     Attributes:
-        distance: Between unit vectors, rising, shape ``(N, k)``, in [0, 2].
+        distance: Between unit vectors, ascending, shape ``(N, k)``, in [0, 2].
         index: Of the others, shape ``(N, k)``.
     """
 
@@ -101,7 +101,7 @@ def neighbourhoods(
 
     Args:
         features: Embeddings of the samples, shape ``(N, K)``.
-        views: Batches of indices ``(B,)`` with the embeddings of these samples' views, ``(B, K)`` each.
+        views: Batches of indices ``(B,)`` with the embeddings of these samples' augmentations, ``(B, K)`` each.
         k: Neighbours; fewer in a data set with fewer.
 
     Returns:
@@ -125,16 +125,16 @@ def neighbourhoods(
     return Neighbourhoods(distance.numpy(), index.numpy())
 
 
-def chance_of_closeness(distance: NDArray[np.float64]) -> NDArray[np.float64]:
-    r"""How likely neighbours lie as close as they do, if samples were spread evenly around each other.
+def closeness_p_values(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    r"""P-values of the distances of neighbours under the null hypothesis that samples are distributed uniformly.
 
-    In m dimensions one of k neighbours lies within a share r of the distance of the farthest with probability
-    :math:`r^m`, the nearest of them with :math:`1 - (1 - r^m)^{k-1}`. What a sample's neighbourhood says of m (Levina and
-    Bickel, 2004; of the closest two, which may be duplicates, only that they are closer counts) is drawn towards the whole
-    data set, as far as neighbourhoods there are alike (empirical Bayes), and :math:`r^m` is averaged over what m may be.
+    In m dimensions one of k neighbours lies within a fraction r of the largest distance with probability
+    :math:`r^m`, the nearest of them with :math:`1 - (1 - r^m)^{k-1}`. The estimate of m from a sample's neighbourhood (Levina
+    and Bickel, 2004; of the closest two, which may be duplicates, only that they are closer counts) is shrunk towards that of
+    the whole data set (empirical Bayes), and :math:`r^m` is averaged over the posterior of m.
 
     Args:
-        distance: Of each sample's neighbours, rising, shape ``(N, k)``, k at least 4.
+        distance: Of each sample's neighbours, ascending, shape ``(N, k)``, k at least 4.
 
     Returns:
         Shape ``(N, k - 1)``, for all but the farthest neighbour.
@@ -147,45 +147,43 @@ def chance_of_closeness(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     total = inner.sum(axis=1) + 2.0 * inner[:, 0]  # the closest two are at least as far out as the third
     share = inner.shape[1]
     mean = max(float(np.mean(total / share)), TINY)
-    # how 1/m varies over the data set beyond what so few neighbours say of it: an inverse gamma distribution
+    # variance of 1/m over the data set beyond that of its estimates: an inverse gamma distribution
     variance = float(np.mean((total / share) ** 2)) / (1.0 + 1.0 / share) - mean**2
     shape = 2.0 + mean**2 / max(variance, mean**2 / MOST_CERTAIN)
     # and given the neighbourhood, -log r is Pareto: its tail is heavier the less is known of m
     rate = ((shape - 1.0) * mean + total)[:, None]
     within = np.minimum((1.0 + far[:, :-1] / rate) ** -(shape + share), 1.0 - 1e-12)  # as far as the farthest, it is 1
-    chance: NDArray[np.float64] = -np.expm1((k - 1) * np.log1p(-within))
-    return chance
+    p_values: NDArray[np.float64] = -np.expm1((k - 1) * np.log1p(-within))
+    return p_values
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Near-duplicate pairs, the surest first.
+    """Near-duplicate pairs, sorted by p-value.
 
     Attributes:
         pairs: Indices, the smaller first, shape ``(P, 2)``.
-        similarity: Cosine of the whitened embeddings, best of the views, shape ``(P,)``.
-        chance: Of lying so close, by all there is to go by, without being a duplicate, shape ``(P,)``.
+        similarity: Cosine of the whitened embeddings, the largest over the weak augmentations, shape ``(P,)``.
+        p_value: Probability of lying so close without being a duplicate, ascending, shape ``(P,)``.
         group: For each sample the number of its group, -1 for none, shape ``(N,)``.
     """
 
     pairs: NDArray[np.int64]
     similarity: NDArray[np.float64]
-    chance: NDArray[np.float64]
+    p_value: NDArray[np.float64]
     group: NDArray[np.int64]
 
 
-def near_duplicates(
-    found: Neighbourhoods, false_discoveries: float = 0.1, pixels: Neighbourhoods | None = None
-) -> Duplicates:
-    """Pairs that lie closer than chance allows, at a bounded share of false ones.
+def near_duplicates(found: Neighbourhoods, fdr: float = 0.1, pixels: Neighbourhoods | None = None) -> Duplicates:
+    """Finds pairs whose distance is significantly small, at a bounded false discovery rate.
 
-    The threshold is Benjamini and Hochberg's (1995) over the samples' closest neighbours. Images have a second witness, their
-    `thumbnails`: what chance says of both together is Fisher's combination, as if they were independent. The embeddings
-    propose, though: a pair that they hold for more likely chance than not is none, however alike its pixels.
+    The threshold is Benjamini and Hochberg's (1995) over the samples' closest neighbours. For images the p-values of
+    the `thumbnails` are combined with those of the embeddings by Fisher's method, as if they were independent. A pair whose
+    p-value from the embeddings alone is 0.5 or more is not reported, whatever its pixels.
 
     Args:
         found: The embeddings' neighbourhoods, of at least five neighbours; with fewer nothing is found.
-        false_discoveries: Expected share of false pairs among the found ones, as far as the model of chance holds.
+        fdr: False discovery rate: the expected share of false pairs among the found ones, as far as the null model holds.
         pixels: The thumbnails' neighbourhoods, None where there are none.
 
     Returns:
@@ -195,38 +193,38 @@ def near_duplicates(
     none = np.zeros(0)
     if k < 5:
         return Duplicates(np.zeros((0, 2), dtype=np.int64), none, none, np.full(count, -1))
-    chance, index = chance_of_closeness(found.distance), found.index[:, : k - 1]
+    p_values, index = closeness_p_values(found.distance), found.index[:, : k - 1]
     if pixels is not None:
-        chance = np.where(chance < LIKELIER_THAN_NOT, _combined(chance, index, pixels), 1.0)
-    closest = np.sort(chance.min(axis=1))
-    passed = np.flatnonzero(closest <= false_discoveries * np.arange(1, count + 1) / count)
+        p_values = np.where(p_values < MAX_EMBEDDING_P_VALUE, _combined(p_values, index, pixels), 1.0)
+    closest = np.sort(p_values.min(axis=1))
+    passed = np.flatnonzero(closest <= fdr * np.arange(1, count + 1) / count)
     threshold = closest[passed[-1]] if len(passed) else -1.0
-    first, place = np.nonzero(chance <= threshold)
+    first, place = np.nonzero(p_values <= threshold)
     second = index[first, place]
-    order = np.lexsort((chance[first, place], np.maximum(first, second), np.minimum(first, second)))
+    order = np.lexsort((p_values[first, place], np.maximum(first, second), np.minimum(first, second)))
     ends = np.sort(np.stack([first, second], axis=1), axis=1)[order]
-    pairs, at = np.unique(ends, axis=0, return_index=True)  # of both directions the surer
+    pairs, at = np.unique(ends, axis=0, return_index=True)  # of both directions the smaller p-value
     rows, columns = first[order][at], place[order][at]
-    similarity, chances = 1.0 - found.distance[rows, columns] ** 2 / 2.0, chance[rows, columns]
-    surest = np.argsort(chances, kind="stable")
-    pairs = pairs[surest]
+    similarity, found_p = 1.0 - found.distance[rows, columns] ** 2 / 2.0, p_values[rows, columns]
+    ascending = np.argsort(found_p, kind="stable")
+    pairs = pairs[ascending]
     graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     _, component = connected_components(graph, directed=False)
     group = np.full(count, -1, dtype=np.int64)
     members = np.unique(pairs)
     group[members] = np.unique(component[members], return_inverse=True)[1]
-    return Duplicates(pairs, similarity[surest], chances[surest], group)
+    return Duplicates(pairs, similarity[ascending], found_p[ascending], group)
 
 
-def _combined(chance: NDArray[np.float64], index: NDArray[np.int64], pixels: Neighbourhoods) -> NDArray[np.float64]:
-    """Fisher's combination with what the pixels say of the same neighbour: nothing, where it is not among their nearest."""
-    said = chance_of_closeness(pixels.distance)
+def _combined(p_values: NDArray[np.float64], index: NDArray[np.int64], pixels: Neighbourhoods) -> NDArray[np.float64]:
+    """Fisher's combination with the pixels' p-value of the same neighbour; 1 where it is not among their nearest."""
+    theirs_p = closeness_p_values(pixels.distance)
     rows = np.arange(len(index))[:, None] * len(index)
-    theirs = (rows + pixels.index[:, : said.shape[1]]).ravel()
+    theirs = (rows + pixels.index[:, : theirs_p.shape[1]]).ravel()
     order = np.argsort(theirs)
     place = order[np.searchsorted(theirs, rows + index, sorter=order).clip(max=len(order) - 1)]
-    other = np.where(theirs[place] == rows + index, said.ravel()[place], 1.0)
+    other = np.where(theirs[place] == rows + index, theirs_p.ravel()[place], 1.0)
     both: NDArray[np.float64] = chi2.sf(
-        -2.0 * (np.log(np.maximum(chance, TINY)) + np.log(np.maximum(other, TINY))), df=4
+        -2.0 * (np.log(np.maximum(p_values, TINY)) + np.log(np.maximum(other, TINY))), df=4
     )
     return both

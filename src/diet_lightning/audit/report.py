@@ -1,4 +1,4 @@
-"""What the audit's tables and its page say."""
+"""Tables and page of an audit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from diet_lightning.audit.audit import Findings
+from diet_lightning.audit.audit import AuditResult
 from diet_lightning.audit.html_page import Card, Section
 from diet_lightning.audit.near_duplicates import Duplicates
 from diet_lightning.data.datamodule import DIETDataModule
@@ -18,7 +18,9 @@ from diet_lightning.transforms.convert import to_pixels
 EXTREMES = 60  # of the hardest, and of the easiest samples on the page
 
 
-def sample_columns(found: Findings, data: DIETDataModule, names: Sequence[str] | None) -> dict[str, Sequence[Any]]:
+def sample_columns(
+    found: AuditResult, classes: Sequence[str] | None, names: Sequence[str] | None
+) -> dict[str, Sequence[Any]]:
     """Columns of the table of all samples."""
     count = len(found.loss)
     columns: dict[str, Sequence[Any]] = {"index": list(range(count))}
@@ -27,41 +29,40 @@ def sample_columns(found: Findings, data: DIETDataModule, names: Sequence[str] |
     order = np.argsort(np.argsort(found.loss, kind="stable"), kind="stable")
     columns |= {
         "loss": found.loss.tolist(),
-        "loss_spread": found.spread.tolist(),
+        "loss_std": found.loss_std.tolist(),
         "loss_percentile": (100.0 * order / max(1, count - 1)).tolist(),
         "confused_with": found.confused_with.tolist(),
         "confusion": found.confusion.tolist(),
         "duplicate_group": found.duplicates.group.tolist(),
     }
     if bool((found.labels >= 0).any()):
-        word = _class_word(data)
+        word = _class_word(classes)
         columns |= {
             "label": found.labels.tolist(),
             "label_name": [word(label) for label in found.labels.tolist()],
-            "suggested_label": found.doubts.suggested.tolist(),
-            "suggested_name": [word(label) for label in found.doubts.suggested.tolist()],
-            "label_doubt": found.doubts.doubt.tolist(),
+            "suggested_label": found.label_issues.suggested_label.tolist(),
+            "suggested_label_name": [word(label) for label in found.label_issues.suggested_label.tolist()],
+            "label_issue_score": found.label_issues.score.tolist(),
         }
     return columns
 
 
-def pair_columns(found: Findings, module: DIETModule) -> dict[str, Sequence[Any]]:
-    """Columns of the table of near-duplicate pairs, the surest first."""
+def pair_columns(found: AuditResult, module: DIETModule) -> dict[str, Sequence[Any]]:
+    """Columns of the table of near-duplicate pairs, sorted by p-value."""
     pairs = torch.from_numpy(found.duplicates.pairs)
     rows = torch.nn.functional.normalize(module.head.weight.detach().float(), dim=1)
     return {
         "first": pairs[:, 0].tolist(),
         "second": pairs[:, 1].tolist(),
         "similarity": found.duplicates.similarity.tolist(),
-        "chance": found.duplicates.chance.tolist(),
+        "p_value": found.duplicates.p_value.tolist(),
         "row_similarity": (rows[pairs[:, 0]] * rows[pairs[:, 1]]).sum(dim=1).tolist(),
         "confused": [bool(found.confused_with[a] == b or found.confused_with[b] == a) for a, b in pairs.tolist()],
         "same_label": (found.labels[pairs[:, 0]] == found.labels[pairs[:, 1]]).tolist(),
     }
 
 
-def _class_word(data: DIETDataModule) -> Any:
-    names = data.class_names
+def _class_word(names: Sequence[str] | None) -> Any:
 
     def word(label: int) -> str:
         return "" if label < 0 else str(names[label]) if names is not None and label < len(names) else str(label)
@@ -69,9 +70,11 @@ def _class_word(data: DIETDataModule) -> Any:
     return word
 
 
-def sections(found: Findings, data: DIETDataModule, names: Sequence[str] | None, pictures: int) -> list[Section]:
-    """The page: hardest and easiest samples, near-duplicates and, where there are labels, doubtful ones."""
-    word = _class_word(data)
+def sections(
+    found: AuditResult, data: DIETDataModule, classes: Sequence[str] | None, names: Sequence[str] | None, pictures: int
+) -> list[Section]:
+    """Sections of the page: hardest and easiest samples, near-duplicates and, where there are labels, label issues."""
+    word = _class_word(classes)
     images = len(data.input_shape) == 3
 
     def card(sample: int, *lines: str) -> Card:
@@ -85,19 +88,18 @@ def sections(found: Findings, data: DIETDataModule, names: Sequence[str] | None,
     sections = [
         Section(
             "Hardest samples",
-            "The classifier tells these least from the rest: unusual, blurred, empty or damaged ones are among them. Loss is the "
-            "mean over augmented views, in nats.",
+            "Samples with the largest loss, the mean over augmented views in nats: often unusual, blurred, empty or damaged.",
             [[card(n, f"loss {found.loss[n]:.3f}") for n in order[::-1][:ends].tolist()]],
         ),
         Section(
             "Easiest samples",
-            "Told from all others at a glance: often strange borders, marks or colours that no other sample has.",
+            "Samples with the smallest loss: often with borders, marks or colours that no other sample has.",
             [[card(n, f"loss {found.loss[n]:.3f}") for n in order[:ends].tolist()]],
         ),
     ]
     left = pictures - 2 * ends
     groups: list[list[Card]] = []
-    for number in _by_surety(found.duplicates):
+    for number in _groups_by_p_value(found.duplicates):
         members = np.flatnonzero(found.duplicates.group == number).tolist()
         if len(members) > left * 0.6 or left < 2:
             break
@@ -106,25 +108,25 @@ def sections(found: Findings, data: DIETDataModule, names: Sequence[str] | None,
     sections.append(
         Section(
             "Near-duplicates",
-            f"Each frame holds samples that lie closer than chance allows, the surest first ({len(groups)} of "
+            f"Each frame holds samples that are significantly close to each other, sorted by p-value ({len(groups)} of "
             f"{found.duplicates.group.max() + 1} groups shown); duplicates.csv has every pair.",
             groups,
         )
     )
     if bool((found.labels >= 0).any()):
-        doubtful = np.argsort(-found.doubts.doubt, kind="stable")
-        chosen = [n for n in doubtful[: max(0, left)].tolist() if found.doubts.doubt[n] > 0.0]
+        ranked = np.argsort(-found.label_issues.score, kind="stable")
+        chosen = [n for n in ranked[: max(0, left)].tolist() if found.label_issues.score[n] > 0.0]
         sections.append(
             Section(
-                "Doubtful labels",
-                "Their neighbours have another label, the surest first. With embeddings that tell the classes apart poorly, many "
-                "of these are right.",
+                "Label issues",
+                "Samples whose neighbours have another label, sorted by label issue score. With embeddings that separate the "
+                "classes poorly, many of these labels are right.",
                 [
                     [
                         card(
                             n,
-                            f"neighbours say {word(int(found.doubts.suggested[n]))}",
-                            f"doubt {found.doubts.doubt[n]:.2f}",
+                            f"suggested label {word(int(found.label_issues.suggested_label[n]))}",
+                            f"score {found.label_issues.score[n]:.2f}",
                         )
                         for n in chosen
                     ]
@@ -134,19 +136,18 @@ def sections(found: Findings, data: DIETDataModule, names: Sequence[str] | None,
     return sections
 
 
-def _by_surety(duplicates: Duplicates) -> list[int]:
-    seen = dict.fromkeys(int(duplicates.group[first]) for first, _ in duplicates.pairs)  # pairs come the surest first
-    return list(seen)
+def _groups_by_p_value(duplicates: Duplicates) -> list[int]:
+    return list(dict.fromkeys(int(duplicates.group[first]) for first, _ in duplicates.pairs))  # as pairs are sorted
 
 
-def summary(found: Findings) -> dict[str, Any]:
-    """How much was found: numbers, and a sentence under ``words``."""
+def summary(found: AuditResult) -> dict[str, Any]:
+    """Counts of what was found, and a sentence under ``words``."""
     groups, pairs = int(found.duplicates.group.max()) + 1, len(found.duplicates.pairs)
     numbers: dict[str, Any] = {"samples": len(found.loss), "duplicate_pairs": pairs, "duplicate_groups": groups}
     words = f"{pairs} near-duplicate pairs in {groups} groups."
     if bool((found.labels >= 0).any()):
-        numbers["doubtful_labels"] = int((found.doubts.doubt > 0.0).sum())
-        words += f" Neighbours disagree with {numbers['doubtful_labels']} labels."
+        numbers["label_issues"] = int((found.label_issues.score > 0.0).sum())
+        words += f" Neighbours disagree with {numbers['label_issues']} labels."
     else:
-        words += " There are no labels, so none can be doubted; nothing else here needs them."
+        words += " The data have no labels, so label issues cannot be found; all other results need none."
     return {**numbers, "words": words}

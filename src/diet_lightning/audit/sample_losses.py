@@ -1,4 +1,4 @@
-"""What the N-way classifier knows about a data set: hard samples and likely label errors."""
+"""Losses of single samples and label issues, from a trained N-way head."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def datum_losses(head: DatumHead, features: Tensor, index: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def most_confused(head: DatumHead, features: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """The sample, other than itself, that the classifier takes each sample for most.
+    """For each sample the other one with the largest logit.
 
     Args:
         head: The trained head.
@@ -45,7 +45,7 @@ def most_confused(head: DatumHead, features: Tensor, index: Tensor) -> tuple[Ten
         index: Sample indices, shape ``(B,)``, int64.
 
     Returns:
-        Its index, int64, and its logit less the sample's own, both ``(B,)``: from 0 on up the two are taken for each other.
+        Its index, int64, and its logit minus the sample's own, both ``(B,)``: from 0 on the sample is misclassified.
     """
     weight = F.normalize(head.weight, dim=1) if head.normalize_rows else head.weight
     rows = head.scaled(features)
@@ -60,38 +60,39 @@ def most_confused(head: DatumHead, features: Tensor, index: Tensor) -> tuple[Ten
     return torch.cat(found), torch.cat(excess)
 
 
-# -- label errors ------------------------------------------------------------------------------------------------------
+# -- label issues ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class LabelDoubts:
-    """What a sample's neighbours say of its label.
+class LabelIssues:
+    """Labels compared with those of the neighbours.
 
     Attributes:
-        suggested: The label they vote for, shape ``(N,)``, -1 where the sample has none.
-        doubt: Their share for that less their share for the sample's own, shape ``(N,)``, in [-1, 1]; above 0 they disagree.
+        suggested_label: The label that the neighbours vote for, shape ``(N,)``, -1 where the sample has none.
+        score: Label issue score: the neighbours' probability of another label minus that of the sample's own, shape ``(N,)``,
+            in [-1, 1]; above 0 they disagree.
     """
 
-    suggested: NDArray[np.int64]
-    doubt: NDArray[np.float64]
+    suggested_label: NDArray[np.int64]
+    score: NDArray[np.float64]
 
 
 @torch.inference_mode()
-def label_doubts(features: Tensor, labels: Tensor, k: int = 20, temperature: float = 0.07) -> LabelDoubts:
-    """Weighs each label against those of the sample's nearest neighbours, itself left out.
+def label_issues(features: Tensor, labels: Tensor, k: int = 20, temperature: float = 0.07) -> LabelIssues:
+    """Compares each label with those of the sample's nearest neighbours, itself left out.
 
     Args:
         features: Embeddings, shape ``(N, K)``.
-        labels: Shape ``(N,)``, int64, -1 where there is none; such samples neither vote nor are judged.
+        labels: Shape ``(N,)``, int64, -1 where there is none; such samples neither vote nor get a score.
         k: Neighbours; fewer where fewer samples have labels.
         temperature: Of their weights (see `knn_probabilities`).
 
     Returns:
-        The doubts.
+        The label issues.
     """
     known = torch.nonzero(labels != NO_LABEL)[:, 0]
     suggested = np.full(len(labels), NO_LABEL, dtype=np.int64)
-    doubt = np.zeros(len(labels))
+    score = np.zeros(len(labels))
     if len(known) > 1:
         rows, given = features[known], labels[known]
         positions = torch.arange(len(known), device=rows.device)
@@ -100,5 +101,5 @@ def label_doubts(features: Tensor, labels: Tensor, k: int = 20, temperature: flo
         own = shares.gather(1, given[:, None])[:, 0]
         best, other = shares.scatter(1, given[:, None], -1.0).max(dim=1)
         suggested[known.cpu()] = torch.where(best > own, other, given).cpu().numpy()
-        doubt[known.cpu()] = (best - own).double().cpu().numpy()
-    return LabelDoubts(suggested, doubt)
+        score[known.cpu()] = (best - own).double().cpu().numpy()
+    return LabelIssues(suggested, score)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from diet_lightning.callbacks.online_probe import OnlineLinearProbe
     from diet_lightning.callbacks.progress_bar import FitProgressBar
     from diet_lightning.callbacks.run_figure import RunFigure
+    from diet_lightning.callbacks.run_recorder import RunRecorder
 else:
     # what is not used is not imported, as Lightning and scikit-learn take seconds
     __getattr__, __dir__ = attach(
@@ -30,6 +31,7 @@ else:
             "OnlineKNN": "diet_lightning.callbacks.online_knn",
             "OnlineLinearProbe": "diet_lightning.callbacks.online_probe",
             "RunFigure": "diet_lightning.callbacks.run_figure",
+            "RunRecorder": "diet_lightning.callbacks.run_recorder",
         },
     )
 
@@ -44,4 +46,5 @@ __all__ = [
     "OnlineKNN",
     "OnlineLinearProbe",
     "RunFigure",
+    "RunRecorder",
 ]

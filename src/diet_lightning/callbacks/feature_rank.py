@@ -19,10 +19,11 @@ ENOUGH = 16  # samples; of fewer the rank says little
 class FeatureRank(SplitCallback):
     """Measures the rank of the embeddings, without labels.
 
-    On the clean validation samples where there are any, else on the augmented samples of the training epoch. Logs
-    ``rank/rankme`` (Garrido et al., ICML 2023) and ``rank/effective``, the directions that the embeddings vary in, both
-    between 1 and the embeddings' dimension, and under `Trainer.test` the same of the test samples. Nothing waits for the
-    device before the epoch's end, and K² sums in float64 are all that is held.
+    Logs ``val/rankme`` (Garrido et al., ICML 2023) and ``val/effective_rank``, the directions that the embeddings vary in, both
+    between 1 and the embeddings' dimension, of the clean validation samples. Where there are none, ``train/rankme`` and
+    ``train/effective_rank`` are of the augmented samples of the training epoch; under `Trainer.test`, ``test/rankme`` and
+    ``test/effective_rank`` of the test samples. Nothing waits for the device before the epoch's end, and K² sums in float64
+    are all that is held.
 
     Args:
         warn_below: RankMe from which on down embeddings count as collapsed: 1 is one direction for all of them; what has
@@ -46,16 +47,16 @@ class FeatureRank(SplitCallback):
         for held, part in zip(self._sums, (rows.T @ rows, rows.sum(0), counts.sum()), strict=True):
             held += part
 
-    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _log(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._sums is None:
             return
         outer, total, count = (trainer.strategy.reduce(each, reduce_op="sum").double().cpu() for each in self._sums)
         self._sums = None
         samples = int(count)
         rank = rankme(singular_values(outer, samples))
-        found = {"rank/rankme": rank, "rank/effective": effective_rank(outer, total, samples)}
+        found = {"rankme": rank, "effective_rank": effective_rank(outer, total, samples)}
         for name, value in found.items():
-            pl_module.log(name, torch.tensor(value, dtype=torch.float32), sync_dist=True)
+            pl_module.log(f"{split}/{name}", torch.tensor(value, dtype=torch.float32), sync_dist=True)
         self._first = rank if self._first is None else self._first
         if rank < self.warn_below and samples >= ENOUGH and not self._warned:
             self._warned = True
@@ -80,7 +81,7 @@ class FeatureRank(SplitCallback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the rank of the training samples, where they were counted."""
         if not self._has_validation(trainer):
-            self._log(trainer, pl_module)
+            self._log("train", trainer, pl_module)
 
     def measure_batch(
         self, split: str, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DatumBatch
@@ -91,4 +92,4 @@ class FeatureRank(SplitCallback):
 
     def end_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the rank of the split's samples."""
-        self._log(trainer, pl_module)
+        self._log(split, trainer, pl_module)

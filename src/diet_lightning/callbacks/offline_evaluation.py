@@ -1,4 +1,4 @@
-"""OfflineEvaluation: what the frozen embeddings are worth, measured under `Trainer.test`."""
+"""OfflineEvaluation: probes on the frozen embeddings under `Trainer.test`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.datamodule import DIETDataModule, Split
 from diet_lightning.errors import ConfigurationError, DIETError
 from diet_lightning.evaluation.neighbours import nearest_neighbours
-from diet_lightning.evaluation.probes import Protocol, evaluate_features
+from diet_lightning.evaluation.probes import EvaluationConfig, evaluate_features
 from diet_lightning.evaluation.rank import singular_values
 from diet_lightning.figures.embeddings import embedding_figures, load_umap, neighbour_gallery
 from diet_lightning.figures.style import save_figure
@@ -27,6 +27,7 @@ from diet_lightning.runs.scores import Score, read_scores, write_scores
 from diet_lightning.transforms.convert import to_pixels
 from diet_lightning.utilities.seeding import derive_seed
 
+TRAINED = "trained"  # the features that are measured; others are baselines
 MAPPED = 5000  # points of a map
 GALLERY = (8, 8)  # samples, and neighbours of each
 
@@ -36,9 +37,9 @@ Features = tuple[NDArray[np.float32], NDArray[np.int64]]  # of a split, in the o
 class OfflineEvaluation(Callback):
     """Fits probes on the frozen embeddings of the training split and measures them on the test split.
 
-    Logs ``offline/linear_top1`` (logistic regression on standardised features), ``offline/knn{k}_top1`` (weighted nearest
-    neighbours), ``offline/{n}shot_top1`` (n labels a class, mean over draws) and ``offline/linear_top5``, and with
-    `baselines` the same under ``raw/`` (pixels) and ``untrained/``. ``evaluation.json`` keeps them with their bootstrap
+    Logs ``test/linear_top1`` (logistic regression on standardised features), ``test/knn{k}_top1`` (weighted nearest
+    neighbours), ``test/{n}shot_top1`` (n labels per class, mean over trials) and ``test/linear_top5``, and with
+    `baselines` the same of pixels as ``test/raw_linear_top1`` and of the untrained network as ``test/untrained_linear_top1``. ``evaluation.json`` keeps them with their bootstrap
     intervals, and ``figures/`` the probe's confusion, a map, the spectrum and a gallery of neighbours; loggers that take
     images (W&B) get those too. Without labels spectrum and gallery are drawn.
 
@@ -50,11 +51,11 @@ class OfflineEvaluation(Callback):
         k: Neighbours.
         temperature: Of the neighbours' weights.
         shots: Labels per class.
-        draws: Draws of those labels.
+        num_trials: How often those labels are drawn; scores are means over the trials.
         level: Coverage of the bootstrap intervals.
         baselines: Measure raw pixels and the untrained backbone too.
         umap: Draw the map by UMAP (needs the package umap-learn) instead of PCA.
-        seed: Of every draw.
+        seed: Of hold-out, trials and intervals.
         enabled: None does without probes, with a message, where there are no labels; True raises there; False is off.
 
     Raises:
@@ -69,7 +70,7 @@ class OfflineEvaluation(Callback):
         k: int = 20,
         temperature: float = 0.07,
         shots: list[int] | None = None,
-        draws: int = 20,
+        num_trials: int = 20,
         level: float = 0.95,
         baselines: bool = False,
         umap: bool = False,
@@ -77,7 +78,7 @@ class OfflineEvaluation(Callback):
         enabled: bool | None = True,
     ) -> None:
         chosen = (1, 5) if shots is None else tuple(shots)
-        for name, value in {"k": k, "draws": draws, "shots": min(chosen, default=1)}.items():
+        for name, value in {"k": k, "num_trials": num_trials, "shots": min(chosen, default=1)}.items():
             if value < 1:
                 raise ConfigurationError(f"Expected argument `{name}` to be at least 1, but got {value}.")
         for name, number in {"c": c, "temperature": temperature}.items():
@@ -86,7 +87,7 @@ class OfflineEvaluation(Callback):
         if not 0.0 < level < 1.0:
             raise ConfigurationError(f"Expected argument `level` to be in (0, 1), but got {level}.")
         self.dirpath = dirpath
-        self.protocol = Protocol(c, k, temperature, chosen, draws, level, seed)
+        self.config = EvaluationConfig(c, k, temperature, chosen, num_trials, level, seed)
         self.baselines = baselines
         self.umap = umap
         self.enabled = enabled
@@ -147,7 +148,7 @@ class OfflineEvaluation(Callback):
         test = _gathered(self._test, trainer)
         self._test = []
         train = self._embed(pl_module, trainer, data, "train", "embedding the training split")
-        every = {"offline": (train, test)}
+        every = {TRAINED: (train, test)}
         if self.baselines:
             for name, network in self._baselines(pl_module, data).items():
                 splits = [self._embed(network, trainer, data, split, f"{name} features") for split in ("train", "test")]
@@ -167,13 +168,14 @@ class OfflineEvaluation(Callback):
     ) -> dict[str, Score] | DIETError:
         scores: dict[str, Score] = {}
         predicted: NDArray[Any] | None = None
-        train, test = every["offline"]
+        train, test = every[TRAINED]
         try:
             if self.enabled or (bool((train[1] >= 0).any()) and bool((test[1] >= 0).any())):
                 for name, (fitted, measured) in every.items():
-                    found, guesses = evaluate_features(*fitted, *measured, self.protocol)
-                    scores |= {f"{name}/{key}": score for key, score in found.items()}
-                    predicted = guesses if name == "offline" else predicted
+                    found, guesses = evaluate_features(*fitted, *measured, self.config)
+                    prefix = "test/" if name == TRAINED else f"test/{name}_"
+                    scores |= {f"{prefix}{key}": score for key, score in found.items()}
+                    predicted = guesses if name == TRAINED else predicted
             else:
                 rank_zero_info(
                     "No probe without labels in the training and the test split: the spectrum and the gallery of neighbours "
@@ -196,7 +198,7 @@ class OfflineEvaluation(Callback):
             )
             return networks
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self.protocol.seed))
+            torch.manual_seed(derive_seed(self.config.seed))
             networks["untrained"] = create_backbone(name, data.input_shape, stem).to(pl_module.device).eval()
         return networks
 
@@ -213,8 +215,8 @@ class OfflineEvaluation(Callback):
     ) -> None:
         names = _class_names(data)
         spectra = {"training split": _values(train[0]), "test split": _values(test[0])}
-        shown = np.random.default_rng(self.protocol.seed).permutation(len(test[0]))[:MAPPED]
-        figures = embedding_figures(spectra, *test, names, predicted, shown, self.umap, self.protocol.seed)
+        shown = np.random.default_rng(self.config.seed).permutation(len(test[0]))[:MAPPED]
+        figures = embedding_figures(spectra, *test, names, predicted, shown, self.umap, self.config.seed)
         if len(data.input_shape) == 3:
             figures["neighbours"] = _gallery(train, test, data, names, shown[: GALLERY[0]])
         for name, figure in figures.items():

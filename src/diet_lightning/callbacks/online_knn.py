@@ -1,4 +1,4 @@
-"""OnlineKNN: how good the embeddings are by their neighbours, with nothing to train."""
+"""OnlineKNN: accuracy of nearest neighbours among the embeddings of the training batches."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class OnlineKNN(SplitAccuracy):
 
     The bank holds what the training steps computed anyway (augmented samples, by a backbone that was still learning), so
     nothing is embedded twice, and accuracies lie a little below those of `diet test`. It is not kept in checkpoints: after
-    resuming within an epoch the first measurement sees that epoch's later samples only. Logs ``{name}/val_top1``, and
-    ``top5`` with more than five classes; ``{name}/test_top1`` too in the process that has trained.
+    resuming within an epoch the first measurement sees that epoch's later samples only. Logs ``val/{name}_top1``, and
+    ``top5`` with more than five classes; ``test/{name}_top1`` too in the process that has trained.
 
     Args:
-        name: Prefix of the metrics.
+        name: What the metrics are called.
         k: Neighbours; fewer where the bank holds fewer.
         temperature: Of their weights, see `knn_probabilities`.
         bank_size: Samples kept, on each device, in half precision: 32,768 of 512 dimensions take 32 MiB.

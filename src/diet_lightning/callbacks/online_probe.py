@@ -1,4 +1,4 @@
-"""OnlineLinearProbe: how good the embeddings are, while they are learnt."""
+"""OnlineLinearProbe: a linear classifier on the embeddings, trained alongside the backbone."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class OnlineLinearProbe(SplitAccuracy):
 
     The backbone is not touched: its weights are bitwise those of a run without the probe. The probe has its own AdamW
     in float32, averages its gradients over the ranks, and resumes from a checkpoint. Samples without a label (-1) are
-    passed over. Logs ``{name}/train_top1`` (augmented images), ``{name}/val_top1`` and ``{name}/test_top1`` (clean
+    ignored. Logs ``train/{name}_top1`` (augmented images), ``val/{name}_top1`` and ``test/{name}_top1`` (clean
     images), and ``top5`` where there are more than five classes.
 
     Args:
-        name: Prefix of the metrics; several probes at once need different names.
+        name: What the metrics are called; several probes at once need different names.
         num_classes: Number of classes; None reads it from the data module.
         lr: Learning rate.
         weight_decay: AdamW's.

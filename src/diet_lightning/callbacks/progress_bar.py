@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.objective import DatumHead
+from diet_lightning.runs.metrics import is_accuracy
 
 INTERVAL = 0.5  # seconds between updates: each of them waits for the accelerator
 
@@ -59,8 +60,8 @@ class FitProgressBar(TQDMProgressBar):
             if isinstance(head, DatumHead):
                 shown["gap"] = f"{loss - head.floor:.3f}"
         for name, value in logged.items():
-            if name.endswith("/val_top1"):
-                shown[name.removesuffix("/val_top1")] = f"{value:.1%}"
+            if name.endswith("_top1") and is_accuracy(name, ("val",)):
+                shown[name[len("val/") : -len("_top1")]] = f"{value:.1%}"
         if self._rate:
             shown["samples/s"] = self._rate
         steps, total = trainer.global_step - self._first_step, trainer.estimated_stepping_batches

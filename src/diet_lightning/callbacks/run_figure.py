@@ -9,8 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diet_lightning.figures.curves import training_curves
 from diet_lightning.figures.style import save_figure
-
-LOSS_GAP = "train/loss_gap"
+from diet_lightning.runs.metrics import LOSS_GAP, is_accuracy
 
 
 class RunFigure(Callback):
@@ -38,9 +37,8 @@ class RunFigure(Callback):
 
     def _record(self, trainer: Trainer, split: str) -> None:
         # the other split's values are old ones, where not every epoch is validated
-        own = (f"/{split}_top1", f"/{split}_top5")
         for name, value in trainer.callback_metrics.items():
-            if name.endswith(own) or (name == LOSS_GAP and split == "train"):
+            if is_accuracy(name, (split,)) or (name == LOSS_GAP and split == "train"):
                 self._curves.setdefault(name, {})[trainer.current_epoch + 1] = float(value)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

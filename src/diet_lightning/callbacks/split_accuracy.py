@@ -18,12 +18,12 @@ from diet_lightning.errors import ConfigurationError
 
 
 class SplitAccuracy(SplitCallback):
-    """Logs ``{name}/val_top1`` and ``{name}/test_top1`` on clean samples, and ``top5`` where there are more than five classes.
+    """Logs ``val/{name}_top1`` and ``test/{name}_top1`` on clean samples, and ``top5`` with more than five classes.
 
-    Samples without a label (-1) are passed over. Subclasses give the logits.
+    Samples without a label (-1) are ignored. Subclasses give the logits.
 
     Args:
-        name: Prefix of the metrics.
+        name: What the metrics are called.
         owner: What messages call it.
     """
 
@@ -34,7 +34,7 @@ class SplitAccuracy(SplitCallback):
 
     @abstractmethod
     def start_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Calls `_measure`, or does not: then the split is passed over."""
+        """Calls `_measure`, or does not: then the split is ignored."""
 
     @abstractmethod
     def _logits(self, features: Tensor, pl_module: LightningModule) -> Tensor:
@@ -53,7 +53,7 @@ class SplitAccuracy(SplitCallback):
         return found
 
     def _measure(self, split: str, num_classes: int, pl_module: LightningModule) -> None:
-        """Starts to measure a split anew."""
+        """Starts to measure a split."""
         for top_k in (1, 5) if num_classes > 5 else (1,):
             metric = MulticlassAccuracy(
                 num_classes, top_k=top_k, average="micro", ignore_index=NO_LABEL, validate_args=False
@@ -99,11 +99,11 @@ class SplitAccuracy(SplitCallback):
                     "out, or do without it."
                 )
             # the metric has counted all ranks; averaging equal values only tells Lightning that it is synchronised
-            pl_module.log(f"{self.name}/{split}_{name}", metric.compute(), prog_bar=name == "top1", sync_dist=True)
+            pl_module.log(f"{split}/{self.name}_{name}", metric.compute(), prog_bar=name == "top1", sync_dist=True)
 
 
 class ClassifierAccuracy(SplitAccuracy):
-    """Logs how well the head of a supervised `DIETModule` tells classes: ``supervised/val_top1`` and the like.
+    """Logs the accuracy of the head of a supervised `DIETModule`: ``val/supervised_top1`` and the like.
 
     The module brings it along itself.
     """

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diet_lightning.audit import report
-from diet_lightning.audit.audit import Findings, examine
+from diet_lightning.audit.audit import AuditResult, audit_data
 from diet_lightning.audit.html_page import page
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.training.trained_run import open_run
@@ -31,7 +31,7 @@ def audit(
     pictures: int = 1000,
     format: Literal["csv", "parquet"] = "csv",
 ) -> None:
-    """Writes what a run's classifier knows about its training data: hard samples, near-duplicates, likely label errors.
+    """Audits the training data of a run: hard samples, near-duplicates and label issues.
 
     Leaves two tables, of all samples and of the near-duplicate pairs, and index.html, a page of thumbnails to look through.
 
@@ -57,21 +57,24 @@ def audit(
         raise ConfigurationError(
             f"Output folder '{folder}' exists and is not empty: move it, or choose another `output`."
         )
-    if opened.module.is_supervised:
+    if opened.record.target == "label":
         raise ConfigurationError(
             f"Run '{run}' was trained with target='label', so its rows are classes and tell nothing of single samples: audit a "
             "run with target='index'."
         )
     data = opened.open_data(**({} if source is None else {"source": source}))
     data.require_same_data(opened.data_state)
-    found = examine(opened.module, data, augmentations, false_discoveries, k)
+    found = audit_data(opened.module, data, augmentations, false_discoveries, k)
     names = data.names("train")
     folder.mkdir(parents=True, exist_ok=True)
-    samples, pairs = report.sample_columns(found, data, names), report.pair_columns(found, opened.module)
+    samples, pairs = (
+        report.sample_columns(found, opened.record.class_names, names),
+        report.pair_columns(found, opened.module),
+    )
     write(folder / f"{SAMPLES}.{format}", samples)
     write(folder / f"{PAIRS}.{format}", pairs)
     summary = report.summary(found)
-    sections = report.sections(found, data, names, pictures)
+    sections = report.sections(found, data, opened.record.class_names, names, pictures)
     words = [f"Source {data.source}, {data.num_samples:,} training samples. {summary['words']}"]
     (folder / PAGE).write_text(page(f"Audit of {opened.folder.name}", words, sections), encoding="utf-8")
     _print(found, folder, summary)
@@ -100,7 +103,7 @@ def _write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         writer.writerows(zip(*columns.values(), strict=True))
 
 
-def _print(found: Findings, folder: Path, summary: dict[str, Any]) -> None:
+def _print(found: AuditResult, folder: Path, summary: dict[str, Any]) -> None:
     table = Table(title="Audit")
     for column in ("", "samples"):
         table.add_column(column, justify="right" if column else "left")

@@ -16,10 +16,6 @@ from diet_lightning.errors import ConfigurationError
 from diet_lightning.figures.curves import loss_against_probe
 from diet_lightning.figures.style import save_figure
 from diet_lightning.runs.comparison import (
-    LOSS_GAP,
-    OFFLINE,
-    PROBE,
-    RANKME,
     FinishedRun,
     Group,
     RankAgreement,
@@ -29,7 +25,9 @@ from diet_lightning.runs.comparison import (
     ranked,
     read_runs,
 )
+from diet_lightning.runs.metrics import LINEAR, LOSS_GAP, PROBE, RANKME, TRAIN_RANKME
 
+RANKS = {RANKME: "RankMe", TRAIN_RANKME: "RankMe (train)"}  # metric → heading
 TABLE, FIGURE = "compare.csv", "figure1.png"
 WIDTH = 120  # of what is written to a file, in characters
 
@@ -43,7 +41,7 @@ def compare(runs: list[str], metric: str | None = None, output: str = "compare")
 
     Args:
         runs: Folders of runs made by `diet fit`.
-        metric: Accuracy that the ranking is held against; None for probe/val_top1, or else what the runs have.
+        metric: Accuracy that the ranking is held against; None for val/probe_top1, or else what the runs have.
         output: Folder for compare.csv and, where there are accuracies, figure1.png.
     """
     folder = Path(output)
@@ -80,18 +78,22 @@ def compare(runs: list[str], metric: str | None = None, output: str = "compare")
 
 
 def _row(run: FinishedRun, place: int, metric: str | None) -> dict[str, Any]:
-    values = {name: run.end(name) for name in dict.fromkeys([LOSS_GAP, RANKME, PROBE, OFFLINE, metric]) if name}
+    values = {name: run.end(name) for name in dict.fromkeys([LOSS_GAP, *RANKS, PROBE, LINEAR, metric]) if name}
     row = {
         "place": place,
         "run": run.name,
         **run.group._asdict(),
-        "backbone": run.backbone,
-        "num_samples": run.num_samples,
+        "backbone": _backbone(run),
+        "num_samples": run.record.num_samples,
         "epochs": run.epochs,
         "planned_epochs": run.planned_epochs,
         **values,
     }
     return _rounded([row])[0]
+
+
+def _backbone(run: FinishedRun) -> str:
+    return run.record.backbone or "custom module"
 
 
 def _rounded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -106,7 +108,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     short = {row["run"]: Path(row["run"]).name or row["run"] for row in rows}
     if len(set(short.values())) < len(rows):
         short = {name: name for name in short}
-    measured = [name for name in (RANKME, *_accuracies(rows)) if any(row.get(name) is not None for row in rows)]
+    measured = [name for name in (*RANKS, *_accuracies(rows)) if any(row.get(name) is not None for row in rows)]
     heads = ["", "run", "backbone", "N", "epochs", "smoothing", "loss gap", *(_heading(name) for name in measured)]
     if len({row["target"] for row in rows}) > 1:
         heads.insert(5, "target")
@@ -134,17 +136,17 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             "smoothing": f"{row['label_smoothing']:g}",
             "loss gap": f"{row[LOSS_GAP]:.4f}",
         }
-        cells |= {_heading(name): _shown(row.get(name), "{:.1f}" if name == RANKME else "{:.1%}") for name in measured}
+        cells |= {_heading(name): _shown(row.get(name), "{:.1f}" if name in RANKS else "{:.1%}") for name in measured}
         table.add_row(*(cells[head] for head in heads))
     return table
 
 
 def _accuracies(rows: list[dict[str, Any]]) -> list[str]:
-    return [name for name in rows[0] if "/" in name and name not in (LOSS_GAP, RANKME)]
+    return [name for name in rows[0] if "/" in name and name not in (LOSS_GAP, *RANKS)]
 
 
 def _heading(metric: str) -> str:
-    return "RankMe" if metric == RANKME else metric
+    return RANKS.get(metric, metric)
 
 
 def _shown(value: float | None, form: str) -> str:
@@ -177,7 +179,11 @@ def _remarks(groups: dict[Group, list[FinishedRun]], metric: str | None) -> list
     data, targets = {group.data for group in groups}, {group.target for group in groups}
     said = []
     if metric is None:
-        rank = " RankMe, where it was logged, can be read beside it." if any(run.end(RANKME) for run in runs) else ""
+        rank = (
+            " RankMe, where it was logged, can be read beside it."
+            if any(run.end(name) for run in runs for name in RANKS)
+            else ""
+        )
         said.append(
             f"No run has an accuracy, so loss gap alone ranks them.{rank} How far that ranking agrees with accuracy cannot be "
             "told without labels, and Figure 1 cannot be drawn: label some samples and probe the runs."
@@ -191,7 +197,7 @@ def _remarks(groups: dict[Group, list[FinishedRun]], metric: str | None) -> list
     if len(targets) > 1:
         said.append("Loss gaps over indices and over labels do not compare; accuracies do.")
     for members in groups.values():
-        counts = [count for run in members if (count := run.num_samples) is not None]
+        counts = [count for run in members if (count := run.record.num_samples) is not None]
         if counts and max(counts) > 1.01 * min(counts):
             said.append(
                 f"The number of samples differs within {members[0].group.data} ({min(counts):,} to {max(counts):,}): the data "
@@ -234,7 +240,7 @@ def _draw(
         [pairs[:, 0] for _, pairs in points],
         [pairs[:, 1] for _, pairs in points],
         [run.group.label_smoothing for run, _ in points],
-        [run.backbone for run, _ in points],
+        [_backbone(run) for run, _ in points],
         notes,
         metric,
     )

@@ -14,9 +14,9 @@ from rich.table import Table
 from diet_lightning.backbones.factory import create_backbone
 from diet_lightning.cli.lightning import run_lightning
 from diet_lightning.data.datamodule import DIETDataModule, Split
-from diet_lightning.evaluation.probes import Protocol, evaluate_features, extract_features
+from diet_lightning.evaluation.probes import EvaluationConfig, evaluate_features, extract_features
 
-SHOTS, DRAWS = 5, 20
+SHOTS, TRIALS = 5, 20
 
 
 def demo(run_dir: str | None = None, epochs: int = 40) -> None:
@@ -43,7 +43,7 @@ def demo(run_dir: str | None = None, epochs: int = 40) -> None:
     for column in (
         "features",
         f"all {data.num_samples} labels",
-        f"{SHOTS} labels a class (mean ± sd of {DRAWS} draws)",
+        f"{SHOTS} labels a class (mean ± sd of {TRIALS} trials)",
     ):
         table.add_column(column)
     figures: dict[str, Any] = {}
@@ -51,10 +51,12 @@ def demo(run_dir: str | None = None, epochs: int = 40) -> None:
     for key, (name, network) in features.items():
         train = extract_features(network, (batch.input for batch in data.clean_batches("train")))
         test = extract_features(network, (batch.input for batch in data.clean_batches("test")))
-        scores, _ = evaluate_features(train, labels[0], test, labels[1], Protocol(c=1.0, shots=(SHOTS,), draws=DRAWS))
+        scores, _ = evaluate_features(
+            train, labels[0], test, labels[1], EvaluationConfig(c=1.0, shots=(SHOTS,), num_trials=TRIALS)
+        )
         top1, few = scores["linear_top1"], scores[f"{SHOTS}shot_top1"]
         figures |= {f"{key}_top1": top1.value, f"{key}_{SHOTS}shot": few.value}
-        table.add_row(name, f"{top1.value:.1%}", f"{few.value:.1%} ± {few.spread:.1%}")
+        table.add_row(name, f"{top1.value:.1%}", f"{few.value:.1%} ± {few.std:.1%}")
     Console().print(table)
     print(f"The training saw no label. Its curves: {cli.run_dir / 'figure.png'}")
     figures |= {"seconds": time.perf_counter() - start, "run_dir": str(cli.run_dir)}

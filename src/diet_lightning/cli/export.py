@@ -10,13 +10,14 @@ from diet_lightning.export.folder import export_backbone
 from diet_lightning.export.model_card import Measured, RunFacts
 from diet_lightning.runs.checkpoint import read_checkpoint
 from diet_lightning.runs.folder import METRICS
+from diet_lightning.runs.metrics import LOSS_GAP, PROBE
 from diet_lightning.runs.scores import read_scores
 from diet_lightning.training.trained_run import TrainedRun, open_run
 from diet_lightning.transforms.preprocessing import Preprocessing
 
 TRAINING = {
-    "train/loss_gap": "nats, mean over the last whole epoch",
-    "probe/val_top1": "online linear probe, last validation",
+    LOSS_GAP: "nats, mean over the last whole epoch",
+    PROBE: "online linear probe, last validation",
 }
 RECIPE = (
     "label_smoothing",
@@ -49,7 +50,7 @@ def export(run: str, format: str = "safetensors", output: str | None = None) -> 
     preprocessing = None
     if "mean" in opened.data_state:
         mean, std = (tuple(opened.data_state[name]) for name in ("mean", "std"))
-        preprocessing = Preprocessing(tuple(opened.module.hparams["input_shape"]), mean, std)
+        preprocessing = Preprocessing(tuple(opened.record.input_shape), mean, std)
     backbone = opened.module.backbone
     print(
         f"Exported: {export_backbone(backbone, target, format, preprocessing=preprocessing, facts=run_facts(opened))}"
@@ -71,18 +72,21 @@ def run_facts(run: TrainedRun) -> RunFacts:
     steps = int(read_checkpoint(run.checkpoint)["global_step"])
     data, trainer = run.config.get("data", {}), run.config.get("trainer", {})
     about = {
-        "source": data.get("source", "data sets passed in Python"),
-        "training samples (N)": run.data_state.get("num_samples", run.module.num_samples),
-        "fingerprint": run.data_state.get("fingerprint"),
+        "source": run.record.source or "data sets passed in Python",
+        "training samples (N)": run.record.num_samples,
+        "classes": run.record.num_classes,
+        "fingerprint": run.record.fingerprint,
         "subset": data.get("subset"),
         "image_size": data.get("image_size"),
     }
     recipe = {name: run.module.hparams.get(name) for name in RECIPE}
     if recipe["placement"] != "sampled":
         recipe.pop("num_sampled")
-    recipe |= {name: data.get(name) for name in ("batch_size", "strength", "ranges")}
+    recipe |= {"total_batch_size": run.record.batch_size}
+    recipe |= {name: data.get(name) for name in ("strength", "ranges")}
     recipe |= {name: trainer.get(name) for name in ("max_epochs", "accumulate_grad_batches", "devices", "precision")}
     recipe |= {"seed": run.config.get("seed_everything"), "optimiser steps taken": steps}
+    recipe |= {"versions": ", ".join(f"{name} {version}" for name, version in run.record.versions.items())}
     evaluation = {name: Measured(score.value, score.low, score.high) for name, score in read_scores(run.folder).items()}
     return RunFacts(_known(about), _known(recipe), _training(run.folder / METRICS, steps), evaluation)
 

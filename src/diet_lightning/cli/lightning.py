@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Pr
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+from rich.console import Console
 
 from diet_lightning.__about__ import __version__
 from diet_lightning.callbacks import (
@@ -29,8 +30,10 @@ from diet_lightning.callbacks import (
     OnlineKNN,  # noqa: F401
     OnlineLinearProbe,
     RunFigure,
+    RunRecorder,
 )
 from diet_lightning.cli.arguments import with_named_configs, with_run_config
+from diet_lightning.cli.metrics_table import metrics_table
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.errors import CheckpointError
 from diet_lightning.runs.checkpoint import read_checkpoint
@@ -219,6 +222,7 @@ class DIETCLI(LightningCLI):
     def _run_callbacks(self) -> list[Callback]:
         checkpoints = str(self.run_dir / CHECKPOINTS)
         return [
+            RunRecorder(str(self.run_dir)),
             FeatureRank(),
             FiniteGuard(),
             InterruptCheckpoint(checkpoints),
@@ -242,7 +246,10 @@ class DIETCLI(LightningCLI):
 
     def test(self, **kwargs: Any) -> None:
         """Measures on the test split, with probes on the frozen embeddings."""
-        self._evaluate(self.trainer.test, **kwargs)
+        verbose = kwargs.pop("verbose", True)  # Lightning's table has a row of digits for each end of an interval
+        self._evaluate(self.trainer.test, verbose=False, **kwargs)
+        if verbose and self.trainer.is_global_zero:
+            Console().print(metrics_table(self.trainer.callback_metrics))
 
     def predict(self, **kwargs: Any) -> None:
         """Writes embeddings to the run's folder."""

@@ -1,4 +1,4 @@
-"""Frozen features in, scores with intervals out."""
+"""Evaluation of frozen features: scores with intervals."""
 
 from typing import TYPE_CHECKING
 
@@ -6,14 +6,14 @@ from diet_lightning.utilities.lazy import attach
 
 if TYPE_CHECKING:
     from diet_lightning.evaluation.neighbours import knn_probabilities, nearest_neighbours
-    from diet_lightning.evaluation.probes import Protocol, evaluate_features, extract_features, fit_linear_probe
+    from diet_lightning.evaluation.probes import EvaluationConfig, evaluate_features, extract_features, fit_linear_probe
     from diet_lightning.evaluation.rank import effective_rank, rankme
 else:
     # what is not used is not imported, as Lightning and scikit-learn take seconds
     __getattr__, __dir__ = attach(
         __name__,
         {
-            "Protocol": "diet_lightning.evaluation.probes",
+            "EvaluationConfig": "diet_lightning.evaluation.probes",
             "effective_rank": "diet_lightning.evaluation.rank",
             "evaluate_features": "diet_lightning.evaluation.probes",
             "extract_features": "diet_lightning.evaluation.probes",
@@ -25,7 +25,7 @@ else:
     )
 
 __all__ = [
-    "Protocol",
+    "EvaluationConfig",
     "effective_rank",
     "evaluate_features",
     "extract_features",

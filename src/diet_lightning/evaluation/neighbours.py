@@ -21,7 +21,7 @@ def nearest_neighbours(queries: Tensor, bank: Tensor, k: int, own: Tensor | None
         own: Row of each query in the bank, shape ``(M,)``, which does not count as its neighbour; None where none does.
 
     Returns:
-        Cosine similarities, falling, and rows of the bank, both ``(M, k)``.
+        Cosine similarities, descending, and rows of the bank, both ``(M, k)``.
 
     Raises:
         ConfigurationError: If the bank holds fewer than `k` rows beside the query's own.
@@ -61,5 +61,5 @@ def knn_probabilities(similarity: Tensor, labels: Tensor, num_classes: int, temp
     """
     if not temperature > 0.0:
         raise ConfigurationError(f"Expected argument `temperature` to be greater than 0, but got {temperature}.")
-    weights = (similarity / temperature).softmax(dim=1)  # dividing by the greatest weight keeps them finite
+    weights = (similarity / temperature).softmax(dim=1)  # dividing by the largest weight keeps them finite
     return weights.new_zeros(len(weights), num_classes).scatter_add_(1, labels, weights)

@@ -1,4 +1,4 @@
-"""What frozen features are worth: linear probe, weighted nearest neighbours and few labels, each with an interval."""
+"""Evaluation of frozen features: linear probe, weighted nearest neighbours and few labels, each with an interval."""
 
 from __future__ import annotations
 
@@ -96,17 +96,17 @@ def _chosen_c(features: Floats, labels: Ints, seed: int) -> float:
 
 
 def _few_shot_correct(
-    train: Floats, train_labels: Ints, test: Floats, test_labels: Ints, shots: int, draws: int, seed: int
+    train: Floats, train_labels: Ints, test: Floats, test_labels: Ints, shots: int, num_trials: int, seed: int
 ) -> NDArray[np.bool_]:
-    """Which test samples a probe on a few labels of each class gets right, by draw, ``(draws, M)``."""
+    """Which test samples a probe on a few labels of each class gets right in each trial, ``(num_trials, M)``."""
     generator = np.random.default_rng(seed)
     classes = np.unique(train_labels)
-    correct = np.empty((draws, len(test)), dtype=bool)
-    for draw in range(draws):
+    correct = np.empty((num_trials, len(test)), dtype=bool)
+    for trial in range(num_trials):
         chosen = np.concatenate(
             [generator.permutation(np.flatnonzero(train_labels == label))[:shots] for label in classes]
         )
-        correct[draw] = _probe(1.0).fit(train[chosen], train_labels[chosen]).predict(test) == test_labels
+        correct[trial] = _probe(1.0).fit(train[chosen], train_labels[chosen]).predict(test) == test_labels
     return correct
 
 
@@ -147,8 +147,8 @@ def bootstrap_interval(
     Args:
         values: One number per test sample, such as 1 where it is right, shape ``(M,)``.
         level: Coverage.
-        resamples: Draws of the test set.
-        seed: Of the draws.
+        resamples: Number of resampled test sets.
+        seed: Of the resampling.
 
     Returns:
         Lower and upper end. Both are the mean itself where all values agree.
@@ -170,7 +170,7 @@ def bootstrap_interval(
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvaluationConfig:
     """How frozen features are measured.
 
     Attributes:
@@ -178,22 +178,22 @@ class Protocol:
         k: Neighbours.
         temperature: Of the neighbours' weights.
         shots: Labels per class, for each of the few-label probes.
-        draws: Draws of those labels.
+        num_trials: How often those labels are drawn; scores are means over the trials.
         level: Coverage of the intervals.
-        seed: Of every draw.
+        seed: Of hold-out, trials and intervals.
     """
 
     c: float | None = None
     k: int = 20
     temperature: float = 0.07
     shots: Sequence[int] = (1, 5)
-    draws: int = 20
+    num_trials: int = 20
     level: float = 0.95
     seed: int = 0
 
 
 def evaluate_features(
-    train: Floats, train_labels: Ints, test: Floats, test_labels: Ints, protocol: Protocol
+    train: Floats, train_labels: Ints, test: Floats, test_labels: Ints, config: EvaluationConfig
 ) -> tuple[dict[str, Score], Ints]:
     """Linear probe, weighted nearest neighbours and few-label probes, each with a bootstrap interval over test samples.
 
@@ -202,7 +202,7 @@ def evaluate_features(
         train_labels: Their labels, shape ``(N,)``, -1 where there is none: such samples are left out.
         test: Features to measure on, shape ``(M, K)``.
         test_labels: Their labels, shape ``(M,)``, likewise.
-        protocol: How.
+        config: How.
 
     Returns:
         Scores by name: ``linear_top1``, ``linear_top5`` with more than five classes, ``knn{k}_top1``, and ``{n}shot_top1``
@@ -222,26 +222,26 @@ def evaluate_features(
             f"Class {int(unseen[0])} of the test samples has no labelled training sample, so no probe can know it: label "
             "some, or leave it out of the test split."
         )
-    probe = fit_linear_probe(train, train_labels, protocol.c, protocol.seed)
+    probe = fit_linear_probe(train, train_labels, config.c, config.seed)
     classes, probabilities = probe.classes_, probe.predict_proba(test)
     predicted: Ints = classes[probabilities.argmax(axis=1)]
     correct: dict[str, Floats] = {"linear_top1": _float(predicted == test_labels)}
     if len(classes) > 5:
         best = np.argpartition(-probabilities, 5, axis=1)[:, :5]
         correct["linear_top5"] = _float((classes[best] == test_labels[:, None]).any(axis=1))
-    votes = knn_predict(train, train_labels, test, protocol.k, protocol.temperature)
-    correct[f"knn{protocol.k}_top1"] = _float(votes.argmax(axis=1) == test_labels)
-    spreads: dict[str, float] = {}
-    least = int(np.unique(train_labels, return_counts=True)[1].min())
-    for shots in (each for each in protocol.shots if each < least):
-        draws = (shots, protocol.draws, protocol.seed)
-        every = _few_shot_correct(train, train_labels, test, test_labels, *draws)
+    votes = knn_predict(train, train_labels, test, config.k, config.temperature)
+    correct[f"knn{config.k}_top1"] = _float(votes.argmax(axis=1) == test_labels)
+    stds: dict[str, float] = {}
+    smallest = int(np.unique(train_labels, return_counts=True)[1].min())
+    for shots in (each for each in config.shots if each < smallest):
+        trials = (shots, config.num_trials, config.seed)
+        every = _few_shot_correct(train, train_labels, test, test_labels, *trials)
         correct[f"{shots}shot_top1"] = every.mean(axis=0)
-        spreads[f"{shots}shot_top1"] = float(every.mean(axis=1).std())
+        stds[f"{shots}shot_top1"] = float(every.mean(axis=1).std())
     scores = {}
     for name, each in correct.items():
-        low, high = bootstrap_interval(each, protocol.level, seed=protocol.seed)
-        scores[name] = Score(float(each.mean()), low, high, spreads.get(name))
+        low, high = bootstrap_interval(each, config.level, seed=config.seed)
+        scores[name] = Score(float(each.mean()), low, high, stds.get(name))
     return scores, predicted
 
 

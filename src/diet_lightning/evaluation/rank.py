@@ -16,7 +16,7 @@ def singular_values(second_moment: Tensor, count: int) -> Tensor:
         count: How many samples; with fewer than K, the others of the values are 0 and left out.
 
     Returns:
-        Shape ``(min(count, K),)``, falling.
+        Shape ``(min(count, K),)``, descending.
     """
     squares: Tensor = torch.linalg.eigvalsh(second_moment)
     return squares.clamp(min=0.0).sqrt().flip(0)[:count]

@@ -30,7 +30,7 @@ def training_curves(loss_gap: Mapping[int, float], accuracies: Mapping[str, Mapp
 
     figure = Figure(figsize=(7, 5.5 if accuracies else 3.2), layout="constrained")
     axes = figure.subplots(2 if accuracies else 1, 1, sharex=True, squeeze=False)[:, 0]
-    _curve(axes[0], loss_gap, COLOURS[0], "train/loss_gap", "{:.3f}")
+    _curve(axes[0], loss_gap, COLOURS[0], "loss gap", "{:.3f}")
     axes[0].set_ylabel("loss − floor (nats)")
     axes[0].set_ylim(bottom=0)
     axes[0].set_title("Training loss above its floor" + (", and linear probe" if accuracies else ""))
@@ -63,7 +63,7 @@ def loss_against_probe(
     smoothings: Sequence[float],
     models: Sequence[str],
     notes: Mapping[float, str] | None = None,
-    metric: str = "probe/val_top1",
+    metric: str = "probe accuracy",
 ) -> Figure:
     """Training loss against probe accuracy over runs and their epochs (DIET, Figure 1).
 
@@ -72,7 +72,7 @@ def loss_against_probe(
         accuracies: Of each run, in the same epochs, in [0, 1].
         smoothings: Of each run, its label smoothing: the colour.
         models: Of each run, its backbone: the marker, where there are several.
-        notes: Label smoothing → what its line in the legend says besides, such as its rank correlation.
+        notes: Label smoothing → text added to its line in the legend, such as its rank correlation.
         metric: Name of the accuracy.
 
     Returns:
@@ -139,7 +139,7 @@ def curves_of_seeds(
     """Accuracies over a setting, a panel for each: the mean over seeds as a line, the seeds as points (DIET, Figure 2).
 
     Args:
-        panels: Name of a panel → name of a curve → value of the setting → accuracies in [0, 1], one a seed.
+        panels: Name of a panel → name of a curve → value of the setting → accuracies in [0, 1], one per seed.
         ylabel: What was measured, with its unit, per cent.
         xlabel: The setting; None takes each panel's name.
         logarithmic: The panels whose settings lie on a logarithmic scale.

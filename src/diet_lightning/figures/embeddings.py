@@ -25,14 +25,14 @@ def embedding_figures(
     umap: bool,
     seed: int,
 ) -> dict[str, Figure]:
-    """What of embeddings can be drawn without the samples that they are of.
+    """Figures of embeddings that do not need the samples themselves.
 
     Args:
         spectra: Name → singular values, as `spectrum` takes them.
         features: Shape ``(N, K)``.
         labels: Shape ``(N,)``, -1 where there is none.
         names: Of the labels.
-        predicted: What a probe takes the labelled samples for, in their order; None where there is no probe.
+        predicted: Labels that a probe predicts for the labelled samples, in their order; None without a probe.
         shown: Indices of the points of the map.
         umap: Draw the map by UMAP instead of PCA.
         seed: Of the map.
@@ -91,10 +91,10 @@ def embedding_map(points: ArrayLike, labels: ArrayLike, names: Sequence[str], me
 
 
 def spectrum(curves: Mapping[str, ArrayLike]) -> Figure:
-    """Singular values of embeddings, each curve relative to its greatest: a steep fall means few dimensions in use.
+    """Singular values of embeddings, each curve relative to its largest: a steep fall means few dimensions in use.
 
     Args:
-        curves: Name → singular values, falling, shape ``(r,)``.
+        curves: Name → singular values, descending, shape ``(r,)``.
 
     Returns:
         The figure.
@@ -110,7 +110,7 @@ def spectrum(curves: Mapping[str, ArrayLike]) -> Figure:
     # what lies lower is rounding
     axis.set_ylim(bottom=max(1e-6, min(np.min(given) / max(np.max(given), 1e-300) for given in curves.values()) / 2))
     axis.set_xlabel("dimension")
-    axis.set_ylabel("singular value / the greatest")
+    axis.set_ylabel("singular value / largest")
     axis.set_title("Spectrum of the embeddings")
     axis.legend(frameon=False)
     axis.grid(alpha=0.3)

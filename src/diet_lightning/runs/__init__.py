@@ -1,1 +1,1 @@
-"""A run on disk: its folder, checkpoint, metrics and scores."""
+"""A run on disk: its folder, record, checkpoint, metrics and scores."""

@@ -24,7 +24,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         The checkpoint.
 
     Raises:
-        CheckpointError: If the file is missing, truncated, no checkpoint, or a pickle that would run code.
+        CheckpointError: If the file is missing, truncated, not a checkpoint, or a pickle that would run code.
     """
     if not Path(path).is_file():
         raise CheckpointError(f"Checkpoint '{path}' does not exist: give the path of a .ckpt file.")
@@ -32,7 +32,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"Checkpoint '{path}' holds more than tensors and plain values, so that loading it could run code, or is no "
+            f"Checkpoint '{path}' holds more than tensors and plain values, so that loading it could run code, or is not a "
             "checkpoint: it is refused; use a checkpoint written by DIETModule."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -41,7 +41,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "the file is truncated or damaged; use an earlier one."
         ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise CheckpointError(f"File '{path}' is no Lightning checkpoint: it holds no 'state_dict'.")
+        raise CheckpointError(
+            f"File '{path}' is not a Lightning checkpoint, since it has no 'state_dict': give the path of a .ckpt file."
+        )
     return checkpoint
 
 
@@ -67,7 +69,7 @@ class LeanCheckpointIO(TorchCheckpointIO):
         """Reads a checkpoint.
 
         Raises:
-            CheckpointError: As `read_checkpoint`, which serves unless ``weights_only=False`` says that code may run.
+            CheckpointError: As `read_checkpoint`, unless ``weights_only=False`` allows code to run.
         """
         if _is_remote(path) or weights_only is False:
             checkpoint: dict[str, Any] = super().load_checkpoint(path, weights_only=weights_only)

@@ -1,9 +1,8 @@
-"""Finished runs side by side: ranked by their loss gap, without labels, and how far that agrees with accuracy."""
+"""Compares finished runs: ranks them by loss gap, without labels, and measures how far the ranking agrees with accuracy."""
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,13 @@ from typing import Any, NamedTuple
 import yaml
 
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.objective.loss import loss_floor
 from diet_lightning.runs.folder import CONFIG, METRICS
-from diet_lightning.runs.metrics import first_line, read_curves
+from diet_lightning.runs.metrics import LOSS_GAP, PROBE, first_line, is_accuracy, read_curves
+from diet_lightning.runs.record import RunRecord
 from diet_lightning.runs.scores import read_scores
 
-LOSS, LOSS_GAP, RANKME = "train/loss", "train/loss_gap", "rank/rankme"
-PROBE, OFFLINE = "probe/val_top1", "offline/linear_top1"
-ACCURACIES = ("/val_top1", "/val_top5", "/test_top1", "/test_top5")  # what columns of accuracies end with
 FEWEST = 3  # runs that a rank correlation is given for; two always agree wholly or not at all
-LEAST_SMOOTHING = 0.01  # down to here the floor of the loss tells N
-# what moves the loss by itself, beside what decides who is compared with whom
+# settings that change the loss by themselves; runs that differ in them are still compared
 LOSS_SETTINGS = (
     "data.strength",
     "data.ranges",
@@ -48,13 +43,13 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a run's folder says of it, without its checkpoint.
+    """Facts, settings and metrics of a finished run, without its checkpoint.
 
     Attributes:
         name: The folder, as it was given.
         group: What its loss gap compares within.
-        backbone: Its name.
-        settings: `LOSS_SETTINGS` → value.
+        record: Its ``run.json``.
+        settings: `LOSS_SETTINGS` → value; None where its configuration was not kept.
         planned_epochs: ``max_epochs``, None where something else ended the run.
         curves: Name of a metric → epochs completed → value; ``train/loss_gap`` is among them.
         offline: Name of a metric measured afterwards → value.
@@ -62,7 +57,7 @@ class FinishedRun:
 
     name: str
     group: Group
-    backbone: str
+    record: RunRecord
     settings: Mapping[str, Any]
     planned_epochs: int | None
     curves: Mapping[str, Mapping[int, float]]
@@ -79,27 +74,9 @@ class FinishedRun:
         return self.curves[LOSS_GAP][self.epochs]
 
     @property
-    def num_samples(self) -> int | None:
-        """N to four digits, from the floor of the loss; None where that does not tell it."""
-        smoothing = self.group.label_smoothing
-        if self.group.target != "index" or smoothing < LEAST_SMOOTHING:
-            return None
-        floors = sorted(loss - gap for loss, gap in self.paired(LOSS, LOSS_GAP))
-        if not floors:
-            return None
-        # the floor grows with N: the N whose floor is the nearest
-        counts = range(2, 10**12)
-        found = bisect_left(
-            counts,
-            floors[len(floors) // 2],
-            key=lambda count: (loss_floor(count, smoothing) + loss_floor(count + 1, smoothing)) / 2,
-        )
-        return int(float(f"{2 + found:.4g}"))
-
-    @property
     def accuracies(self) -> list[str]:
         """Names of the accuracies that it has."""
-        return [*(name for name in self.curves if name.endswith(ACCURACIES)), *self.offline]
+        return [*(name for name in self.curves if is_accuracy(name)), *self.offline]
 
     def end(self, metric: str) -> float | None:
         """The last value of a metric, None where the run has none."""
@@ -152,7 +129,7 @@ def read_runs(folders: Sequence[str]) -> list[FinishedRun]:
         The runs, in this order.
 
     Raises:
-        ConfigurationError: If there are none, one is given twice, or one is no run or has no completed epoch.
+        ConfigurationError: If there are none, one is given twice, or one is not a run or has no completed epoch.
     """
     if not folders:
         raise ConfigurationError("Expected argument `runs` to name run folders, but got none: diet compare RUN RUN ….")
@@ -167,14 +144,16 @@ def read_runs(folders: Sequence[str]) -> list[FinishedRun]:
 def read_run(folder: str) -> FinishedRun:
     """Reads one run; see `read_runs`."""
     path = Path(folder)
-    if not (path / CONFIG).is_file():
-        raise ConfigurationError(f"'{folder}' is no run: it holds no {CONFIG}; give folders made by `diet fit`.")
+    record = RunRecord.read(path)
     try:
-        config = yaml.safe_load((path / CONFIG).read_text())
-        model, data, trainer = config["model"], config["data"], config["trainer"]
-        group = Group(_data_name(data), model.get("target", "index"), float(model["label_smoothing"]))
-        backbone, planned = str(model["backbone"]), int(trainer.get("max_epochs") or 0)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        # of a run trained in Python there is none
+        config = (yaml.safe_load((path / CONFIG).read_text()) if (path / CONFIG).is_file() else None) or {}
+        data, trainer = config.get("data", {}), config.get("trainer", {})
+        settings = {name: config.get(name.split(".")[0], {}).get(name.split(".")[1]) for name in LOSS_SETTINGS}
+        group = Group(_data_name(record, data), record.target, record.label_smoothing)
+        by_steps = (trainer.get("max_steps") or -1) > 0 or trainer.get("max_time") is not None
+        planned = int(trainer.get("max_epochs") or 0)
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigurationError(
             f"The {CONFIG} of run '{folder}' cannot be read ({type(error).__name__}: {first_line(error)}): give folders "
             "made by `diet fit`."
@@ -184,12 +163,10 @@ def read_run(folder: str) -> FinishedRun:
         raise ConfigurationError(
             f"Run '{folder}' has no {LOSS_GAP} in {METRICS}: it has completed no epoch; train it on, or leave it out."
         )
-    by_steps = (trainer.get("max_steps") or -1) > 0 or trainer.get("max_time") is not None
-    settings = {name: config[name.split(".")[0]].get(name.split(".")[1]) for name in LOSS_SETTINGS}
     return FinishedRun(
         str(path),
         group,
-        backbone,
+        record,
         settings,
         None if by_steps or planned < 1 else planned,
         curves,
@@ -197,9 +174,11 @@ def read_run(folder: str) -> FinishedRun:
     )
 
 
-def _data_name(data: Mapping[str, Any]) -> str:
+def _data_name(record: RunRecord, data: Mapping[str, Any]) -> str:
+    if record.source is None:
+        return f"data set {(record.fingerprint or 'passed in Python')[:16]}"
     subset, size = data.get("subset"), data.get("image_size")
-    parts = [str(data["source"]), f"subset {subset}" if subset else "", f"{size} pixels" if size else ""]
+    parts = [record.source, f"subset {subset}" if subset else "", f"{size} pixels" if size else ""]
     return ", ".join(part for part in parts if part)
 
 
@@ -211,7 +190,7 @@ def choose_metric(runs: Sequence[FinishedRun], metric: str | None = None) -> str
 
     Args:
         runs: The runs.
-        metric: Its name; None for ``probe/val_top1``, or else the one that most of the runs have.
+        metric: Its name; None for ``val/probe_top1``, or else the one that most of the runs have.
 
     Returns:
         The name; None if no run has an accuracy.
@@ -248,10 +227,10 @@ def ranked(runs: Iterable[FinishedRun]) -> dict[Group, list[FinishedRun]]:
 
 
 def rank_agreement(loss_gaps: Sequence[float], accuracies: Sequence[float]) -> RankAgreement:
-    """How far an order by loss gap, smallest first, is the order by accuracy, highest first.
+    """Agreement of the order by loss gap, ascending, with the order by accuracy, descending.
 
     Args:
-        loss_gaps: One a run.
+        loss_gaps: One per run.
         accuracies: Of the same runs.
 
     Returns:
@@ -276,6 +255,6 @@ def agreement_of(runs: Iterable[FinishedRun], metric: str) -> RankAgreement:
 
 
 def differing_settings(runs: Iterable[FinishedRun]) -> list[str]:
-    """Which of `LOSS_SETTINGS` are not the same in all of some runs."""
+    """Those of `LOSS_SETTINGS` that differ among some runs."""
     values = [run.settings for run in runs]
     return [name for name in LOSS_SETTINGS if any(each[name] != values[0][name] for each in values)]

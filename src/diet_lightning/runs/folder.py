@@ -57,7 +57,7 @@ def find_checkpoint(run: str | Path) -> Path:
 
 
 def create_run_dir(source: str, backbone: str) -> Path:
-    """Creates a folder whose name says when and what: ``runs/20260131-120000-digits-resnet8``.
+    """Creates a folder named by time, source and backbone: ``runs/20260131-120000-digits-resnet8``.
 
     Runs that start in the same second get ``…-2``, ``…-3`` and so on: making a folder succeeds for one process only.
 

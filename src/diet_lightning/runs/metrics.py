@@ -1,4 +1,4 @@
-"""A run's ``metrics.csv``: gone on with after an interruption, and read."""
+"""A run's ``metrics.csv``: resumed after an interruption, and read; names of metrics."""
 
 from __future__ import annotations
 
@@ -15,9 +15,22 @@ from diet_lightning.utilities.files import partial_of
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import CSVLogger
 
+# names of metrics: the split, then what was measured of it
+LOSS_GAP = "train/loss_gap"
+PROBE = "val/probe_top1"
+LINEAR = "test/linear_top1"
+RANKME = "val/rankme"
+TRAIN_RANKME = "train/rankme"  # of a run without a validation split
+
+
+def is_accuracy(name: str, splits: tuple[str, ...] = ("val", "test")) -> bool:
+    """Whether a metric is a top-1 or top-5 accuracy on one of some splits."""
+    split, _, measured = name.partition("/")
+    return split in splits and measured.endswith(("_top1", "_top5"))
+
 
 def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
-    """Lightning's CSV logger on ``metrics.csv``, which goes on below the rows of the steps before a resumption.
+    """Lightning's CSV logger on ``metrics.csv``, which appends to the rows of the steps before a resumption.
 
     Args:
         folder: The run folder.
@@ -53,7 +66,7 @@ def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the rest of several lines."""
+    """First line of an error's message."""
     return (str(error).splitlines() or [""])[0]
 
 

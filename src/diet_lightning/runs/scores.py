@@ -1,4 +1,4 @@
-"""What was measured of a run afterwards, and the file in its folder that keeps it."""
+"""Scores of a finished run, and the file in its folder that keeps them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Score:
         value: In [0, 1].
         low: Lower end of the interval.
         high: Upper end.
-        spread: Standard deviation over draws of the training labels, None where there is one draw.
+        std: Standard deviation over trials with other training labels; None where there is one trial.
     """
 
     value: float
     low: float
     high: float
-    spread: float | None = None
+    std: float | None = None
 
 
 def read_scores(folder: Path) -> dict[str, Score]:
@@ -37,7 +37,7 @@ def read_scores(folder: Path) -> dict[str, Score]:
         folder: The run's folder.
 
     Returns:
-        Scores by name, such as ``offline/linear_top1``; none where nothing was measured.
+        Scores by name, such as ``test/linear_top1``; none where nothing was measured.
 
     Raises:
         ConfigurationError: If their file is damaged.
@@ -53,12 +53,12 @@ def read_scores(folder: Path) -> dict[str, Score]:
         ) from error
 
 
-def _score(value: float, low: float, high: float, spread: float | None = None) -> Score:
-    return Score(float(value), float(low), float(high), None if spread is None else float(spread))
+def _score(value: float, low: float, high: float, std: float | None = None) -> Score:
+    return Score(float(value), float(low), float(high), None if std is None else float(std))
 
 
 def write_scores(folder: Path, scores: Mapping[str, Score]) -> None:
-    """Adds scores to those that a run has, of baselines or another protocol.
+    """Adds scores to those that a run has, of baselines or with other settings.
 
     Args:
         folder: The run's folder.

@@ -79,7 +79,7 @@ class DIETModule(LightningModule):
         channels_last: Put the channels of images and convolutions last in memory, which is faster.
         target: What the classes are. ``"index"``: the samples, DIET. ``"label"``: the user's, a supervised run of the same
             backbone, data, augmentation and budget to hold DIET against; it needs a label for every training sample and
-            ``placement="dense"``, and also logs the classifier's ``supervised/val_top1``. A `label_smoothing` of 0.8 is
+            ``placement="dense"``, and also logs the classifier's ``val/supervised_top1``. A `label_smoothing` of 0.8 is
             DIET's: 0.1 is usual here.
         num_classes: Of ``target="label"``; None reads it from the data module.
         weights: What the backbone starts from: ``"pretrained"``, torchvision's or timm's own weights, which they download
@@ -318,7 +318,7 @@ class DIETModule(LightningModule):
                 "Expected Trainer argument `max_epochs` or `max_steps` to end the run, but got neither: the cosine schedule "
                 "needs an end."
             )
-        batch, decay = self._total_batch(), hparams.weight_decay
+        batch, decay = self.total_batch_size(), hparams.weight_decay
         head_lr = hparams.lr if hparams.head_lr is None else hparams.head_lr
         head_decay = decay if hparams.head_weight_decay is None else hparams.head_weight_decay
         groups = [
@@ -357,7 +357,12 @@ class DIETModule(LightningModule):
         found = getattr(data, "batch_size", None) or getattr(self.trainer.train_dataloader, "batch_size", None)
         return None if found is None else int(found)
 
-    def _total_batch(self) -> int:
+    def total_batch_size(self) -> int:
+        """Samples per optimiser step of the run under way, of all devices and accumulated batches.
+
+        Raises:
+            ConfigurationError: If the loader does not tell its batch size.
+        """
         batch = self._batch_size()
         if batch is None:
             raise ConfigurationError(

@@ -14,6 +14,7 @@ from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.runs.checkpoint import read_checkpoint
 from diet_lightning.runs.folder import CONFIG, find_checkpoint, run_dir_of
+from diet_lightning.runs.record import RECORD, RunRecord
 from diet_lightning.training.module import DIETModule
 
 
@@ -25,14 +26,16 @@ class TrainedRun:
         folder: The run's folder.
         checkpoint: The checkpoint's file.
         module: The trained module, in eval mode on the CPU.
+        record: Its ``run.json``: data, network, batch size and versions.
         config: The run's whole configuration, as `diet fit` saved it; empty where there is none.
-        data_state: What the checkpoint keeps of the data: ``num_samples``, ``fingerprint``, ``mean`` and ``std``; empty where
-            it was trained without a `DIETDataModule`.
+        data_state: What `DIETDataModule` keeps in the checkpoint, such as ``mean`` and ``std``; empty where it was trained without
+            one.
     """
 
     folder: Path
     checkpoint: Path
     module: DIETModule
+    record: RunRecord
     config: Mapping[str, Any]
     data_state: Mapping[str, Any]
 
@@ -69,7 +72,7 @@ class TrainedRun:
 
 
 def open_run(run: str | Path) -> TrainedRun:
-    """Opens a run by its folder or by a checkpoint; pickled code is refused.
+    """Opens a run by its folder or by a checkpoint; pickled code is not loaded.
 
     Args:
         run: A run's folder, or a checkpoint's file.
@@ -78,14 +81,22 @@ def open_run(run: str | Path) -> TrainedRun:
         The run. Its data are read by `TrainedRun.open_data` only.
 
     Raises:
-        CheckpointError: If there is no checkpoint, or it holds no network of `DIETModule`.
+        CheckpointError: If there is no checkpoint, it holds no network of `DIETModule`, or ``run.json`` is another run's.
+        ConfigurationError: If ``run.json`` is missing or damaged.
     """
     file = find_checkpoint(run)
     saved = read_checkpoint(file)
     if not any(name.startswith("backbone.") for name in saved["state_dict"]):
         raise CheckpointError(f"Checkpoint '{file}' holds no backbone: it was not written by DIETModule.")
-    module = DIETModule.load_from_checkpoint(file, map_location="cpu").eval()
     folder = run_dir_of(file)
+    record = RunRecord.read(folder)
+    data_state = saved.get(DIETDataModule.__qualname__, {})
+    if data_state and data_state["fingerprint"] != record.fingerprint:
+        raise CheckpointError(
+            f"The {RECORD} of run '{folder}' describes other training data than its checkpoint '{file.name}': one of them is "
+            "another run's; restore it."
+        )
+    module = DIETModule.load_from_checkpoint(file, map_location="cpu").eval()
     config = folder / CONFIG
     found = yaml.safe_load(config.read_text()) if config.is_file() else {}
-    return TrainedRun(folder, file, module, found, saved.get(DIETDataModule.__qualname__, {}))
+    return TrainedRun(folder, file, module, record, found, data_state)

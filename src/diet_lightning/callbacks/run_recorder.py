@@ -1,0 +1,57 @@
+"""RunRecorder: the facts of a run, kept for `diet compare`, `diet audit` and `diet export`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from diet_lightning.data.datamodule import DIETDataModule
+from diet_lightning.runs.record import RunRecord
+
+
+class RunRecorder(Callback):
+    """Writes ``run.json`` when a fit starts: N, fingerprint and classes of the data, network, batch size and versions.
+
+    `diet fit` adds it by itself. With it, the folder of a run from a notebook is one that `diet export` takes, and, with a
+    ``CSVLogger(folder, name="", version="")``, one that `diet compare` takes.
+
+    Args:
+        dirpath: Folder of the run; None for the Trainer's ``default_root_dir``.
+    """
+
+    def __init__(self, dirpath: str | None = None) -> None:
+        self.dirpath = dirpath
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the record, on rank zero: the network is built, and a checkpoint's data have been compared."""
+        if trainer.is_global_zero:
+            record_of(trainer, pl_module).write(self.dirpath or trainer.default_root_dir)
+
+
+def record_of(trainer: Trainer, module: LightningModule) -> RunRecord:
+    """The record of the run that a Trainer is about to train.
+
+    Args:
+        trainer: The Trainer, set up to fit.
+        module: A `DIETModule`.
+
+    Returns:
+        The record.
+    """
+    diet: Any = module
+    data = getattr(trainer, "datamodule", None)
+    data = data if isinstance(data, DIETDataModule) else None
+    names = None if data is None else data.class_names
+    return RunRecord(
+        num_samples=diet.num_samples,
+        fingerprint=None if data is None else data.state_dict()["fingerprint"],
+        input_shape=[int(size) for size in diet.hparams["input_shape"]],
+        num_classes=diet.hparams["num_classes"] if data is None else data.num_classes,
+        class_names=None if names is None else [str(name) for name in names],
+        source=None if data is None or data.source == "from_datasets" else data.source,
+        backbone=diet.hparams.get("backbone"),
+        target="label" if diet.is_supervised else "index",
+        label_smoothing=float(diet.hparams["label_smoothing"]),
+        batch_size=diet.total_batch_size(),
+    )
