@@ -30,7 +30,7 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	# of most files byte code is never needed, and of all it takes a minute
-	$(BIN)/python -m pip install --quiet --no-compile --editable ".[timm,hf,onnx]" --group dev
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[timm,hf,onnx,tensorboard]" --group dev
 	touch $@
 
 clean:
