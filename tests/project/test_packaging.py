@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = "diet_lightning"
 DISTRIBUTIONS = {  # module → distribution, where the names differ
     "PIL": "pillow",
+    "lazy_loader": "lazy-loader",
     "lightning_utilities": "lightning-utilities",
     "sklearn": "scikit-learn",
     "umap": "umap-learn",
@@ -76,3 +77,21 @@ def test_an_import_that_is_not_declared_is_found(tmp_path):
 def test_dependencies_have_a_lower_bound(name):
     (found,) = [each for each in project()["dependencies"] if re.fullmatch(rf"{name}(\[.*\])?>=[\d.]+", each)]
     assert found
+
+
+def test_every_lazy_package_has_its_stub_beside_it_and_the_wheel_holds_it():
+    # hatchling ships whatever is below the package and not ignored by git
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"][
+        "targets"
+    ] == {"wheel": {"packages": [f"src/{PACKAGE}"]}}
+    lazy = [file for file in (ROOT / "src").rglob("__init__.py") if "attach_stub" in file.read_text(encoding="utf-8")]
+    assert len(lazy) > 3
+    for file in lazy:
+        stub = ast.parse(file.with_suffix(".pyi").read_text(encoding="utf-8"))
+        for node in stub.body:
+            if isinstance(node, ast.ImportFrom):
+                target = file.parent.joinpath(*node.module.split(".")).with_suffix(".py")
+                defined = {
+                    each.name for each in ast.parse(target.read_text(encoding="utf-8")).body if hasattr(each, "name")
+                }
+                assert {alias.name for alias in node.names} <= defined
