@@ -1,7 +1,7 @@
 # Fresh machine: Python 3.10 or newer and make. Everything is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := timm,hf,onnx
+EXTRAS := timm,hf,onnx,tensorboard
 # byte code is made when a module is first imported, and kept, whatever the machine's default: compiling Lightning takes a process 15 seconds
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -20,7 +20,7 @@ test: install
 LOWEST_PYTHON ?= 3.10
 test-lowest: install
 	$(BIN)/uv venv --quiet --clear --python $(LOWEST_PYTHON) .venv-lowest
-	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable ".[timm,hf]" --group test
+	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable ".[timm,hf,tensorboard]" --group test
 	$(call LIMITED_PYTEST,.venv-lowest/bin) -o filterwarnings=default
 
 # `make test-python TEST_PYTHON=3.13`: another Python, with the newest versions

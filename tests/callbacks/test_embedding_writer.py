@@ -26,8 +26,10 @@ from diet_lightning import DIETDataModule, DIETModule, Embeddings, EmbeddingWrit
 from diet_lightning.__main__ import main
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.sampling import BlockSampler, as_is
-from diet_lightning.embeddings import resumable as store
+from diet_lightning.embeddings import formats
+from diet_lightning.embeddings.resumable import COLUMNS
 from diet_lightning.errors import ConfigurationError, DataError
+from diet_lightning.utilities import row_store
 
 FORMATS = ("npz", "parquet", "safetensors")
 COUNT, BATCH = 203, 16  # 13 batches, the last of 11
@@ -88,6 +90,16 @@ def by_library(file):
     return arrays
 
 
+def mapped_file(array):
+    """The file that an array's memory is mapped from, as the kernel says; None for memory of the process."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        addresses, *_, inode, name = line.split(maxsplit=5) if line.count("/") else (*line.split()[:5], None)
+        start, end = (int(each, 16) for each in addresses.split("-"))
+        if start <= array.ctypes.data < end:
+            return name if int(inode) else None
+    raise AssertionError("the array is not mapped at all")
+
+
 def by_hand(module, data, split="train"):
     """The features as the module gives them for each batch."""
     with torch.no_grad():
@@ -107,7 +119,7 @@ def assert_same(found, expected):
 def test_file_holds_the_backbones_features_and_the_names_for_its_library_and_for_ours(
     predict, folder, tmp_path, suffix, monkeypatch
 ):
-    monkeypatch.setattr(store, "CHUNK", 3 * 12 * 4)  # rows are copied three at once
+    monkeypatch.setattr(formats, "ROWS", 3)
     data = DIETDataModule(f"folder:{folder}", batch_size=4, holdout=0.0, mean=[0.5] * 3, std=[0.25] * 3)
     module, file = tiny(10), tmp_path / "deep" / f"e.{suffix}"
     predict(module, data, file)
@@ -127,7 +139,8 @@ def test_file_holds_the_backbones_features_and_the_names_for_its_library_and_for
     dtypes = {"features": np.float32, "index": np.int64, "label": np.int64}
     assert {name: getattr(ours, name).dtype for name in dtypes} == dtypes
     assert ours.features.flags.aligned
-    assert isinstance(ours.features, np.memmap) == (suffix != "parquet")
+    assert (mapped_file(ours.features) == str(file)) == (suffix != "parquet")
+    assert ours.features.flags.writeable == (suffix == "parquet")
     assert [path.name for path in file.parent.iterdir()] == [file.name]  # nothing partial is left
 
 
@@ -168,7 +181,7 @@ def test_foreign_loader_in_any_order_is_computed_as_a_whole(predict, tmp_path):
     file, module = tmp_path / "e.npz", tiny(30)
     partial = tmp_path / ".e.npz.partial"
     partial.mkdir()
-    for name in store.FILES:  # what a killed run left
+    for name in (*COLUMNS, row_store.DONE):  # what a killed run left
         (partial / name).write_bytes(b"\1" * 30)
     predict(module, loader, file)
     found = read_embeddings(file)
@@ -197,14 +210,16 @@ def test_two_writers_at_once_agree(predict, tmp_path):
 
 MEMORY = """
 import sys
+import threading
+import time
 from pathlib import Path
 import torch
 from torch.utils.data import TensorDataset
 from lightning.pytorch import Trainer
 from diet_lightning import DIETDataModule, DIETModule, EmbeddingWriter
-from diet_lightning.embeddings import resumable as partial
+from diet_lightning.embeddings import formats
 
-partial.CHUNK = 2**20
+formats.ROWS = 64
 
 class Wide(torch.nn.Module):  # 4 numbers in, 4,096 out
     def forward(self, x):
@@ -217,16 +232,23 @@ def predict(count, file):
     Trainer(accelerator="cpu", devices=1, logger=False, callbacks=[EmbeddingWriter(file)], enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=False).predict(module, data, return_predictions=False)
 
-def status(name):
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+def taken():  # without pages of mapped files, which the kernel drops when it needs room
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
     return int(line.split()[1]) * 1024
 
+def watch():
+    global peak
+    while True:
+        peak = max(peak, taken())
+        time.sleep(0.001)
+
+peak = 0
+threading.Thread(target=watch, daemon=True).start()
 for suffix in sys.argv[1:]:
     predict(500, f"small.{suffix}")  # what is taken once, such as by libraries
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before = status("VmRSS")
+    before = peak = taken()
     predict(6_000, f"e.{suffix}")
-    print("grown", suffix, status("VmHWM") - before)
+    print("grown", suffix, peak - before)
 """
 
 
@@ -254,8 +276,8 @@ sys.path.insert(0, {tests!r})
 from callbacks.test_embedding_writer import COUNT, tiny, image_data
 from lightning.pytorch import Callback, Trainer
 from diet_lightning import EmbeddingWriter
-from diet_lightning.embeddings import resumable as partial
-partial.FLUSH_SECONDS = 0.0
+from diet_lightning.utilities import row_store
+row_store.FLUSH_SECONDS = 0.0
 
 class Kill(Callback):
     def on_predict_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
@@ -358,7 +380,7 @@ def test_a_run_killed_before_the_file_had_its_name_needs_one_batch(killed, predi
     file, data, module = left_behind(killed, tmp_path / "e.npz"), image_data(COUNT), tiny()
     partial = tmp_path / ".e.npz.partial"
     by_hand(module, data).tofile(partial / "features")
-    (np.arange(COUNT) % 4).tofile(partial / "labels")
+    (np.arange(COUNT) % 4).tofile(partial / "label")
     (partial / "done").write_bytes(b"\1" * COUNT)
     (partial / "output.npz").write_bytes(b"half")
     assert len(predict(module, data, file).batches) == 1
@@ -440,9 +462,9 @@ def room_for(size):
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_full_disk_is_told_and_what_was_computed_is_kept(predict, tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(store, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(row_store, "FLUSH_SECONDS", 0.0)
     data, module, file = image_data(COUNT), tiny(), tmp_path / f"e.{suffix}"
-    message = rf"e.{suffix}' cannot be written \(.*File too large\): make room there.*are kept"
+    message = rf"e.{suffix}' cannot be written \(.*File too large.*\): make room there.*are kept"
     with room_for(100 * 12 * 4), pytest.raises(ConfigurationError, match=message):
         predict(module, data, file)
     assert np.fromfile(tmp_path / f".e.{suffix}.partial/done", np.uint8).tolist() == [1] * 96

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -103,6 +104,15 @@ def test_no_write_permission(monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(os, "access", lambda path, *more: "locked" not in str(path) and real(path, *more))
     assert main(["fit", "--config", "debug", "--run_dir", "locked"]) == 1
     assert "'locked' cannot be written (no write permission): choose another `run_dir`" in capfd.readouterr().err
+
+
+def test_absent_tensorboard_is_answered_by_the_extra(monkeypatch, tmp_path, capfd):
+    for name in ("tensorboard", "tensorboardX"):
+        monkeypatch.setitem(sys.modules, name, None)
+    logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", "logs"]
+    assert main(["fit", "--config", "debug", "--run_dir", "run", *logger]) == 1
+    assert "TensorBoardLogger needs TensorBoard: pip install 'diet-lightning[tensorboard]'" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("args", [["fit", "--model.nonsense", "1"], ["fot"], ["fit", "--config", "no_such_config"]])

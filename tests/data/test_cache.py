@@ -81,9 +81,8 @@ def test_cached_batches_are_the_uncached_ones_and_decoded_once(folder, monkeypat
     for split in ("train", "val"):
         assert_same(batches(again, split), batches(plain, split))
     assert not decoded
-    assert sorted(path.name for path in Path("cache").iterdir() if path.name[0] != ".") == sorted(
-        f"{split}.{end}" for split in ("train", "val") for end in ("images", "labels", "json")
-    )
+    assert sorted(path.name for path in Path("cache").iterdir() if path.name[0] != ".") == ["train", "val"]
+    assert not list(Path("cache").glob(".*.partial"))
 
 
 def test_training_batches_do_not_depend_on_cache_and_workers(folder):
@@ -150,16 +149,16 @@ DIETDataModule("folder:" + sys.argv[1], cache="cache", holdout=0.0).setup()
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     folder = save_images(tmp_path / "many", count=1500, size=2)
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(folder)])
-    partial = Path("cache/train.json.partial")
-    while not (partial.exists() and json.loads(partial.read_text())["done"] >= 512):
+    partial = Path("cache/.train.partial")
+    while not ((partial / "done").exists() and (partial / "done").stat().st_size >= 512):
         assert process.poll() is None
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not Path("cache/train.images").exists()
-    with Path("cache/train.images.partial").open("ab") as file:
+    assert not Path("cache/train").exists()
+    with (partial / "images").open("ab") as file:
         file.write(b"torn")  # the last image may be written in part
-    done = json.loads(partial.read_text())["done"]
+    done = (partial / "done").stat().st_size
     assert 512 <= done < 1500
     decoded = count_decoded(monkeypatch)
     resumed = data(folder, holdout=0.0)
@@ -168,20 +167,46 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert_same(batches(resumed), batches(data(folder, cache=None, holdout=0.0)))
 
 
+def test_resumed_decoding_leaves_out_the_same_images(folder, monkeypatch):
+    options = {"holdout": 0.0, "drop_unreadable": True}
+    for n, path in enumerate(data(folder, cache=None, holdout=0.0).names("train")):
+        if n in (0, 3, 10, 11):  # before the first row, among the rows, and beyond the last row that is kept
+            (folder / path).write_bytes(b"no image")
+    read = ImageDataset.read
+
+    def stopped(self, index):
+        if index == 13:
+            raise KeyboardInterrupt
+        return read(self, index)
+
+    monkeypatch.setattr(cache_room, "BLOCK", 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageDataset, "read", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            data(folder, **options).setup()
+    assert Path("cache/.train.partial/done").stat().st_size == 8  # of images 1, 2, 4 … 9
+    decoded = count_decoded(monkeypatch)
+    with pytest.warns(UserWarning, match="Left out 4 unreadable"):
+        resumed = batches(data(folder, **options))
+    assert sorted(set(decoded)) == [0, 1, *range(12, COUNT)]  # the first two tell the size
+    with pytest.warns(UserWarning, match="Left out 4 unreadable"):
+        assert_same(resumed, batches(data(folder, cache=None, **options)))
+
+
 @pytest.mark.parametrize("damage", ["images", "labels", "both files gone", "json", "other format"])
 def test_a_damaged_cache_is_noticed_and_made_again(folder, damage):
     expected = batches(data(folder))
     if damage in ("images", "labels"):
-        path = Path(f"cache/train.{damage}")
+        path = Path(f"cache/train/{damage}")
         path.write_bytes(path.read_bytes()[:-1])
     elif damage == "both files gone":
-        Path("cache/train.images").unlink()
-        Path("cache/train.labels").unlink()
+        Path("cache/train/images").unlink()
+        Path("cache/train/labels").unlink()
     elif damage == "json":
-        Path("cache/train.json").write_text("{")
+        Path("cache/train/meta.json").write_text("{")
     else:
-        meta = json.loads(Path("cache/train.json").read_text())
-        Path("cache/train.json").write_text(json.dumps({**meta, "format": 0}))
+        meta = json.loads(Path("cache/train/meta.json").read_text())
+        Path("cache/train/meta.json").write_text(json.dumps({**meta, "format": 0}))
     module = data(folder)
     if damage == "json":
         module.setup()

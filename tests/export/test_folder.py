@@ -451,8 +451,11 @@ def test_bad_commands_are_told_in_a_sentence(run, tmp_path, capsys):
         (["nowhere"], "Run 'nowhere' does not exist"),
         ([str(run), "--format", "zip"], "`format` to be one of ['safetensors', 'onnx', 'timm'], but got 'zip'"),
         ([str(run), "--format", "timm"], "'timm/NAME' for format='timm', but got 'resnet8'"),
-        ([str(run), "--output", str(run)], "exists and is not empty: choose another `output`"),
-        ([str(run), "--output", str(run / "metrics.csv")], "exists and is not empty: choose another `output`"),
+        ([str(run), "--output", str(run)], "exists and is not empty: move it, or choose another `output`"),
+        (
+            [str(run), "--output", str(run / "metrics.csv")],
+            "exists and is not empty: move it, or choose another `output`",
+        ),
         ([str(run), "--output", str(run / "metrics.csv/out")], "cannot be written"),
         ([str(run), "--output", "."], "is the one you are in"),
     ]:

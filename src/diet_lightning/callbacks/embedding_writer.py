@@ -99,7 +99,7 @@ class EmbeddingWriter(BasePredictionWriter):
         file = self._file(trainer)
 
         def prepare() -> None:
-            self._lock, discarded = PartialEmbeddings.prepare(file, identity())
+            self._lock, discarded = PartialEmbeddings.lock(file, identity())
             if discarded:
                 rank_zero_info(f"Unfinished embeddings beside {file} are of other weights or data: beginning anew.")
 
@@ -136,7 +136,7 @@ class EmbeddingWriter(BasePredictionWriter):
                 f"EmbeddingWriter expects `predict_step` to return tensors under {list(FIELDS)}, as DIETModule's does."
             )
         features, index, label = (prediction[name].detach().cpu() for name in FIELDS)
-        self._opened.write(features.float().numpy(), index.numpy(), label.numpy())
+        self._opened.write(index.numpy(), features=features.float().numpy(), label=label.numpy())
         if trainer.received_sigterm:  # Lightning itself would predict on
             raise SIGTERMException
 

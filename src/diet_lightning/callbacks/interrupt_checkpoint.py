@@ -23,6 +23,9 @@ class InterruptCheckpoint(Callback):
         dirpath: Folder of the checkpoint; None for the Trainer's ``default_root_dir``.
     """
 
+    # Not a subclass of Lightning's OnExceptionCheckpoint: beside one the Trainer adds no ModelCheckpoint of its own, refuses
+    # ``enable_checkpointing=False``, and takes it for ``ckpt_path="best"``; it removes the file also when a test ends.
+
     def __init__(self, dirpath: str | None = None) -> None:
         self.dirpath = dirpath
         self._previous: Any = None  # the SIGINT handler to put back

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassStatScores
 
 from diet_lightning.callbacks.split_callback import SplitCallback, originals
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
@@ -55,7 +55,7 @@ class SplitAccuracy(SplitCallback):
     def _measure(self, split: str, num_classes: int, pl_module: LightningModule) -> None:
         """Starts to measure a split."""
         for top_k in (1, 5) if num_classes > 5 else (1,):
-            metric = MulticlassAccuracy(
+            metric = MulticlassStatScores(
                 num_classes, top_k=top_k, average="micro", ignore_index=NO_LABEL, validate_args=False
             )
             self._metrics.setdefault(split, {})[f"top{top_k}"] = metric.to(pl_module.device)
@@ -91,15 +91,15 @@ class SplitAccuracy(SplitCallback):
 
     def _log(self, split: str, pl_module: LightningModule) -> None:
         for name, metric in self._metrics.pop(split, {}).items():
-            state: Any = metric
-            total = pl_module.trainer.strategy.reduce(state.tp.sum() + state.fn.sum(), reduce_op="sum")
-            if total == 0 and split != "train":
+            correct, _, _, _, labelled = metric.compute()  # of all ranks
+            if labelled == 0 and split != "train":
                 raise ConfigurationError(
                     f"{self._owner} is asked for, but no sample of the {split} split has a label: add labels, leave the split "
                     "out, or do without it."
                 )
-            # the metric has counted all ranks; averaging equal values only tells Lightning that it is synchronised
-            pl_module.log(f"{split}/{self.name}_{name}", metric.compute(), prog_bar=name == "top1", sync_dist=True)
+            accuracy = correct / labelled.clamp(min=1)
+            # averaging equal values only tells Lightning that it is synchronised
+            pl_module.log(f"{split}/{self.name}_{name}", accuracy, prog_bar=name == "top1", sync_dist=True)
 
 
 class ClassifierAccuracy(SplitAccuracy):

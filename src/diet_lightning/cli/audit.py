@@ -17,6 +17,7 @@ from diet_lightning.audit.audit import AuditResult, audit_data
 from diet_lightning.audit.html_page import page
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.training.trained_run import open_run
+from diet_lightning.utilities.files import require_empty_dir
 
 SAMPLES, PAIRS, PAGE = "samples", "duplicates", "index.html"
 
@@ -53,10 +54,7 @@ def audit(
     write = _table_writer(format)
     opened = open_run(run)
     folder = Path(output or opened.folder / "audit")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigurationError(
-            f"Output folder '{folder}' exists and is not empty: move it, or choose another `output`."
-        )
+    require_empty_dir(folder)
     if opened.record.target == "label":
         raise ConfigurationError(
             f"Run '{run}' was trained with target='label', so its rows are classes and tell nothing of single samples: audit a "

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from diet_lightning.export.folder import export_backbone
-from diet_lightning.export.model_card import Measured, RunFacts
+from diet_lightning.export.model_card import RunFacts
 from diet_lightning.runs.checkpoint import read_checkpoint
 from diet_lightning.runs.folder import METRICS
 from diet_lightning.runs.metrics import LOSS_GAP, PROBE
-from diet_lightning.runs.scores import read_scores
+from diet_lightning.runs.scores import Score, read_scores
 from diet_lightning.training.trained_run import TrainedRun, open_run
 from diet_lightning.transforms.preprocessing import Preprocessing
 
@@ -87,19 +87,19 @@ def run_facts(run: TrainedRun) -> RunFacts:
     recipe |= {name: trainer.get(name) for name in ("max_epochs", "accumulate_grad_batches", "devices", "precision")}
     recipe |= {"seed": run.config.get("seed_everything"), "optimiser steps taken": steps}
     recipe |= {"versions": ", ".join(f"{name} {version}" for name, version in run.record.versions.items())}
-    evaluation = {name: Measured(score.value, score.low, score.high) for name, score in read_scores(run.folder).items()}
-    return RunFacts(_known(about), _known(recipe), _training(run.folder / METRICS, steps), evaluation)
+    training = _training(run.folder / METRICS, steps)
+    return RunFacts(_known(about), _known(recipe), training, read_scores(run.folder))
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _training(file: Path, steps: int) -> dict[str, Measured]:
+def _training(file: Path, steps: int) -> dict[str, Score]:
     """The last values before the checkpoint was written."""
     if not file.is_file():
         return {}
     with file.open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if int(row["step"]) < steps]
     last = {name: [float(row[name]) for row in rows if row.get(name)][-1:] for name in TRAINING}
-    return {f"{name} ({TRAINING[name]})": Measured(*values) for name, values in last.items() if values}
+    return {f"{name} ({TRAINING[name]})": Score(*values) for name, values in last.items() if values}

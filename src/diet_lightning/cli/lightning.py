@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from diet_lightning.callbacks import (
 from diet_lightning.cli.arguments import with_named_configs, with_run_config
 from diet_lightning.cli.metrics_table import metrics_table
 from diet_lightning.data.datamodule import DIETDataModule
-from diet_lightning.errors import CheckpointError
+from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.runs.checkpoint import read_checkpoint
 from diet_lightning.runs.folder import CHECKPOINTS, CONFIG, claim_run_dir, create_run_dir, run_dir_of
 from diet_lightning.runs.metrics import run_logger
@@ -57,6 +58,9 @@ class NamedDIETModule(DIETModule):
 
     def __init__(self, backbone: str = "resnet18", **settings: Any) -> None:
         super().__init__(backbone, **settings)
+
+
+TENSORBOARDS = ("tensorboard", "tensorboardX")  # packages, of which Lightning's logger needs one
 
 
 class RunConfig(SaveConfigCallback):
@@ -175,6 +179,9 @@ class DIETCLI(LightningCLI):
         launched = os.environ.get(RUN_DIR_VARIABLE) if "LOCAL_RANK" in os.environ else None
         claims = self.subcommand == "fit" and not config.trainer.fast_dev_run
         chosen = launched or config.run_dir
+        named = [str(getattr(logger, "class_path", "")) for logger in _as_list(config.trainer.logger)]
+        if any(name.endswith("TensorBoardLogger") for name in named) and not any(map(find_spec, TENSORBOARDS)):
+            raise ConfigurationError("TensorBoardLogger needs TensorBoard: pip install 'diet-lightning[tensorboard]'.")
         if chosen is None and path is not None:
             chosen = run_dir_of(path)
         elif chosen is None:

@@ -7,8 +7,9 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -18,10 +19,13 @@ from diet_lightning.data.fingerprint import content_key
 from diet_lightning.data.images import ImageDataset, in_order
 from diet_lightning.data.indexed import ArrayDataset
 from diet_lightning.errors import ConfigurationError, DataError
-from diet_lightning.utilities.files import read_json, write_json
+from diet_lightning.utilities.files import partial_of, read_json, write_json
+from diet_lightning.utilities.row_store import DONE, META, RowStore
 
-FORMAT = 1
-BLOCK = 256  # images after which the progress is written down
+FORMAT = 2
+COLUMNS = ("images", "labels")  # bytes (N, C, H, W) and int64 (N,)
+DROPPED = "dropped.json"  # index → why, of the images that have no row
+BLOCK = 256  # images that are written together
 LABEL = 8  # bytes of an int64
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -66,8 +70,8 @@ class CachedSplit:
 class ImageCache:
     """A folder that keeps the decoded images of a source, split by split.
 
-    An entry is ``SPLIT.images`` and ``SPLIT.labels``, plain bytes, and ``SPLIT.json``, which says what they hold and comes
-    last. While it is written it is called ``.partial`` and goes on where an interrupted run stopped. Other processes wait.
+    An entry is a `RowStore`, the folder ``SPLIT``. While it is written it is called ``.SPLIT.partial``, and decoding resumes
+    where an interrupted run stopped. Other processes wait.
 
     Args:
         folder: The folder; made where it does not exist.
@@ -108,15 +112,16 @@ class ImageCache:
             "format": FORMAT,
             "source": self.source,
             "fingerprint": _key(dataset, drop_unreadable),
+            "num_images": len(dataset),
         }
         with FileLock(self.folder / f".{split}.lock"):
             found = entry.read()
             if found is None or found["fingerprint"] != wanted["fingerprint"]:
                 self._check_replaceable(found, split)
-                found = self._decode(dataset, entry, wanted, drop_unreadable)
-        dropped = found["dropped"]
+                self._decode(dataset, entry, wanted, drop_unreadable)
+        dropped = _dropped(entry.path)
         kept = dataset.subset([n for n in range(len(dataset)) if str(n) not in dropped]) if dropped else dataset
-        return CachedSplit(entry.open(found), kept, list(dropped.values()))
+        return CachedSplit(entry.open(), kept, list(dropped.values()))
 
     def _check_replaceable(self, found: dict[str, Any] | None, split: str) -> None:
         if found is None:
@@ -130,38 +135,33 @@ class ImageCache:
             f"The {split} split of {self.source!r} is not what '{self.folder}' holds of it: decoding it again."
         )
 
-    def _decode(
-        self, dataset: ImageDataset, entry: _Entry, wanted: dict[str, Any], drop_unreadable: bool
-    ) -> dict[str, Any]:
+    def _decode(self, dataset: ImageDataset, entry: _Entry, wanted: dict[str, Any], drop_unreadable: bool) -> None:
         sample = _first_readable(dataset, drop_unreadable)
         if sample.dtype != torch.uint8:
             raise ConfigurationError(
                 f"Expected argument `cache` to be None for inputs of {sample.dtype}: it keeps images of 8 bits."
             )
-        state = entry.progress({**wanted, "shape": list(sample.shape), "dropped": {}, "done": 0})
-        left = (len(dataset) - state["done"]) * (sample.numel() + LABEL)
-        free = shutil.disk_usage(entry.folder).free + entry.held
+        RowStore.prepare(entry.partial, (*COLUMNS, DROPPED), {**wanted, "shape": list(sample.shape)})
+        left = (len(dataset) - (entry.partial / DONE).stat().st_size) * (sample.numel() + LABEL)
+        free = shutil.disk_usage(entry.folder).free + _bytes(entry.path)
         if left > free:
             raise DataError(_full(entry.folder, f"{left:,} bytes are needed, {free:,} are left"))
-        entry.remove()
+        shutil.rmtree(entry.path, ignore_errors=True)
+        store = RowStore(entry.partial, COLUMNS)
         try:
-            with entry.partial_images.open("ab") as images, entry.partial_labels.open("ab") as labels:
-                self._append(dataset, entry, state, images, labels, drop_unreadable)
+            self._append(dataset, entry, store, tuple(sample.shape), drop_unreadable)
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            entry.remove_partial()
+            shutil.rmtree(entry.partial)
             raise DataError(_full(entry.folder, str(error.strerror))) from error
-        return entry.finish(state)
+        finally:
+            store.close()
+        entry.partial.rename(entry.path)
 
     @staticmethod
     def _append(
-        dataset: ImageDataset,
-        entry: _Entry,
-        state: dict[str, Any],
-        images: BinaryIO,
-        labels: BinaryIO,
-        drop_unreadable: bool,
+        dataset: ImageDataset, entry: _Entry, store: RowStore, shape: tuple[int, ...], drop_unreadable: bool
     ) -> None:
         def read(index: int) -> tuple[Tensor, int] | str:
             try:
@@ -170,96 +170,71 @@ class ImageCache:
                 if not drop_unreadable:
                     raise
                 return dataset.describe(index, error)
-            dataset.check_size(index, image, tuple(state["shape"]))
+            dataset.check_size(index, image, shape)
             return image, label
 
-        first, count = state["done"], len(dataset)
-        for index, item in enumerate(in_order(read, count, f"decoding {entry.split} images", first), first):
+        def write() -> None:
+            images, labels = zip(*block, strict=True)
+            rows = np.arange(done, done + len(block))
+            store.write(rows, images=torch.stack(images).numpy(), labels=np.array(labels, np.int64))
+            store.flush()
+
+        done, dropped = len(store.done()), _dropped(entry.partial)
+        first = done
+        for index in sorted(map(int, dropped)):  # those before the next row
+            first += index <= first
+        block: list[tuple[Tensor, int]] = []
+        for index, item in enumerate(in_order(read, len(dataset), f"decoding {entry.split} images", first), first):
             if isinstance(item, str):
-                state["dropped"][str(index)] = item
-            else:
-                images.write(item[0].contiguous().numpy().tobytes())
-                labels.write(int(item[1]).to_bytes(LABEL, "little", signed=True))
-            if (index + 1) % BLOCK == 0 or index + 1 == count:
-                for file in (images, labels):
-                    file.flush()
-                    os.fsync(file.fileno())
-                state["done"] = index + 1
-                entry.write_progress(state)
+                dropped[str(index)] = item
+                write_json(entry.partial / DROPPED, dropped)  # before a later row is marked as done
+                continue
+            block.append(item)
+            if len(block) == BLOCK:
+                write()
+                done, block = done + len(block), []
+        if block:
+            write()
 
 
 class _Entry:
-    """The files of a split."""
+    """The folders of a split: finished, and while it is written."""
 
     def __init__(self, folder: Path, split: str) -> None:
-        self.folder, self.split = folder, split
-        self.images, self.labels, self.meta = (folder / f"{split}.{end}" for end in ("images", "labels", "json"))
-        self.partial_images, self.partial_labels, self.partial_meta = (
-            path.with_name(f"{path.name}.partial") for path in (self.images, self.labels, self.meta)
-        )
+        self.folder, self.split, self.path = folder, split, folder / split
+        self.partial = partial_of(self.path)
 
     def read(self) -> dict[str, Any] | None:
         """What a finished entry says of itself; None where there is none, or its files are not whole."""
-        found = read_json(self.meta)
+        found = read_json(self.path / META)
         if not isinstance(found, dict):
             return None
-        sizes = [path.stat().st_size if path.is_file() else -1 for path in (self.images, self.labels)]
-        if found.get("format") != FORMAT or sizes != self._sizes(found):
+        if found.get("format") != FORMAT or not self._is_whole(found):
             rank_zero_warn(f"The {self.split} split in '{self.folder}' is damaged: decoding it again.")
             return None
         return found
 
-    def progress(self, fresh: dict[str, Any]) -> dict[str, Any]:
-        """How far an interrupted run came with the same images, else `fresh`; the files are cut to that length."""
-        found = read_json(self.partial_meta)
-        same = isinstance(found, dict) and all(
-            found.get(name) == fresh[name] for name in ("fingerprint", "shape", "format")
+    def _is_whole(self, found: dict[str, Any]) -> bool:
+        count = found["num_images"] - len(_dropped(self.path))
+        sizes = {"images": count * _count(found["shape"]), "labels": count * LABEL, DONE: count}
+        return all(
+            (self.path / name).is_file() and (self.path / name).stat().st_size == size for name, size in sizes.items()
         )
-        state = found if same else fresh
-        files = (self.partial_images, self.partial_labels)
-        held = [path.stat().st_size if path.is_file() else 0 for path in files]
-        if any(size < least for size, least in zip(held, self._sizes(state), strict=True)):
-            state = fresh
-        for path, size in zip(files, self._sizes(state), strict=True):
-            path.touch()
-            os.truncate(path, size)
-        return state
 
-    @staticmethod
-    def _sizes(state: dict[str, Any]) -> list[int]:
-        count = state["done"] - len(state["dropped"])
-        return [count * _count(state["shape"]), count * LABEL]
-
-    def write_progress(self, state: dict[str, Any]) -> None:
-        """Notes what the partial files hold."""
-        write_json(self.partial_meta, state)
-
-    def finish(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Gives the files their names; the description comes last."""
-        self.write_progress(state)
-        self.partial_images.replace(self.images)
-        self.partial_labels.replace(self.labels)
-        self.partial_meta.replace(self.meta)
-        return state
-
-    def open(self, state: dict[str, Any]) -> MappedDataset:
+    def open(self) -> MappedDataset:
         """The mapped images."""
-        return MappedDataset(self.images, self.labels, (state["done"] - len(state["dropped"]), *state["shape"]))
+        shape = ((self.path / DONE).stat().st_size, *read_json(self.path / META)["shape"])
+        return MappedDataset(self.path / "images", self.path / "labels", shape)
 
-    @property
-    def held(self) -> int:
-        """Bytes of a finished entry, which `remove` frees."""
-        return sum(path.stat().st_size for path in (self.images, self.labels) if path.is_file())
 
-    def remove(self) -> None:
-        """Removes a finished entry."""
-        for path in (self.meta, self.images, self.labels):
-            path.unlink(missing_ok=True)
+def _dropped(folder: Path) -> dict[str, str]:
+    """Index → why, of the images that were left out."""
+    return read_json(folder / DROPPED) or {}
 
-    def remove_partial(self) -> None:
-        """Removes an unfinished entry."""
-        for path in (self.partial_meta, self.partial_images, self.partial_labels):
-            path.unlink(missing_ok=True)
+
+def _bytes(folder: Path) -> int:
+    """Of the files in a folder, which removing it frees."""
+    return sum(path.stat().st_size for path in folder.glob("*"))
 
 
 def _first_readable(dataset: ImageDataset, drop_unreadable: bool) -> Tensor:

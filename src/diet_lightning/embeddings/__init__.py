@@ -1,22 +1,6 @@
 """Embeddings on disk."""
 
-from typing import TYPE_CHECKING
+import lazy_loader
 
-from diet_lightning.utilities.lazy import attach
-
-if TYPE_CHECKING:
-    from diet_lightning.embeddings.formats import Embeddings, read_embeddings
-else:
-    # what is not used is not imported, as Lightning and scikit-learn take seconds
-    __getattr__, __dir__ = attach(
-        __name__,
-        {
-            "Embeddings": "diet_lightning.embeddings.formats",
-            "read_embeddings": "diet_lightning.embeddings.formats",
-        },
-    )
-
-__all__ = [
-    "Embeddings",
-    "read_embeddings",
-]
+# the names are listed in the stub; what is not used is not imported, as Lightning and scikit-learn take seconds
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

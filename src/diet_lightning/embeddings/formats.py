@@ -1,29 +1,25 @@
-"""Embeddings in a file: written in pieces, read back mapped from the disk where the format allows."""
+"""Embeddings in a file, read back mapped from the disk where the format allows."""
 
 from __future__ import annotations
 
-import json
-import os
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from diet_lightning.errors import ConfigurationError, DataError
 
 Array = NDArray[Any]
 ALIGNMENT = 64  # bytes; a mapped array that does not lie so is copied before it is computed with
-DTYPES: dict[str, np.dtype[Any]] = {
-    "F32": np.dtype("<f4"),
-    "I64": np.dtype("<i8"),
-    "U8": np.dtype("u1"),
-}  # of safetensors, as far as needed
+ROWS = 4096  # of a row group of .parquet
 PATH_ENDS = "path_ends"  # safetensors knows no strings: path i is the bytes of `path` from ends[i - 1] to ends[i]
 
 
@@ -43,20 +39,6 @@ class Embeddings:
     index: NDArray[np.int64]
     label: NDArray[np.int64]
     path: NDArray[np.str_] | None = None
-
-
-class Column(NamedTuple):
-    """An array that is written piece by piece.
-
-    Attributes:
-        dtype: Of the values.
-        shape: Of the whole.
-        parts: Gives the pieces along the first axis, in order; all columns of a file have the same pieces.
-    """
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    parts: Callable[[], Iterator[Array]]
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
@@ -91,6 +73,7 @@ def read_embeddings(path: str | Path) -> Embeddings:
         OverflowError,
         struct.error,
         zipfile.BadZipFile,
+        SafetensorError,
     ) as error:
         raise DataError(
             f"Embeddings '{path}' cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__}): "
@@ -132,136 +115,95 @@ def check_format(file: Path) -> None:
             ) from error
 
 
-def write_columns(file: Path, columns: Mapping[str, Column]) -> None:
-    """Writes a file piece by piece, in the format that its suffix says, the same bytes for the same columns.
+def write_arrays(file: Path, arrays: Mapping[str, Array]) -> None:
+    """Writes arrays in the format that the file's suffix says, the same bytes for the same arrays.
 
     Args:
         file: The file.
-        columns: ``features``, ``index``, ``label`` and perhaps ``path``.
+        arrays: ``features``, ``index``, ``label`` and perhaps ``path``; those that are mapped are not read into memory.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If it cannot be written; `safetensors.SafetensorError` from that library.
     """
-    FORMATS[file.suffix][0](file, columns)
+    FORMATS[file.suffix][0](file, arrays)
 
 
 # -- .npz --------------------------------------------------------------------------------------------------------------
 
 
-def _write_npz(file: Path, columns: Mapping[str, Column]) -> None:
+def _write_npz(file: Path, arrays: Mapping[str, Array]) -> None:
+    # np.savez does the same but for the alignment, without which a mapped array is copied before it is computed with
     with file.open("wb") as raw, zipfile.ZipFile(raw, "w") as archive:
-        for name, column in columns.items():
+        for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy")
-            # an extra field of zeros brings the array to its alignment; 30 and 20 bytes are the zip's own
-            start = raw.tell() + 30 + len(member.filename) + 4 + 20
-            padding = -start % ALIGNMENT
+            # an extra field of zeros; 30 and 20 bytes are the zip's own
+            padding = -(raw.tell() + 30 + len(member.filename) + 4 + 20) % ALIGNMENT
             member.extra = struct.pack("<HH", 0xFFFF, padding) + bytes(padding)
             with archive.open(member, "w", force_zip64=True) as stream:
-                header = {"descr": column.dtype.str, "fortran_order": False, "shape": column.shape}
-                npy.write_array_header_1_0(stream, header)
-                for part in column.parts():
-                    stream.write(part.tobytes())
+                npy.write_array(stream, array, allow_pickle=False)  # in pieces
 
 
 def _read_npz(file: Path) -> dict[str, Array]:
-    with zipfile.ZipFile(file) as archive:
-        return {member.filename.removesuffix(".npy"): _member(file, archive, member) for member in archive.infolist()}
+    with file.open("rb") as raw, zipfile.ZipFile(raw) as archive:
+        return {member.filename.removesuffix(".npy"): _member(raw, archive, member) for member in archive.infolist()}
 
 
-def _member(file: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+def _member(raw: BinaryIO, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    """An array, mapped where it is stored as it is; `np.load` maps none of an archive."""
     with archive.open(member) as stream:
         version = npy.read_magic(stream)
         if member.compress_type == zipfile.ZIP_STORED and version == (1, 0):
             shape, is_fortran, dtype = npy.read_array_header_1_0(stream)
             if not is_fortran and not dtype.hasobject:
-                return np.memmap(file, dtype, "r", _start(file, member) + stream.tell(), shape)
+                header = stream.tell()
+                raw.seek(member.header_offset + 26)
+                start = member.header_offset + 30 + sum(struct.unpack("<HH", raw.read(4)))
+                return np.memmap(raw, dtype, "r", start + header, shape)
     with archive.open(member) as stream:
         array: Array = npy.read_array(stream, allow_pickle=False)
         return array
 
 
-def _start(file: Path, member: zipfile.ZipInfo) -> int:
-    """Where the bytes of a member begin."""
-    with file.open("rb") as raw:
-        raw.seek(member.header_offset + 26)
-        name, extra = struct.unpack("<HH", raw.read(4))
-    return member.header_offset + 30 + int(name) + int(extra)
-
-
 # -- .safetensors ------------------------------------------------------------------------------------------------------
 
 
-def _write_safetensors(file: Path, columns: Mapping[str, Column]) -> None:
-    # the library takes whole arrays; the format is the header's length, the header, the arrays
-    columns = dict(columns)
-    if "path" in columns:
-        columns |= _bytes_and_ends(columns.pop("path"))
-    columns = dict(sorted(columns.items(), key=lambda item: -item[1].dtype.itemsize))  # so that each is aligned
-    names = {dtype: name for name, dtype in DTYPES.items()}
-    header, end = {}, 0
-    for name, column in columns.items():
-        start, end = end, end + column.dtype.itemsize * int(np.prod(column.shape))
-        header[name] = {"dtype": names[column.dtype], "shape": list(column.shape), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-(len(text) + 8) % ALIGNMENT)
-    with file.open("wb") as raw:
-        raw.write(struct.pack("<Q", len(text)) + text)
-        for column in columns.values():
-            for part in column.parts():
-                raw.write(part.tobytes())
-
-
-def _bytes_and_ends(path: Column) -> dict[str, Column]:
-    def encoded() -> Iterator[Array]:
-        for part in path.parts():
-            yield np.frombuffer("".join(part).encode(), np.uint8)
-
-    ends = np.cumsum([len(name.encode()) for part in path.parts() for name in part], dtype="<i8")
-    return {
-        "path": Column(DTYPES["U8"], (int(ends[-1]),), encoded),
-        PATH_ENDS: Column(DTYPES["I64"], ends.shape, lambda: iter([ends])),
-    }
+def _write_safetensors(file: Path, arrays: Mapping[str, Array]) -> None:
+    arrays = dict(arrays)
+    if "path" in arrays:
+        names = [name.encode() for name in arrays["path"].tolist()]
+        arrays["path"] = np.frombuffer(b"".join(names), np.uint8)
+        arrays[PATH_ENDS] = np.cumsum([len(name) for name in names], dtype=np.int64)
+    save_file(arrays, file)
 
 
 def _read_safetensors(file: Path) -> dict[str, Array]:
-    with file.open("rb") as raw:
-        (length,) = struct.unpack("<Q", raw.read(8))
-        if length > os.fstat(raw.fileno()).st_size:
-            raise ValueError("its header is longer than the file")
-        header = json.loads(raw.read(length))
-    arrays: dict[str, Array] = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            shape, dtype = tuple(entry["shape"]), DTYPES[entry["dtype"]]
-            arrays[name] = np.memmap(file, dtype, "r", 8 + length + entry["data_offsets"][0], shape)
+    with safe_open(file, "pt") as opened:  # as numpy's arrays it copies them, as PyTorch's it maps them
+        arrays: dict[str, Array] = {name: opened.get_tensor(name).numpy() for name in opened.keys()}  # noqa: SIM118
     if "path" in arrays:
         text, ends = arrays["path"].tobytes(), arrays.pop(PATH_ENDS).tolist()
         arrays["path"] = np.array(
-            [text[start:end].decode() for start, end in zip([0, *ends[:-1]], ends, strict=True)], dtype=np.str_
+            [text[start:end].decode() for start, end in zip([0, *ends[:-1]], ends, strict=True)], np.str_
         )
+    for array in arrays.values():
+        array.setflags(write=False)
     return arrays
 
 
 # -- .parquet ----------------------------------------------------------------------------------------------------------
 
 
-def _write_parquet(file: Path, columns: Mapping[str, Column]) -> None:
+def _write_parquet(file: Path, arrays: Mapping[str, Array]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    dim = columns["features"].shape[1]
+    count, dim = arrays["features"].shape
     types = {"features": pa.list_(pa.float32(), dim), "index": pa.int64(), "label": pa.int64(), "path": pa.string()}
-    schema = pa.schema([(name, types[name]) for name in columns])
-
-    def arrow(name: str, part: Array) -> Any:
-        if name == "features":
-            return pa.FixedSizeListArray.from_arrays(pa.array(part.reshape(-1)), dim)
-        return pa.array(part, types[name])
-
+    schema = pa.schema([(name, types[name]) for name in arrays])
     with pq.ParquetWriter(file, schema, use_dictionary=False) as writer:
-        for parts in zip(*(column.parts() for column in columns.values()), strict=True):
-            arrays = [arrow(name, part) for name, part in zip(columns, parts, strict=True)]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+        for start in range(0, count, ROWS):
+            part = {name: array[start : start + ROWS] for name, array in arrays.items()}
+            features = pa.FixedSizeListArray.from_arrays(pa.array(part["features"].reshape(-1)), dim)
+            writer.write_table(pa.table({**part, "features": features}, schema))
 
 
 def _read_parquet(file: Path) -> dict[str, Array]:
@@ -283,7 +225,7 @@ def _read_parquet(file: Path) -> dict[str, Array]:
     return {"features": features, **{name: np.concatenate(parts) for name, parts in rest.items()}}
 
 
-FORMATS: dict[str, tuple[Callable[[Path, Mapping[str, Column]], None], Callable[[Path], dict[str, Array]]]] = {
+FORMATS: dict[str, tuple[Callable[[Path, Mapping[str, Array]], None], Callable[[Path], dict[str, Array]]]] = {
     ".npz": (_write_npz, _read_npz),
     ".parquet": (_write_parquet, _read_parquet),
     ".safetensors": (_write_safetensors, _read_safetensors),

@@ -67,9 +67,18 @@ def fit_linear_probe(features: Floats, labels: Ints, c: float | None = None, see
         DataError: If there are fewer than two classes, or lengths differ.
     """
     _check(features, labels)
-    if c is None:
-        c = _chosen_c(features, labels, seed)
-    return _probe(c).fit(features, labels)
+    if c is None and (held_out := _held_out(labels, seed)).any():
+        from sklearn.model_selection import GridSearchCV, PredefinedSplit
+
+        # of equal scores the first is taken, the most regularised
+        search = GridSearchCV(
+            _probe(1.0),
+            {"logisticregression__C": REGULARISATIONS},
+            cv=PredefinedSplit(np.where(held_out, 0, -1)),
+            error_score="raise",
+        )
+        return search.fit(features, labels).best_estimator_
+    return _probe(1.0 if c is None else c).fit(features, labels)
 
 
 def _probe(c: float) -> Pipeline:
@@ -81,18 +90,14 @@ def _probe(c: float) -> Pipeline:
     return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000))
 
 
-def _chosen_c(features: Floats, labels: Ints, seed: int) -> float:
+def _held_out(labels: Ints, seed: int) -> NDArray[np.bool_]:
+    # StratifiedShuffleSplit raises an error for classes of one sample, and for more classes than held-out samples
     generator = np.random.default_rng(seed)
-    held = np.zeros(len(labels), dtype=bool)
+    held_out = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         rows = generator.permutation(np.flatnonzero(labels == label))
-        held[rows[: round(VALIDATION_SHARE * len(rows))]] = True  # none of a class with two samples
-    if not held.any():
-        return 1.0
-    scores: dict[float, float] = {}
-    for c in tqdm(REGULARISATIONS, "linear probe", leave=False, delay=2):
-        scores[c] = _probe(c).fit(features[~held], labels[~held]).score(features[held], labels[held])
-    return max(scores, key=lambda each: scores[each])  # of equals the most regularised
+        held_out[rows[: round(VALIDATION_SHARE * len(rows))]] = True  # none of a class with two samples
+    return held_out
 
 
 def _few_shot_correct(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.export.model_card import RunFacts, model_card
 from diet_lightning.export.onnx import write_onnx
 from diet_lightning.transforms.preprocessing import Preprocessing
-from diet_lightning.utilities.files import partial_of
+from diet_lightning.utilities.files import partial_of, require_empty_dir, write_json
 
 README = "README.md"
 
@@ -76,7 +75,7 @@ def export_backbone(
         partial.mkdir(parents=True)
         about = FORMATS[format](found, config, partial)
         values = {**about, **config.to_json(), "library_version": __version__}
-        (partial / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        write_json(partial / CONFIG, values, indent=2)
         (partial / README).write_text(model_card(config, facts), encoding="utf-8")
         if target.exists():
             target.rmdir()
@@ -160,8 +159,7 @@ def _known_name(backbone: Backbone, shape: tuple[int, ...]) -> str | None:
 
 
 def _check_free(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigurationError(f"Output folder '{folder}' exists and is not empty: choose another `output`.")
+    require_empty_dir(folder)
     if not folder.name or (folder.is_dir() and folder.samefile(Path.cwd())):
         raise ConfigurationError(f"Output folder '{folder}' is the one you are in: choose one below it as `output`.")
 

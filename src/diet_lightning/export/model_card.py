@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from diet_lightning.backbones.exported import ExportConfig
+from diet_lightning.runs.scores import Score
 
 PAPER = "https://arxiv.org/abs/2406.10743"
 LIBRARIES = {"safetensors": "diet-lightning", "onnx": "onnx", "timm": "timm"}
-
-
-class Measured(NamedTuple):
-    """A measured value, with the ends of its interval where they are known."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -35,8 +28,8 @@ class RunFacts:
 
     data: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Measured] = field(default_factory=dict)
-    evaluation: Mapping[str, Measured] = field(default_factory=dict)
+    training: Mapping[str, Score] = field(default_factory=dict)
+    evaluation: Mapping[str, Score] = field(default_factory=dict)
 
 
 def model_card(config: ExportConfig, facts: RunFacts | None) -> str:
@@ -109,7 +102,7 @@ def _listed(values: Mapping[str, Any]) -> str:
 
 
 def _measured(facts: RunFacts) -> str:
-    def table(title: str, values: Mapping[str, Measured]) -> str:
+    def table(title: str, values: Mapping[str, Score]) -> str:
         rows = [f"| {name} | {each.value:.4f} | {_interval(each)} |" for name, each in values.items()]
         return "\n".join([f"| {title} | value | interval |", "|---|---|---|", *rows])
 
@@ -120,7 +113,7 @@ def _measured(facts: RunFacts) -> str:
     return "\n\n".join(parts)
 
 
-def _interval(measured: Measured) -> str:
+def _interval(measured: Score) -> str:
     if measured.low is None or measured.high is None:
         return ""
     return f"{measured.low:.4f} to {measured.high:.4f}"

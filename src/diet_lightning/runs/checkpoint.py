@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from diet_lightning.errors import CheckpointError
-from diet_lightning.utilities.files import replacing
+from diet_lightning.utilities.files import atomic_write
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class LeanCheckpointIO(TorchCheckpointIO):
             return
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as partial:
+        with atomic_write(file) as partial:
             torch.save(checkpoint, partial)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

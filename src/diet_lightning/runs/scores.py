@@ -15,18 +15,18 @@ EVALUATION = "evaluation.json"
 
 @dataclass(frozen=True)
 class Score:
-    """An accuracy on test samples, with its bootstrap interval.
+    """A measured value, with its interval where that is known.
 
     Attributes:
-        value: In [0, 1].
-        low: Lower end of the interval.
-        high: Upper end.
+        value: The value; accuracies lie in [0, 1].
+        low: Lower end of the interval, None where it is not known.
+        high: Upper end, likewise.
         std: Standard deviation over trials with other training labels; None where there is one trial.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
     std: float | None = None
 
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from diet_lightning.errors import ConfigurationError
+
 
 def partial_of(path: Path) -> Path:
     """The hidden sibling that stands for a file or folder until it is whole: ``run/a.npz`` → ``run/.a.npz.partial``."""
@@ -15,7 +17,7 @@ def partial_of(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
+def atomic_write(file: Path) -> Iterator[Path]:
     """Writes a file such that an interruption leaves the one that was there.
 
     Args:
@@ -32,6 +34,21 @@ def replacing(file: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def require_empty_dir(folder: Path) -> None:
+    """Checks that an output folder may be written to: it does not exist, or is empty.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        ConfigurationError: If it is a file, or holds something.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigurationError(
+            f"Output folder '{folder}' exists and is not empty: move it, or choose another `output`."
+        )
+
+
 def write_json(file: Path, value: Any, indent: int | None = None) -> None:
     """Writes a value as JSON, whole or not at all.
 
@@ -40,7 +57,7 @@ def write_json(file: Path, value: Any, indent: int | None = None) -> None:
         value: Plain values.
         indent: Spaces of each level; None for one line. Indented files end with a line break.
     """
-    with replacing(file) as partial:
+    with atomic_write(file) as partial:
         partial.write_text(json.dumps(value, indent=indent) + ("" if indent is None else "\n"), encoding="utf-8")
 
 

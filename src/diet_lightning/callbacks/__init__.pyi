@@ -1,0 +1,11 @@
+from .embedding_writer import EmbeddingWriter as EmbeddingWriter
+from .feature_rank import FeatureRank as FeatureRank
+from .finite_guard import FiniteGuard as FiniteGuard
+from .interrupt_checkpoint import InterruptCheckpoint as InterruptCheckpoint
+from .last_blocks import LastBlocks as LastBlocks
+from .offline_evaluation import OfflineEvaluation as OfflineEvaluation
+from .online_knn import OnlineKNN as OnlineKNN
+from .online_probe import OnlineLinearProbe as OnlineLinearProbe
+from .progress_bar import FitProgressBar as FitProgressBar
+from .run_figure import RunFigure as RunFigure
+from .run_recorder import RunRecorder as RunRecorder
