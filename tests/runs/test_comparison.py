@@ -30,7 +30,7 @@ def write_run(folder, gaps, accuracies=None, smoothing=0.8, count=1347, ranks=No
     """A run's folder as `diet fit` leaves it, but for its checkpoint."""
     folder = Path(folder)
     folder.mkdir(parents=True)
-    model = {"backbone": changes.pop("backbone", "resnet8"), "label_smoothing": smoothing, "temperature": 1.0}
+    model = {"backbone": changes.pop("backbone", "resnet8"), "label_smoothing": smoothing, "head": {"temperature": 1.0}}
     data = {"source": "digits", "subset": None, "image_size": None, "strength": 3, **changes}
     trainer = {"max_epochs": len(gaps), "max_steps": -1, "max_time": None}
     (folder / "config.yaml").write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))

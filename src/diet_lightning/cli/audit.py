@@ -57,10 +57,10 @@ def audit(
         raise ConfigurationError(
             f"Output folder '{folder}' exists and is not empty: move it, or choose another `output`."
         )
-    if opened.module.is_supervised:
+    if opened.module.target != "index":
         raise ConfigurationError(
-            f"Run '{run}' was trained with target='label', so its rows are classes and tell nothing of single samples: audit a "
-            "run with target='index'."
+            f"Run '{run}' was trained with SupervisedModule, so its rows are classes and tell nothing of single samples: audit "
+            "a run of DIETModule."
         )
     data = opened.open_data(**({} if source is None else {"source": source}))
     data.require_same_data(opened.data_state)

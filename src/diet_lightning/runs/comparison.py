@@ -26,9 +26,9 @@ LEAST_SMOOTHING = 0.01  # down to here the floor of the loss tells N
 LOSS_SETTINGS = (
     "data.strength",
     "data.ranges",
-    "model.temperature",
-    "model.normalize_features",
-    "model.normalize_rows",
+    "model.head.temperature",
+    "model.head.normalize_features",
+    "model.head.normalize_rows",
 )
 
 
@@ -172,7 +172,9 @@ def read_run(folder: str) -> FinishedRun:
     try:
         config = yaml.safe_load((path / CONFIG).read_text())
         model, data, trainer = config["model"], config["data"], config["trainer"]
-        group = Group(_data_name(data), model.get("target", "index"), float(model["label_smoothing"]))
+        group = Group(
+            _data_name(data), "label" if model.get("supervised") else "index", float(model["label_smoothing"])
+        )
         backbone, planned = str(model["backbone"]), int(trainer.get("max_epochs") or 0)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigurationError(
@@ -185,7 +187,7 @@ def read_run(folder: str) -> FinishedRun:
             f"Run '{folder}' has no {LOSS_GAP} in {METRICS}: it has completed no epoch; train it on, or leave it out."
         )
     by_steps = (trainer.get("max_steps") or -1) > 0 or trainer.get("max_time") is not None
-    settings = {name: config[name.split(".")[0]].get(name.split(".")[1]) for name in LOSS_SETTINGS}
+    settings = {name: _lookup(config, name) for name in LOSS_SETTINGS}
     return FinishedRun(
         str(path),
         group,
@@ -195,6 +197,13 @@ def read_run(folder: str) -> FinishedRun:
         curves,
         {name: score.value for name, score in read_scores(path).items()},
     )
+
+
+def _lookup(config: Any, name: str) -> Any:
+    """The value of a dotted name, None where the configuration has none."""
+    for key in name.split("."):
+        config = (config or {}).get(key)
+    return config
 
 
 def _data_name(data: Mapping[str, Any]) -> str:

@@ -15,6 +15,9 @@ from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.runs.checkpoint import read_checkpoint
 from diet_lightning.runs.folder import CONFIG, find_checkpoint, run_dir_of
 from diet_lightning.training.module import DIETModule
+from diet_lightning.training.supervised import SupervisedModule
+
+MODULES: dict[str, type[DIETModule]] = {each.target: each for each in (DIETModule, SupervisedModule)}
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ def open_run(run: str | Path) -> TrainedRun:
     saved = read_checkpoint(file)
     if not any(name.startswith("backbone.") for name in saved["state_dict"]):
         raise CheckpointError(f"Checkpoint '{file}' holds no backbone: it was not written by DIETModule.")
-    module = DIETModule.load_from_checkpoint(file, map_location="cpu").eval()
+    module_class = MODULES[saved.get("target", DIETModule.target)]
+    module = module_class.load_from_checkpoint(file, map_location="cpu").eval()
     folder = run_dir_of(file)
     config = folder / CONFIG
     found = yaml.safe_load(config.read_text()) if config.is_file() else {}
