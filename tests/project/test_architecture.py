@@ -34,7 +34,9 @@ def constructor_arguments(folder):
             if isinstance(node, ast.ClassDef):
                 init = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"]
                 fields = [each for each in node.body if isinstance(each, ast.AnnAssign)]
-                made = node.decorator_list or any(isinstance(base, ast.Name) and base.id == "NamedTuple" for base in node.bases)
+                made = node.decorator_list or any(
+                    isinstance(base, ast.Name) and base.id == "NamedTuple" for base in node.bases
+                )
                 arguments = init[0].args if init else None
                 if arguments is not None:
                     every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
