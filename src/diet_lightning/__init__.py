@@ -7,7 +7,7 @@ from diet_lightning.utilities.lazy import attach
 
 if TYPE_CHECKING:
     from diet_lightning.backbones.factory import create_backbone
-    from diet_lightning.callbacks.default_callbacks import default_callbacks
+    from diet_lightning.callbacks.defaults import default_callbacks
     from diet_lightning.callbacks.embedding_writer import EmbeddingWriter
     from diet_lightning.callbacks.feature_rank import FeatureRank
     from diet_lightning.callbacks.finite_guard import FiniteGuard
@@ -52,7 +52,7 @@ else:
             "RunFigure": "diet_lightning.callbacks.run_figure",
             "SupervisedModule": "diet_lightning.training.supervised",
             "create_backbone": "diet_lightning.backbones.factory",
-            "default_callbacks": "diet_lightning.callbacks.default_callbacks",
+            "default_callbacks": "diet_lightning.callbacks.defaults",
             "read_embeddings": "diet_lightning.embeddings.formats",
         },
     )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from diet_lightning.utilities.lazy import attach
 
 if TYPE_CHECKING:
-    from diet_lightning.callbacks.default_callbacks import default_callbacks
+    from diet_lightning.callbacks.defaults import default_callbacks
     from diet_lightning.callbacks.embedding_writer import EmbeddingWriter
     from diet_lightning.callbacks.feature_rank import FeatureRank
     from diet_lightning.callbacks.finite_guard import FiniteGuard
@@ -31,7 +31,7 @@ else:
             "OnlineKNN": "diet_lightning.callbacks.online_knn",
             "OnlineLinearProbe": "diet_lightning.callbacks.online_probe",
             "RunFigure": "diet_lightning.callbacks.run_figure",
-            "default_callbacks": "diet_lightning.callbacks.default_callbacks",
+            "default_callbacks": "diet_lightning.callbacks.defaults",
         },
     )
 
