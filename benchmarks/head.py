@@ -1,4 +1,4 @@
-"""Time and memory of a step of the head: each placement against plain cross-entropy with AdamW, in one run.
+"""Time and memory of a step of the head: each kind of head against plain cross-entropy with AdamW, in one run.
 
 A step is loss, gradients and AdamW's step on W; the embeddings are given and get their gradient. Cases take turns, so that
 a busy machine slows all of them; `ratio` is the ratio of medians to `plain`. `extra_mb` is the peak of memory during a step

@@ -1,10 +1,10 @@
-"""Training steps through `Trainer.fit` at a large N, and the peak of memory against the bill that is printed before.
+"""Training steps through `Trainer.fit` at a large N, and the peak of memory against the estimate that is printed before.
 
 Images are drawn from the index, so nothing is read. The same run with 1,000 samples comes first: what it takes is the
 backbone's, and what the large one takes beyond it is the head's. Prints one JSON line.
 
-    python benchmarks/large_n.py --num-samples 1281167 --placement fused
-    python benchmarks/large_n.py --num-samples 1281167 --placement dense --backbone resnet50 --image-size 224 --precision bf16-mixed
+    python benchmarks/large_n.py --num-samples 1281167 --head fused
+    python benchmarks/large_n.py --num-samples 1281167 --head dense --backbone resnet50 --image-size 224 --precision bf16-mixed
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from diet_lightning import DIETDataModule, DIETModule
-from diet_lightning.objective.memory_estimate import head_bill
+from diet_lightning import DIETDataModule, DIETModule, HeadConfig
+from diet_lightning.objective.memory_estimate import estimate_memory
 
 
 class Drawn(Dataset[Tensor]):
@@ -57,7 +57,7 @@ def fit(args: argparse.Namespace, count: int) -> tuple[float, float, int]:
     data = DIETDataModule.from_datasets(
         Drawn(count, args.image_size), batch_size=args.batch_size, strength=args.strength, num_workers=args.workers
     )
-    module, clock = DIETModule(args.backbone, placement=args.placement, moment_bits=args.moment_bits), Clock()
+    module, clock = DIETModule(args.backbone, head=HeadConfig(args.head, moment_bits=args.moment_bits)), Clock()
     trainer = Trainer(
         accelerator=args.device,
         devices=1,
@@ -78,7 +78,7 @@ def fit(args: argparse.Namespace, count: int) -> tuple[float, float, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-samples", type=int, default=1_281_167)
-    parser.add_argument("--placement", default="fused", choices=["dense", "fused", "sampled"])
+    parser.add_argument("--head", default="fused", choices=["dense", "fused", "sampled"])
     parser.add_argument("--moment-bits", type=int, default=32, choices=[8, 32])
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--image-size", type=int, default=32)
@@ -95,11 +95,11 @@ def main() -> None:
     device = "cuda" if args.device in ("gpu", "cuda") else "cpu"
     width = 4 if "32" in args.precision else 2
     run = {"product_bytes": width, "device": device, "moment_bits": args.moment_bits}
-    bill = head_bill(args.placement, args.num_samples, dim, args.batch_size, **run)
+    estimate = estimate_memory(args.head, args.num_samples, dim, args.batch_size, **run)
     line = {
         **{
             name: getattr(args, name)
-            for name in ("num_samples", "placement", "backbone", "image_size", "batch_size", "moment_bits")
+            for name in ("num_samples", "head", "backbone", "image_size", "batch_size", "moment_bits")
         },
         "precision": args.precision,
         "embed_dim": dim,
@@ -107,8 +107,8 @@ def main() -> None:
         "peak_mb": round(peak_mb),
         "backbone_mb": round(backbone_mb),
         "head_mb": round(peak_mb - backbone_mb),
-        "bill_mb": round(bill.total / MB),
-        "head_over_bill": round((peak_mb - backbone_mb) * MB / bill.total, 3),
+        "estimate_mb": round(estimate.total / MB),
+        "head_over_estimate": round((peak_mb - backbone_mb) * MB / estimate.total, 3),
         "hardware": hardware(torch.device(device)),
         "torch": torch.__version__,
     }

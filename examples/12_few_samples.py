@@ -25,7 +25,7 @@ from lightning.pytorch import Trainer, seed_everything
 from record import SIZE, Row, over_seeds, record
 from torch.utils.data import Subset
 
-from diet_lightning import DIETDataModule, DIETModule
+from diet_lightning import DIETDataModule, DIETModule, SupervisedModule
 from diet_lightning.data.images import ImageDataset, in_memory
 from diet_lightning.data.metadata import labels_of
 from diet_lightning.data.sources import SourceOptions, load_source
@@ -80,7 +80,8 @@ def trained(train: Subset, target: str, seed: int) -> tuple[DIETModule, DIETData
     batch = min(BATCH, len(train))
     data = DIETDataModule.from_datasets(train, test, batch_size=batch, ranges=source.ranges, seed=seed)
     smoothing = 0.8 if target == "index" else 0.1  # what is usual with labels
-    model = DIETModule(SETTINGS["backbone"], lr=SETTINGS["lr"], target=target, label_smoothing=smoothing)
+    kind = DIETModule if target == "index" else SupervisedModule
+    model = kind(SETTINGS["backbone"], lr=SETTINGS["lr"], label_smoothing=smoothing)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     trainer = Trainer(max_steps=STEPS, limit_val_batches=0, enable_progress_bar=False, **quiet)
     trainer.fit(model, data)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.utils.data import TensorDataset
 
-from diet_lightning import DIETDataModule, DIETModule
+from diet_lightning import DIETDataModule, DIETModule, HeadConfig
 from diet_lightning.figures.style import COLOURS, save_figure
 from diet_lightning.objective.loss import datum_cross_entropy
 from diet_lightning.training.schedule import REFERENCE_BATCH
@@ -71,9 +71,9 @@ SETTING = SIZES[SIZE]
 EVALUATED = 8192  # latents that R² is measured with
 # of the paper's table, where embeddings are free; and with unit norm, which is much harder to train
 VARIANTS = {
-    "unit-norm W": {"normalize_rows": True},
-    "free W": {},  # DIET as it is
-    "free W, unit-norm f": {"normalize_features": True},
+    "unit-norm W": HeadConfig(normalize_rows=True),
+    "free W": HeadConfig(),  # DIET as it is
+    "free W, unit-norm f": HeadConfig(normalize_features=True),
 }
 PAPER = {  # of latents and of cluster vectors
     ("unit-norm W", 5): ("98.6", "99.9"),
@@ -118,7 +118,9 @@ def train(variant: str, dim: int, seed: int) -> dict[str, object]:
         TensorDataset(vectors[cluster]), augment=augment, batch_size=len(cluster), seed=seed
     )
     lr = SETTING["lr"] * REFERENCE_BATCH / len(cluster)  # the module takes it at a batch of 256
-    model = DIETModule(encoder(dim), label_smoothing=0.0, weight_decay=0.0, warmup_epochs=0, lr=lr, **VARIANTS[variant])
+    model = DIETModule(
+        encoder(dim), label_smoothing=0.0, weight_decay=0.0, warmup_epochs=0, lr=lr, head=VARIANTS[variant]
+    )
     quiet = {
         "logger": False,
         "enable_checkpointing": False,
@@ -176,7 +178,7 @@ for (variant, dim), found in runs.items():
     for name, what, value in (("latents", "latents", paper[0]), ("vectors", "cluster vectors", paper[1])):
         rows.append(over_seeds(f"R² × 100 of {what}, {case}", [run[name] for run in found], paper=value))
     rows.append(over_seeds(f"loss above the least, {case}", [run["gap"] for run in found], "nats"))
-    if "normalize_features" in VARIANTS[variant]:
+    if VARIANTS[variant].normalize_features:
         rows.append(over_seeds(f"mean |singular value − 1| of the map, {case}", [run["stretch"] for run in found]))
 for dim in SETTING["dims"]:
     found = runs[next(iter(VARIANTS)), dim]

@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from record import SIZE, over_seeds, record
 from torch.utils.data import Subset
 
-from diet_lightning import DIETDataModule, DIETModule, LastBlocks
+from diet_lightning import DIETDataModule, DIETModule, HeadConfig, LastBlocks
 from diet_lightning.data.metadata import labels_of
 from diet_lightning.data.sources import SourceOptions, load_source
 from diet_lightning.evaluation import EvaluationConfig, evaluate_features, extract_features
@@ -95,7 +95,7 @@ def continued(weights: str, data: DIETDataModule) -> DIETModule:
     model = DIETModule(
         SETTINGS["backbone"],
         weights=weights,
-        normalize_features=True,
+        head=HeadConfig(normalize_features=True),
         label_smoothing=0.2,
         lr=8e-3,
         min_lr=8e-4,

@@ -1,4 +1,5 @@
 from .backbones.factory import create_backbone as create_backbone
+from .callbacks.defaults import default_callbacks as default_callbacks
 from .callbacks.embedding_writer import EmbeddingWriter as EmbeddingWriter
 from .callbacks.feature_rank import FeatureRank as FeatureRank
 from .callbacks.finite_guard import FiniteGuard as FiniteGuard
@@ -16,6 +17,9 @@ from .data.indexed import IndexedDataset as IndexedDataset
 from .embeddings.formats import Embeddings as Embeddings
 from .embeddings.formats import read_embeddings as read_embeddings
 from .errors import DIETError as DIETError
+from .objective.head_config import HeadConfig as HeadConfig
+from .runs.checkpoint import LeanCheckpointIO as LeanCheckpointIO
 from .training.module import DIETModule as DIETModule
+from .training.supervised import SupervisedModule as SupervisedModule
 
 __version__: str

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from diet_lightning import DIETModule, LastBlocks, create_backbone
+from diet_lightning import DIETModule, HeadConfig, LastBlocks, create_backbone
 from diet_lightning.callbacks.last_blocks import last_blocks
 from diet_lightning.errors import ConfigurationError
 
@@ -48,8 +48,9 @@ class Watch(Callback):
 
 def fit(make_trainer, *callbacks, head_only=0.5, ckpt_path=None, data=None, regime=True, **options):
     seed_everything(1, verbose=False)
-    settings = {name: options.pop(name) for name in ("placement", "lr") if name in options}
-    module = DIETModule(Net(), normalize_features=True, **{"lr": 1e-2, **settings})
+    settings = {name: options.pop(name) for name in ("head", "lr") if name in options}
+    head = HeadConfig(settings.pop("head", "dense"), normalize_features=True)
+    module = DIETModule(Net(), head=head, **{"lr": 1e-2, **settings})
     watch = Watch()
     first = [LastBlocks(2, head_only)] if regime else []
     options = {"max_epochs": EPOCHS, "enable_checkpointing": bool(callbacks), **options}
@@ -101,8 +102,8 @@ def test_first_phase_is_a_linear_classifier_on_frozen_features(make_trainer):
     torch.testing.assert_close(watch.seen[3][1]["head.weight"], rows.detach(), rtol=1e-5, atol=1e-6)
 
 
-def test_placements_agree(make_trainer):
-    dense, fused = (fit(make_trainer, placement=placement)[0].state_dict() for placement in ("dense", "fused"))
+def test_kinds_of_head_agree(make_trainer):
+    dense, fused = (fit(make_trainer, head=kind)[0].state_dict() for kind in ("dense", "fused"))
     for name, value in dense.items():
         torch.testing.assert_close(fused[name], value, rtol=1e-4, atol=1e-5)
 

@@ -64,7 +64,7 @@ CASES = {
     "batch larger than N": (["--data.batch_size", "201"], ["batch_size=201 is larger than the 200", "at most 200"]),
     "subset larger than N": (["--data.subset", "5000"], ["`subset` to be at most the 1347", "but got 5000"]),
     "N = 1": (["--data.subset", "1"], ["at least 2 training samples", "has 1"]),
-    "temperature": (["--model.temperature", "0"], ["`temperature` to be greater than 0, but got 0"]),
+    "temperature": (["--model.head.temperature", "0"], ["`head.temperature` to be greater than 0, but got 0"]),
     "missing checkpoint": (["--ckpt_path", "no.ckpt"], ["'no.ckpt' does not exist"]),
     "text as checkpoint": (["--ckpt_path", "text.ckpt"], ["'text.ckpt'", "refused"]),
     "folder in the way": (["--run_dir", "file/run"], ["'file/run' cannot be written", "choose another `run_dir`"]),

@@ -1,4 +1,4 @@
-"""The head's placements against the dense one, torch's own AdamW and each other."""
+"""The kinds of head against the dense one, torch's own AdamW and each other."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from diet_lightning import DIETModule
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
-from diet_lightning.objective import DatumHead, FusedHead, SampledHead, ShardedHead
+from diet_lightning.objective import DatumHead, FusedHead, HeadConfig, SampledHead, ShardedHead
 from diet_lightning.objective.loss import datum_cross_entropy
 from diet_lightning.objective.moments import Moments8bit
 from diet_lightning.objective.sharded import _ShardedLoss
-from diet_lightning.training.trainer_checks import check_placement
+from diet_lightning.training.trainer_checks import check_head
 
 STEPS = 20
 
@@ -149,17 +149,19 @@ def test_a_run_with_moments_in_8_bits_resumes_exactly(make_trainer, tmp_path):
         trainer.fit(module, image_data(), ckpt_path=checkpoint)
         return module
 
-    eight = {"placement": "fused", "moment_bits": 8}
-    whole, resumed = fit(**eight), fit(tmp_path / "epoch=0.ckpt", **eight)
+    eight = HeadConfig("fused", moment_bits=8)
+    whole, resumed = fit(head=eight), fit(tmp_path / "epoch=0.ckpt", head=eight)
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
-    with pytest.raises(CheckpointError, match=r"trained with moment_bits=8, but this run has 32: .* placement=fused"):
+    with pytest.raises(
+        CheckpointError, match=r"trained with head.moment_bits=8, but this run has 32: .* head.kind=fused"
+    ):
         fit(tmp_path / "epoch=0.ckpt")
 
 
 def test_moments_in_8_bits_are_for_fused_only():
-    with pytest.raises(ConfigurationError, match="32, or 8 with placement='fused', but got 8 with placement='dense'"):
-        DIETModule(moment_bits=8)
+    with pytest.raises(ConfigurationError, match=r"32, or 8 with head.kind='fused', but got 8 with head.kind='dense'"):
+        HeadConfig(moment_bits=8)
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
@@ -191,7 +193,7 @@ def test_sharded_over_one_rank_is_the_dense_loss(alone, tmp_path, unit_rows):
     torch.testing.assert_close(losses, exact)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other)
-    assert torch.equal(head.whole(head.weight.detach(), tmp_path), head.weight)
+    assert torch.equal(head.state_to_save(head.weight.detach(), tmp_path), head.weight)
 
 
 def test_fused_trains_on_frozen_embeddings_too():
@@ -226,13 +228,13 @@ def test_what_a_broken_run_left_is_not_stepped_on(head_class):
 
 
 @pytest.mark.parametrize("head_class", [FusedHead, SampledHead, ShardedHead])
-def test_a_wrong_index_is_refused_by_every_placement(head_class):
+def test_a_wrong_index_is_refused_by_every_kind(head_class):
     with torch.no_grad(), pytest.raises(DataError, match=r"0 … 29, but got 30"):
         head_class(30, 4)(torch.randn(2, 4), torch.tensor([0, 30]))
 
 
 @pytest.mark.parametrize("head_class", [FusedHead, SampledHead, ShardedHead])
-def test_every_placement_starts_from_the_same_rows(head_class, monkeypatch):
+def test_every_kind_starts_from_the_same_rows(head_class, monkeypatch):
     torch.manual_seed(3)
     whole = DatumHead(50, 4).weight
     monkeypatch.setattr("diet_lightning.objective.dense.AT_ONCE", 7 * 4)
@@ -279,7 +281,7 @@ def test_sampled_row_that_is_touched_at_every_step_moves_as_adamw_does(seed):
     head.attach(ours)
     for _ in range(8):
         head(torch.randn(6, 4), torch.randint(20, (6,))).backward()
-        ids, rows = head._awaiting[0]
+        ids, rows = head._pending[0]
         twin.grad = torch.zeros_like(twin).index_add_(0, ids, rows.grad)
         ours.step()
         theirs.step()
@@ -311,7 +313,7 @@ def test_sampled_of_all_rows_is_exact(unit):
         head(features, index).backward()
         gradients.append(features.grad)
     torch.testing.assert_close(*gradients)
-    ids, rows = sampled._awaiting[0]
+    ids, rows = sampled._pending[0]
     torch.testing.assert_close(rows.grad, dense.weight.grad[ids])
 
 
@@ -327,12 +329,12 @@ def test_sampled_row_that_was_missed_catches_up_its_decay():
         optimizer.step()
     missed = (head.last_step == 0).nonzero()[:, 0]
     assert torch.equal(head.weight[missed], before[missed])
-    head.settle()
+    head.apply_pending_decay()
     factor = np.prod([1 - 0.3 * rate for rate in rates])
     torch.testing.assert_close(head.weight[missed], before[missed] * factor)
-    settled = head.weight.detach().clone()
-    head.settle()
-    assert torch.equal(head.weight, settled)
+    caught_up = head.weight.detach().clone()
+    head.apply_pending_decay()
+    assert torch.equal(head.weight, caught_up)
 
 
 def test_sampled_rows_may_stay_where_they_are():
@@ -356,42 +358,42 @@ class StopAfter(Callback):
 # -- in a Trainer ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("placement", ["fused", "sharded"])
-def test_placement_changes_nothing_but_the_memory(make_trainer, placement):
+@pytest.mark.parametrize("kind", ["fused", "sharded"])
+def test_kind_changes_nothing_but_the_memory(make_trainer, kind):
     modules = {}
-    for name in ("dense", placement):
+    for name in ("dense", kind):
         seed_everything(2, verbose=False)
-        modules[name] = DIETModule(TinyNet(), placement=name, head_lr=3e-3, head_weight_decay=0.2, eps=1e-7)
+        modules[name] = DIETModule(TinyNet(), head=HeadConfig(name, 3e-3, 0.2, 1e-7))
         trainer = make_trainer(max_epochs=2, accumulate_grad_batches=2)
         trainer.fit(modules[name], image_data(52))
         group = trainer.optimizers[0].param_groups[1]
         assert (group["name"], group["weight_decay"], group["eps"]) == ("head", 0.2, 1e-7)
         assert group["initial_lr"] == pytest.approx(3e-3 * 32 / 256)
     dense = modules["dense"].state_dict()
-    for name, value in modules[placement].state_dict().items():
+    for name, value in modules[kind].state_dict().items():
         torch.testing.assert_close(value, dense[name], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("start", ["dense", "fused", "sharded"])
-def test_a_run_may_go_on_in_another_placement(make_trainer, tmp_path, start):
-    def fit(placement, epochs=4, ckpt_path=None):
+def test_a_run_may_go_on_with_another_kind_of_head(make_trainer, tmp_path, start):
+    def fit(kind, epochs=4, ckpt_path=None):
         seed_everything(2, verbose=False)
-        module = DIETModule(TinyNet(), placement=placement)
+        module = DIETModule(TinyNet(), head=HeadConfig(kind))
         trainer = make_trainer(max_epochs=4, callbacks=[StopAfter(epochs, tmp_path / f"{epochs}.ckpt")])
         trainer.fit(module, image_data(52), ckpt_path=ckpt_path, weights_only=True)
         return module
 
     whole = fit("dense")
     fit(start, 2)
-    for placement in ("dense", "fused", "sharded"):
-        resumed = fit(placement, ckpt_path=tmp_path / "2.ckpt")
+    for kind in ("dense", "fused", "sharded"):
+        resumed = fit(kind, ckpt_path=tmp_path / "2.ckpt")
         torch.testing.assert_close(resumed.head.weight, whole.head.weight, rtol=1e-6, atol=1e-6)
 
 
-def test_sampled_resumes_bit_by_bit_and_leaves_settled_rows(make_trainer, tmp_path):
+def test_sampled_resumes_bit_by_bit_and_leaves_rows_with_their_decay_applied(make_trainer, tmp_path):
     def fit(ckpt_path=None, stop=9):
         seed_everything(2, verbose=False)
-        module = DIETModule(TinyNet(), placement="sampled", num_sampled=8)
+        module = DIETModule(TinyNet(), head=HeadConfig("sampled", num_sampled=8))
         trainer = make_trainer(max_epochs=4, callbacks=[StopAfter(stop, tmp_path / "run.ckpt")])
         trainer.fit(module, image_data(52), ckpt_path=ckpt_path, weights_only=True)
         return module
@@ -405,28 +407,28 @@ def test_sampled_resumes_bit_by_bit_and_leaves_settled_rows(make_trainer, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("placement", "options", "message"),
+    ("kind", "options", "message"),
     [
-        ("fused", {"gradient_clip_val": 1.0}, r"placement='fused' .*gradient_clip_val=1.0.* leave clipping out"),
-        ("sampled", {"gradient_clip_val": 1.0}, r"placement='sampled' .*gradient_clip_val=1.0"),
+        ("fused", {"gradient_clip_val": 1.0}, r"head.kind='fused' .*gradient_clip_val=1.0.* leave clipping out"),
+        ("sampled", {"gradient_clip_val": 1.0}, r"head.kind='sampled' .*gradient_clip_val=1.0"),
         ("fused", {"devices": 2, "strategy": "ddp_fork"}, r"serves one process, but there are 2: .*sharded or dense"),
         ("sharded", {"devices": 2, "strategy": "ddp_fork", "gradient_clip_val": 0.5}, r"one norm over all ranks"),
     ],
 )
-def test_trainer_options_that_a_placement_cannot_serve_are_refused(make_trainer, placement, options, message):
+def test_trainer_options_that_a_head_cannot_serve_are_refused(make_trainer, kind, options, message):
     with pytest.raises(Exception, match=message):  # a forked process wraps it
-        make_trainer(**options).fit(DIETModule(TinyNet(), placement=placement), image_data())
+        make_trainer(**options).fit(DIETModule(TinyNet(), head=HeadConfig(kind)), image_data())
 
 
 def test_loss_scaler_is_refused_where_the_head_steps_by_itself():
     class OfFp16:
         world_size, precision, gradient_clip_val = 1, "16-mixed", None
 
-    for placement in ("fused", "sampled"):
+    for kind in ("fused", "sampled"):
         with pytest.raises(ConfigurationError, match=r"precision=16-mixed skips steps .* bf16-mixed"):
-            check_placement(placement, OfFp16())
-    for placement in ("dense", "sharded"):
-        check_placement(placement, OfFp16())
+            check_head(kind, OfFp16())
+    for kind in ("dense", "sharded"):
+        check_head(kind, OfFp16())
 
 
 def test_sharded_asks_for_ddp():
@@ -434,26 +436,26 @@ def test_sharded_asks_for_ddp():
         world_size, precision, gradient_clip_val, gradient_clip_algorithm = 2, "32-true", None, None
         strategy = object()
 
-    with pytest.raises(ConfigurationError, match=r"placement='sharded' .*object would not leave .* `strategy` to ddp"):
-        check_placement("sharded", Spread())
-    check_placement("dense", Spread())
+    with pytest.raises(ConfigurationError, match=r"head.kind='sharded' .*object would not leave .* `strategy` to ddp"):
+        check_head("sharded", Spread())
+    check_head("dense", Spread())
     Spread.strategy, Spread.gradient_clip_val = DDPStrategy(), 0.5
     with pytest.raises(ConfigurationError, match=r"gradient_clip_val=0.5 needs one norm over all ranks"):
-        check_placement("sharded", Spread())
+        check_head("sharded", Spread())
     Spread.gradient_clip_algorithm = "value"
-    check_placement("sharded", Spread())
+    check_head("sharded", Spread())
     Spread.precision = "16-mixed"
     with pytest.raises(ConfigurationError, match="precision=16-mixed"):
-        check_placement("sharded", Spread())
+        check_head("sharded", Spread())
     with pytest.raises(ConfigurationError, match=r"serves one process, but there are 2"):
-        check_placement("fused", Spread())
+        check_head("fused", Spread())
 
 
-def test_unknown_placement_and_rows_that_may_not_stay_are_refused():
-    with pytest.raises(ConfigurationError, match=r"`placement` to be one of \['dense', .*\], but got 'disk'"):
-        DIETModule(placement="disk")
-    with pytest.raises(ConfigurationError, match=r"`head_on_cpu` to be False with placement='dense'"):
-        DIETModule(head_on_cpu=True)
+def test_unknown_kind_and_rows_that_may_not_stay_are_refused():
+    with pytest.raises(ConfigurationError, match=r"`head.kind` to be one of \['dense', .*\], but got 'disk'"):
+        HeadConfig("disk")
+    with pytest.raises(ConfigurationError, match=r"`head.on_cpu` to be False with head.kind='dense'"):
+        HeadConfig(on_cpu=True)
     with pytest.raises(ConfigurationError, match="`num_sampled` to be at least 1, but got 0"):
         SampledHead(10, 2, num_sampled=0)
 
@@ -462,5 +464,7 @@ def test_a_dense_checkpoint_does_not_go_on_sampled(make_trainer, tmp_path):
     trainer = make_trainer(max_epochs=1)
     trainer.fit(DIETModule(TinyNet()), image_data())
     trainer.save_checkpoint(tmp_path / "dense.ckpt")
-    with pytest.raises(CheckpointError, match=r"head\.last_step.*`placement` it was trained with"):
-        make_trainer().fit(DIETModule(TinyNet(), placement="sampled"), image_data(), ckpt_path=tmp_path / "dense.ckpt")
+    with pytest.raises(CheckpointError, match=r"head\.last_step.*`head.kind` it was trained with"):
+        make_trainer().fit(
+            DIETModule(TinyNet(), head=HeadConfig("sampled")), image_data(), ckpt_path=tmp_path / "dense.ckpt"
+        )

@@ -202,7 +202,7 @@ def test_commands_of_the_readme_parse(capsys, monkeypatch):
     assert len(lines) == 6
     settings = [printed_config(args, capsys) for args in lines]
     assert (settings[1]["trainer"]["max_epochs"], settings[1]["data"]["subset"]) == (1, 1000)
-    assert (settings[-1]["model"]["placement"], settings[-1]["trainer"]["devices"]) == ("sharded", "8")
+    assert (settings[-1]["model"]["head"]["kind"], settings[-1]["trainer"]["devices"]) == ("sharded", "8")
 
 
 def test_architectures_of_the_readme_build():

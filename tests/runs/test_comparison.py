@@ -44,7 +44,7 @@ def write_run(folder, gaps, accuracies=None, smoothing=0.8, count=1347, ranks=No
         "versions": {"torch": "2.6"},
     }
     (folder / "run.json").write_text(json.dumps(record))
-    model = {"temperature": 1.0}
+    model = {"head": {"temperature": 1.0}}
     data = {"subset": None, "image_size": None, "strength": 3, **changes}
     trainer = {"max_epochs": len(gaps), "max_steps": -1, "max_time": None}
     (folder / "config.yaml").write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))

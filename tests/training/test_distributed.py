@@ -71,9 +71,9 @@ import torch
 sys.path.insert(0, {tests!r})
 from helpers import TinyNet, image_data
 from lightning.pytorch import Trainer
-from diet_lightning import DIETModule
+from diet_lightning import DIETModule, HeadConfig
 
-module = DIETModule(TinyNet(), placement=sys.argv[1])
+module = DIETModule(TinyNet(), head=HeadConfig(sys.argv[1]))
 trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp_notebook", max_epochs=1, logger=False,
     enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=True)
 trainer.fit(module, image_data(51))
@@ -84,11 +84,11 @@ print("same", len(module.head.weight))
 """
 
 
-@pytest.mark.parametrize("placement", ["dense", "sharded"])
-def test_a_notebook_gets_back_what_its_processes_trained(tmp_path, placement):
+@pytest.mark.parametrize("kind", ["dense", "sharded"])
+def test_a_notebook_gets_back_what_its_processes_trained(tmp_path, kind):
     script = tmp_path / "script.py"
     script.write_text(LAZY.format(tests=str(Path(__file__).parents[1])))
-    command = [sys.executable, str(script), placement]
+    command = [sys.executable, str(script), kind]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "same 51" in done.stdout
@@ -101,7 +101,7 @@ sys.path.insert(0, {tests!r})
 from helpers import TinyNet, image_data
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from diet_lightning import DIETModule
+from diet_lightning import DIETModule, HeadConfig
 
 ranks, count, out, ckpt = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] or None
 
@@ -132,7 +132,7 @@ class Keep(Callback):
 
 seed_everything(5)
 # built here, before Lightning reseeds the processes of a distributed run
-module = DIETModule(TinyNet(dropout=0.0), count, [3, 8, 8], placement="sharded", lr=1e-2, normalize_rows=True)
+module = DIETModule(TinyNet(dropout=0.0), count, [3, 8, 8], head=HeadConfig("sharded", normalize_rows=True), lr=1e-2)
 data = image_data(count, batch_size=12 // ranks, seed=2)
 trainer = Trainer(
     accelerator="cpu", devices=ranks, strategy="ddp_fork" if ranks > 1 else "auto", max_steps=20, logger=False,
@@ -158,10 +158,10 @@ def run(rank, world, folder):
     head(torch.randn(2, 3), torch.tensor([0, 6])).backward()
     optimizer.step()
     mine = head.weight.detach().clone()
-    head.collect(optimizer, folder)
+    head.on_fit_end(optimizer, folder)
     assert rank > 0 or (len(head.weight) == 7 and torch.equal(head.weight[first:last], mine))
     assert rank > 0 or optimizer.state_dict()["state"][0]["exp_avg"].shape == (7, 3)
-    head.spread()  # for the next fit
+    head.on_setup()  # for the next fit
     assert torch.equal(head.weight, mine)
 
 if __name__ == "__main__":
@@ -169,7 +169,7 @@ if __name__ == "__main__":
 """
 
 
-def test_rows_are_collected_and_spread_again(tmp_path):
+def test_rows_are_gathered_and_sharded_again(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(AGAIN.format())
     done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=200)

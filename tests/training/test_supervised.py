@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, seed_everything
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from diet_lightning import DIETDataModule, DIETModule, IndexedDataset, OnlineLinearProbe
+from diet_lightning import DIETDataModule, DIETModule, HeadConfig, IndexedDataset, OnlineLinearProbe, SupervisedModule
 from diet_lightning.__main__ import main
 from diet_lightning.data.sampling import as_is
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
@@ -45,9 +45,7 @@ def test_equals_a_plain_loop_over_the_same_batches(make_trainer):
     data = DIETDataModule.from_datasets(
         train, TensorDataset(images(20, seed=1), labels[:20]), batch_size=16, strength=0
     )
-    module = DIETModule(
-        TinyNet(dropout=0.0), target="label", num_classes=4, input_shape=[3, 8, 8], label_smoothing=0.1, lr=0.05
-    )
+    module = SupervisedModule(TinyNet(dropout=0.0), num_classes=4, input_shape=[3, 8, 8], label_smoothing=0.1, lr=0.05)
     network = copy.deepcopy(module.backbone.model)
     layer = nn.Linear(12, 4, bias=False)
     layer.weight.data.copy_(module.head.weight.data)
@@ -82,7 +80,7 @@ def test_equals_a_plain_loop_over_the_same_batches(make_trainer):
 def test_learns_digits_and_measures_itself_as_numpy_does(make_trainer):
     seed_everything(0, verbose=False)
     data = DIETDataModule("digits", batch_size=128, strength=1)
-    module = DIETModule("resnet8_w16", target="label", label_smoothing=0.1, lr=1.6e-2)
+    module = SupervisedModule("resnet8_w16", label_smoothing=0.1, lr=1.6e-2)
     trainer = make_trainer(max_epochs=4, callbacks=[OnlineLinearProbe()])
     trainer.fit(module, data)
     assert module.head.weight.shape == (10, 64)
@@ -102,15 +100,12 @@ def test_learns_digits_and_measures_itself_as_numpy_does(make_trainer):
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_logits_are_those_of_the_loss(normalize):
-    module = DIETModule(
+    module = SupervisedModule(
         nn.Flatten(),
-        target="label",
         num_classes=5,
         input_shape=[3],
         label_smoothing=0.3,
-        normalize_features=normalize,
-        normalize_rows=normalize,
-        temperature=0.5,
+        head=HeadConfig(normalize_features=normalize, normalize_rows=normalize, temperature=0.5),
     )
     features, label = torch.randn(7, 3), torch.arange(7) % 5
     plain = nn.functional.cross_entropy(module.head.logits(features), label, label_smoothing=0.3)
@@ -118,7 +113,7 @@ def test_logits_are_those_of_the_loss(normalize):
 
 
 def supervised(**options):
-    return DIETModule(TinyNet(), target="label", **options)
+    return SupervisedModule(TinyNet(), **options)
 
 
 class Unlisted(Dataset):
@@ -138,9 +133,7 @@ def test_every_training_sample_needs_a_label(make_trainer):
     labels = torch.arange(48) % 4
     labels[[11, 30]] = -1
     data = DIETDataModule.from_datasets(TensorDataset(images(), labels), batch_size=16)
-    with pytest.raises(
-        DataError, match=r"sample 11 has none \(-1\): label it, leave it out, or train with target='index'"
-    ):
+    with pytest.raises(DataError, match=r"sample 11 has none \(-1\): label it, leave it out, or train with DIETModule"):
         make_trainer().fit(supervised(), data)
     make_trainer(max_epochs=1).fit(DIETModule(TinyNet()), data)  # which DIET does not mind
     for missing, wrong, message in (
@@ -178,17 +171,13 @@ def test_classes_must_be_known(make_trainer):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": "class"}, r"`target` to be one of \['index', 'label'\], but got 'class'"),
-        ({"target": "label", "placement": "fused"}, "`placement` to be 'dense' with target='label', but got 'fused'"),
-        (
-            {"target": "label", "num_classes": 1, "input_shape": [3, 8, 8]},
-            "there is 1: give labels of at least 2 classes",
-        ),
+        ({"head": HeadConfig("fused")}, r"`head.kind` to be 'dense' for SupervisedModule, but got 'fused'"),
+        ({"num_classes": 1, "input_shape": [3, 8, 8]}, "there is 1: give labels of at least 2 classes"),
     ],
 )
 def test_arguments(options, message):
     with pytest.raises(ConfigurationError, match=message):
-        DIETModule(TinyNet(), **options)
+        supervised(**options)
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
@@ -212,19 +201,24 @@ def test_checkpoint_says_which_it_was_and_resumes_as_that_only(make_trainer, tmp
     seed_everything(1, verbose=False)
     half = fit(supervised(), 2)
     half.save_checkpoint(tmp_path / "label.ckpt")
-    assert torch.load(tmp_path / "label.ckpt", weights_only=True)["hyper_parameters"]["target"] == "label"
+    assert torch.load(tmp_path / "label.ckpt", weights_only=True)["target"] == "label"
     resumed = supervised()
     fit(resumed, 4, ckpt_path=tmp_path / "label.ckpt")
     assert not torch.equal(start["convolution.weight"], whole.backbone.model.convolution.weight)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
-    with pytest.raises(CheckpointError, match="trained with target='label', but this run has 'index'"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"trained with SupervisedModule .*, but this run uses DIETModule .*: the rows of its head are other",
+    ):
         fit(DIETModule(TinyNet()), 4, ckpt_path=tmp_path / "label.ckpt")
     fit(DIETModule(TinyNet()), 1).save_checkpoint(tmp_path / "index.ckpt")
-    with pytest.raises(CheckpointError, match="trained with target='index', but this run has 'label'"):
+    with pytest.raises(CheckpointError, match=r"trained with DIETModule .*, but this run uses SupervisedModule"):
         fit(supervised(), 4, ckpt_path=tmp_path / "index.ckpt")
-    loaded = DIETModule.load_from_checkpoint(tmp_path / "label.ckpt", backbone=TinyNet())
-    assert (loaded.is_supervised, loaded.head.num_samples, loaded.num_samples) == (True, 4, 52)
+    loaded = SupervisedModule.load_from_checkpoint(tmp_path / "label.ckpt", backbone=TinyNet())
+    assert (loaded.target, loaded.head.num_samples, loaded.num_samples) == ("label", 4, 52)
+    with pytest.raises(CheckpointError, match="use SupervisedModule"):
+        DIETModule.load_from_checkpoint(tmp_path / "label.ckpt", backbone=TinyNet())
 
 
 QUICK = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
@@ -240,8 +234,7 @@ def test_command_line_fits_tests_predicts_and_compares(tmp_path, capsys):
                     "debug",
                     "--run_dir",
                     target,
-                    "--model.target",
-                    target,
+                    f"--model.supervised={str(target == 'label').lower()}",
                     *QUICK,
                     "--trainer.max_epochs=1",
                     "--model.backbone=resnet8_w16",
@@ -259,9 +252,9 @@ def test_command_line_fits_tests_predicts_and_compares(tmp_path, capsys):
     assert "test/supervised_top1" in capsys.readouterr().out
     assert main(["predict", "--ckpt_path", checkpoint, "--run_dir", "out", *QUICK]) == 0
     assert np.load("out/embeddings.npz")["features"].shape == (200, 64)
-    assert main(["fit", "--ckpt_path", checkpoint, "--model.target", "index", *QUICK]) == 1
-    assert "diet: error: The checkpoint was trained with target='label'" in capsys.readouterr().err
-    assert open_run("label").module.is_supervised
+    assert main(["fit", "--ckpt_path", checkpoint, "--model.supervised", "false", *QUICK]) == 1
+    assert "diet: error: The checkpoint was trained with SupervisedModule" in capsys.readouterr().err
+    assert open_run("label").module.target == "label"
     assert read_run("label").group == ("digits, subset 200", "label", 0.8)
     assert read_run("label").record.num_samples == 200  # and not its ten classes
     assert main(["compare", "label", "index", "--metric", "val/supervised_top1"]) == 0
@@ -296,7 +289,7 @@ def parts(ranks):
     """Module and data of a rank; the sampler of two ranks repeats one of the 21 validation samples."""
     seed_everything(5, verbose=False)
     network = TinyNet(dropout=0.0)
-    module = DIETModule(network, target="label", num_classes=4, input_shape=[3, 8, 8], lr=0.05)
+    module = SupervisedModule(network, num_classes=4, input_shape=[3, 8, 8], lr=0.05)
     train = TensorDataset(images(46), torch.arange(46) % 4)
     val = TensorDataset(images(21, seed=1), torch.arange(21) % 4)
     return module, DIETDataModule.from_datasets(train, val, batch_size=16 // ranks, seed=2)

@@ -1,3 +1,4 @@
+from .defaults import default_callbacks as default_callbacks
 from .embedding_writer import EmbeddingWriter as EmbeddingWriter
 from .feature_rank import FeatureRank as FeatureRank
 from .finite_guard import FiniteGuard as FiniteGuard

@@ -67,8 +67,7 @@ class LastBlocks(BaseFinetuning):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Freezes the backbone before DDP looks which parameters train."""
         if stage == TrainerFn.FITTING:
-            build: Any = pl_module.build
-            build(stage)
+            pl_module.configure_model()  # at once where it is built
             super().setup(trainer, pl_module, stage)
 
     def freeze_before_training(self, pl_module: LightningModule) -> None:

@@ -47,11 +47,11 @@ def record_of(trainer: Trainer, module: LightningModule) -> RunRecord:
         num_samples=diet.num_samples,
         fingerprint=None if data is None else data.state_dict()["fingerprint"],
         input_shape=[int(size) for size in diet.hparams["input_shape"]],
-        num_classes=diet.hparams["num_classes"] if data is None else data.num_classes,
+        num_classes=diet.hparams.get("num_classes") if data is None else data.num_classes,
         class_names=None if names is None else [str(name) for name in names],
         source=None if data is None or data.source == "from_datasets" else data.source,
         backbone=diet.hparams.get("backbone"),
-        target="label" if diet.is_supervised else "index",
+        target=diet.target,
         label_smoothing=float(diet.hparams["label_smoothing"]),
         batch_size=diet.total_batch_size(),
     )

@@ -57,8 +57,8 @@ def audit(
     require_empty_dir(folder)
     if opened.record.target == "label":
         raise ConfigurationError(
-            f"Run '{run}' was trained with target='label', so its rows are classes and tell nothing of single samples: audit a "
-            "run with target='index'."
+            f"Run '{run}' was trained with SupervisedModule, so its rows are classes and tell nothing of single samples: audit "
+            "a run of DIETModule."
         )
     data = opened.open_data(**({} if source is None else {"source": source}))
     data.require_same_data(opened.data_state)

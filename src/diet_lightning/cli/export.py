@@ -25,15 +25,6 @@ RECIPE = (
     "weight_decay",
     "warmup_epochs",
     "min_lr",
-    "normalize_features",
-    "normalize_rows",
-    "temperature",
-    "placement",
-    "num_sampled",
-    "head_lr",
-    "head_weight_decay",
-    "moment_bits",
-    "eps",
 )
 
 
@@ -80,8 +71,10 @@ def run_facts(run: TrainedRun) -> RunFacts:
         "image_size": data.get("image_size"),
     }
     recipe = {name: run.module.hparams.get(name) for name in RECIPE}
-    if recipe["placement"] != "sampled":
-        recipe.pop("num_sampled")
+    head = dict(run.module.hparams["head"])
+    if head["kind"] != "sampled":
+        head.pop("num_sampled")
+    recipe |= {f"head.{name}": value for name, value in head.items()}
     recipe |= {"total_batch_size": run.record.batch_size}
     recipe |= {name: data.get(name) for name in ("strength", "ranges")}
     recipe |= {name: trainer.get(name) for name in ("max_epochs", "accumulate_grad_batches", "devices", "precision")}

@@ -13,39 +13,39 @@ from typing import Any
 import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from rich.console import Console
 
 from diet_lightning.__about__ import __version__
 from diet_lightning.callbacks import (
     EmbeddingWriter,
-    FeatureRank,
-    FiniteGuard,
     FitProgressBar,
-    InterruptCheckpoint,
     LastBlocks,  # noqa: F401  a configuration may call a callback by its class alone: it is looked for among what is imported
     OfflineEvaluation,
     OnlineKNN,  # noqa: F401
     OnlineLinearProbe,
-    RunFigure,
-    RunRecorder,
+    default_callbacks,
 )
 from diet_lightning.cli.arguments import with_named_configs, with_run_config
 from diet_lightning.cli.metrics_table import metrics_table
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.errors import CheckpointError, ConfigurationError
-from diet_lightning.runs.checkpoint import read_checkpoint
-from diet_lightning.runs.folder import CHECKPOINTS, CONFIG, claim_run_dir, create_run_dir, run_dir_of
+from diet_lightning.runs.checkpoint import LeanCheckpointIO, read_checkpoint
+from diet_lightning.runs.folder import CONFIG, claim_run_dir, create_run_dir, run_dir_of
 from diet_lightning.runs.metrics import run_logger
 from diet_lightning.training.module import DIETModule
+from diet_lightning.training.supervised import SupervisedModule
 
 RUN_DIR_VARIABLE = "DIET_RUN_DIR"  # tells the processes of one run the folder that the first of them chose
 
 
-class NamedDIETModule(DIETModule):
+def make_module(
+    backbone: str = "resnet18", supervised: bool = False, num_classes: int | None = None, **settings: Any
+) -> DIETModule:
     """Self-supervised learning with the datum index as target (DIET).
 
     A command line names its backbone; with modules allowed, the help would list every `torch.nn.Module`.
@@ -53,11 +53,16 @@ class NamedDIETModule(DIETModule):
     Args:
         backbone: "resnet8" (tiny images), "resnet8_w64" (of another width), the name of a torchvision classification
             model, "timm/NAME", or a folder of `diet export`.
+        supervised: Train on the labels instead, a baseline of the same network, data and budget; see `SupervisedModule`.
+        num_classes: Number of classes of a supervised run; None reads it from the data.
         **settings: As for `DIETModule`.
-    """
 
-    def __init__(self, backbone: str = "resnet18", **settings: Any) -> None:
-        super().__init__(backbone, **settings)
+    Returns:
+        The module.
+    """
+    if supervised:
+        return SupervisedModule(backbone, num_classes, **settings)
+    return DIETModule(backbone, **settings)
 
 
 TENSORBOARDS = ("tensorboard", "tensorboardX")  # packages, of which Lightning's logger needs one
@@ -90,7 +95,7 @@ class DIETCLI(LightningCLI):
         self._asked = args[0] if args else ""
         self._held = held  # what is given back when the run has ended
         super().__init__(
-            NamedDIETModule,
+            make_module,
             DIETDataModule,
             save_config_callback=None,
             seed_everything_default=0,
@@ -156,7 +161,8 @@ class DIETCLI(LightningCLI):
         path = self._get_parsed("ckpt_path")
         if path is None:
             return
-        hparams = read_checkpoint(path).get("hyper_parameters", {})
+        saved = read_checkpoint(path)
+        hparams = saved.get("hyper_parameters", {})
         if "backbone" not in hparams:
             raise CheckpointError(
                 f"Checkpoint '{path}' was trained in Python with a backbone of its own: load it there, by "
@@ -165,8 +171,10 @@ class DIETCLI(LightningCLI):
         model = self.config[self.config.subcommand].model
         model.weights = None  # the checkpoint's are taken
         if self.config.subcommand != "fit":
-            for name in hparams.keys() & set(model.keys()) - {"num_samples"}:
-                model[name] = hparams[name]
+            model.supervised = saved.get("target") == SupervisedModule.target
+            values = {**hparams, **{f"head.{name}": value for name, value in hparams["head"].items()}}
+            for name in values.keys() & set(model.keys()) - {"num_samples"}:
+                model[name] = values[name]
 
     def _get_parsed(self, key: str) -> Any:
         return self.config[self.config.subcommand].get(key)
@@ -202,14 +210,21 @@ class DIETCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Gives the Trainer the run's callbacks and loggers, beside the user's."""
         config = self._get(self.config_init, "trainer")
-        # the probe comes before the figure, which reads its metrics
-        callbacks: list[Callback] = [*_as_list(config.callbacks), self._get(self.config_init, "probe")]
+        probe = self._get(self.config_init, "probe")
+        callbacks: list[Callback] = _as_list(config.callbacks)
         options: dict[str, Any] = {"default_root_dir": str(self.run_dir), "enable_autolog_hparams": False, **kwargs}
         options["logger"] = False
-        if config.enable_progress_bar is not False and not any(isinstance(each, ProgressBar) for each in callbacks):
-            callbacks.append(FitProgressBar())
-        if not config.fast_dev_run:
-            callbacks += self._run_callbacks()
+        plugins = _as_list(config.plugins)
+        if not any(isinstance(each, CheckpointIO) for each in plugins):
+            options["plugins"] = [*plugins, LeanCheckpointIO()]
+        progress_bar = config.enable_progress_bar is not False and not any(
+            isinstance(x, ProgressBar) for x in callbacks
+        )
+        if config.fast_dev_run:
+            callbacks += [probe, *([FitProgressBar()] if progress_bar else [])]
+        else:
+            every = self._get_parsed("save_every_n_epochs")
+            callbacks += default_callbacks(self.run_dir, probe, every, progress_bar)
         if self.subcommand == "fit" and not config.fast_dev_run:
             step = read_checkpoint(self._get_parsed("ckpt_path"))["global_step"] if self.resumed else None
             options["logger"] = [run_logger(self.run_dir, step), *_as_list(config.logger)]
@@ -225,23 +240,6 @@ class DIETCLI(LightningCLI):
             if output is not None or not any(isinstance(each, EmbeddingWriter) for each in callbacks):
                 callbacks.append(EmbeddingWriter(output))
         return super().instantiate_trainer(callbacks=callbacks, **options)
-
-    def _run_callbacks(self) -> list[Callback]:
-        checkpoints = str(self.run_dir / CHECKPOINTS)
-        return [
-            RunRecorder(str(self.run_dir)),
-            FeatureRank(),
-            FiniteGuard(),
-            InterruptCheckpoint(checkpoints),
-            ModelCheckpoint(
-                checkpoints,
-                "last",
-                every_n_epochs=self._get_parsed("save_every_n_epochs"),
-                save_on_train_epoch_end=True,
-                enable_version_counter=False,
-            ),
-            RunFigure(str(self.run_dir)),
-        ]
 
     def fit(self, **kwargs: Any) -> None:
         """Trains; checkpoints are read without running code."""

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.objective import HEADS, serves
-from diet_lightning.objective.memory_estimate import head_bill
+from diet_lightning.objective.memory_estimate import estimate_memory
 from diet_lightning.utilities.device_memory import GIB
 
 
@@ -23,7 +23,7 @@ def bill(
     num_sampled: int = 8192,
     moment_bits: Literal[8, 32] = 32,
 ) -> None:
-    """Prints what the head takes of each device's memory, for every placement.
+    """Prints what the head takes of each device's memory, for every kind of head.
 
     Args:
         num_samples: N, the number of training samples.
@@ -32,8 +32,8 @@ def bill(
         devices: Devices of the run.
         precision: Bits of the matrix products; 16 for bf16-mixed.
         device: What they are.
-        num_sampled: Rows drawn at each step by the placement sampled.
-        moment_bits: Of AdamW's moments in the placement fused.
+        num_sampled: Rows drawn at each step by the kind sampled.
+        moment_bits: Of AdamW's moments of the kind fused.
     """
     run: dict[str, Any] = {"product_bytes": int(precision) // 8, "device": device}
     run |= {"num_sampled": num_sampled, "moment_bits": moment_bits}
@@ -47,10 +47,10 @@ def bill(
         if value < 1:
             raise ConfigurationError(f"Expected argument `{name}` to be at least 1, but got {value}.")
     table = Table(title=f"Head of {num_samples:,} × {embed_dim:,}, batch {batch_size} on each of {devices} {device}")
-    for column in ("placement", "weights", "gradient", "moments", "work space", "on each device"):
-        table.add_column(column, justify="left" if column == "placement" else "right")
-    for placement in (name for name in HEADS if serves(name, devices)):
-        found = head_bill(placement, **sizes, **run)
+    for column in ("head kind", "weights", "gradient", "moments", "work space", "on each device"):
+        table.add_column(column, justify="left" if column == "head kind" else "right")
+    for kind in (name for name in HEADS if serves(name, devices)):
+        found = estimate_memory(kind, **sizes, **run)
         parts = (found.weights, found.gradient, found.moments, found.workspace, found.total)
-        table.add_row(placement, *(f"{part / GIB:.3f} GiB" for part in parts))
+        table.add_row(kind, *(f"{part / GIB:.3f} GiB" for part in parts))
     Console().print(table)

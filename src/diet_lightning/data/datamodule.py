@@ -263,6 +263,9 @@ class DIETDataModule(LightningDataModule):
         if stage == "fit" and "val" not in self._splits:
             # puts LightningDataModule's own hook back, which tells Lightning that there is nothing to validate on
             self.val_dataloader = super().val_dataloader  # type: ignore[method-assign]
+        if stage == "fit" and self.trainer is not None:
+            # N is known now, and callbacks, whose `setup` comes next, may copy or freeze the network there
+            self.trainer.lightning_module.configure_model()
 
     def _open(self) -> None:
         source = self._given if self._given is not None else load_source(self.source, self._options)

@@ -22,7 +22,9 @@ from torch import Tensor
 
 # logits of a chunk: on a CPU it stays in the cache, on an accelerator it fills the machine
 CHUNK_CPU, CHUNK_ACCELERATOR = 2**20, 2**23
-HALF_LIFT = 2.0**10  # float16 holds 1 / N normally only if it is lifted; a target's 1 times this is far from overflow
+FP16_SCALE = (
+    2.0**10
+)  # float16 holds 1 / N normally only if it is scaled up; a target's 1 times this is far from overflow
 
 
 def chunk_rows(batch: int, embed_dim: int, device: torch.device) -> int:
@@ -92,7 +94,7 @@ def _logits(
 
 @torch.library.custom_op("diet_lightning::scan_classes", mutates_args=())
 def scan_classes(
-    features: Tensor, weight: Tensor, dtype: torch.dtype, chunk: int, normalize: bool, slope: bool
+    features: Tensor, weight: Tensor, dtype: torch.dtype, chunk: int, normalize: bool, grad_features: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """First sweep: all that a sample's loss needs of the classes.
 
@@ -102,7 +104,7 @@ def scan_classes(
         dtype: Of the matrix products.
         chunk: Rows at a time.
         normalize: Whether each row is divided by its L2 norm first.
-        slope: Whether `mean_row` is wanted.
+        grad_features: Whether `mean_row` is wanted.
 
     Returns:
         ``lse`` ``(B,)``, logsumexp of the logits; ``mean_row`` ``(B, K)``, the rows weighted by the softmax, else
@@ -112,14 +114,14 @@ def scan_classes(
     batch, dim = features.shape
     peak = torch.full((batch,), -torch.inf, dtype=sums, device=weight.device)
     total = torch.zeros_like(peak)
-    mean_row = torch.zeros(batch if slope else 0, dim, dtype=sums, device=weight.device)
+    mean_row = torch.zeros(batch if grad_features else 0, dim, dtype=sums, device=weight.device)
     row_sum = torch.zeros(dim, dtype=sums, device=weight.device)
     for start, rows, values, spare in _logits(features, weight, dtype, chunk, normalize):
         higher = torch.maximum(peak, values.amax(0))
         values.sub_(higher).exp_()
         scale = (peak - higher).exp_()
         total = total * scale + values.sum(0)
-        if slope:
+        if grad_features:
             mean_row.mul_(scale[:, None])
             if dtype == sums:
                 mean_row.addmm_(values.T, rows)
@@ -127,7 +129,7 @@ def scan_classes(
                 mean_row += spare.copy_(values).T @ rows
         row_sum += (rows if normalize else weight[start : start + len(rows)]).sum(0, dtype=sums)
         peak = higher
-    if slope:
+    if grad_features:
         mean_row /= total[:, None]
     return peak + total.log(), mean_row, row_sum
 
@@ -144,7 +146,7 @@ def sweep_gradients(
     weight: Tensor,
     index: Tensor,
     lse: Tensor,
-    share: Tensor,
+    grad_output: Tensor,
     epsilon: float,
     count: int,
     dtype: torch.dtype,
@@ -159,7 +161,7 @@ def sweep_gradients(
         weight: Rows, shape ``(n, K)``; a chunk may be changed in place once it was yielded.
         index: Row of each sample, ``(B,)``; outside 0 … n-1 where another rank has it.
         lse: logsumexp over all N classes, ``(B,)``.
-        share: Derivative of the whole by each sample's loss, ``(B,)``.
+        grad_output: Derivative of the whole loss by each sample's loss, ``(B,)``.
         epsilon: Label smoothing.
         count: N.
         dtype: Of the matrix products.
@@ -171,10 +173,10 @@ def sweep_gradients(
         ``start`` and the gradient of the rows from there on.
     """
     # 16-bit products stay in range at any loss scale
-    unit = share.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
-    lift = HALF_LIFT if dtype == torch.float16 else 1.0
+    grad_scale = grad_output.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+    fp16_scale = FP16_SCALE if dtype == torch.float16 else 1.0
     direct = dtype == _sum_dtype(weight) == weight.dtype
-    weighted = (features * (share if direct else share / unit)[:, None]).to(dtype)  # (B, K)
+    weighted = (features * (grad_output if direct else grad_output / grad_scale)[:, None]).to(dtype)  # (B, K)
     for start, rows, values, spare in _logits(features, weight, dtype, chunk, normalize):
         values.sub_(lse).exp_().sub_(epsilon / count)
         inside = (index >= start) & (index < start + len(rows))
@@ -185,8 +187,8 @@ def sweep_gradients(
             torch.mm(values, weighted, out=gradient)
         else:
             if spare.dtype != values.dtype:
-                values = spare.copy_(values.mul_(lift) if lift != 1.0 else values)
-            gradient.copy_((values @ weighted).to(lse.dtype).mul_(unit / lift))
+                values = spare.copy_(values.mul_(fp16_scale) if fp16_scale != 1.0 else values)
+            gradient.copy_((values @ weighted).to(lse.dtype).mul_(grad_scale / fp16_scale))
         if normalize:
             norm = weight[start : start + len(rows)].norm(dim=1, keepdim=True).clamp(min=1e-12)
             gradient.sub_(rows * (rows * gradient).sum(1, keepdim=True)).div_(norm)
@@ -199,7 +201,7 @@ def row_gradients(
     weight: Tensor,
     index: Tensor,
     lse: Tensor,
-    share: Tensor,
+    grad_output: Tensor,
     epsilon: float,
     count: int,
     dtype: torch.dtype,
@@ -211,13 +213,13 @@ def row_gradients(
     Returns:
         Shape and dtype of `weight`.
     """
-    whole = torch.empty_like(weight)
+    full = torch.empty_like(weight)
     sweep = sweep_gradients(
-        features, weight, index, lse, share, epsilon, count, dtype, chunk, normalize, lambda a, b: whole[a:b]
+        features, weight, index, lse, grad_output, epsilon, count, dtype, chunk, normalize, lambda a, b: full[a:b]
     )
     for _ in sweep:
         pass
-    return whole
+    return full
 
 
 @row_gradients.register_fake

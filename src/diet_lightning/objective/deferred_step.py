@@ -1,4 +1,4 @@
-"""SteppingHead: what the heads have in common that step on W themselves, after the optimiser."""
+"""DeferredStepHead: what the heads have in common that step on W themselves, after the optimiser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diet_lightning.objective.loss import check_batch
 from diet_lightning.objective.moments import Moments
 
 
-class SteppingHead(DatumHead):
+class DeferredStepHead(DatumHead):
     """A head whose W never has a ``grad``: it steps by itself, right after the optimiser has on all else.
 
     Learning rate, decay, betas and eps are those of the group that W is in, and the moments are kept in the optimiser's
@@ -23,11 +23,12 @@ class SteppingHead(DatumHead):
     of fp16. One process only.
     """
 
+    steps_itself = True
     _moments: Moments  # once it is attached
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._awaiting: list[Any] = []  # what the step needs of the batches since the last one
+        self._pending: list[Any] = []  # what the step needs of the batches since the last one
         self._attached = False
 
     def attach(self, optimizer: Optimizer) -> None:
@@ -35,7 +36,7 @@ class SteppingHead(DatumHead):
         optimizer.register_step_post_hook(self._after)
         self._moments = self._make_moments(optimizer)
         self._attached = True
-        self._awaiting.clear()  # of a run that broke off
+        self._pending.clear()  # of a run that broke off
 
     def _make_moments(self, optimizer: Optimizer) -> Moments:
         return Moments(self.weight)
@@ -49,16 +50,16 @@ class SteppingHead(DatumHead):
 
     @torch.no_grad()
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        awaiting, self._awaiting = self._awaiting, []
-        if not awaiting:
+        pending, self._pending = self._pending, []
+        if not pending:
             return
         group = next(group for group in optimizer.param_groups if any(p is self.weight for p in group["params"]))
         state = optimizer.state[self.weight]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=self.weight.device)
             state.update(self._moments.new())
-        self._step(awaiting, group, state)
+        self._step(pending, group, state)
 
     @abstractmethod
-    def _step(self, awaiting: list[Any], group: dict[str, Any], state: dict[str, Tensor]) -> None:
-        """Steps on W for the batches that wait, and counts the step in `state`."""
+    def _step(self, pending: list[Any], group: dict[str, Any], state: dict[str, Tensor]) -> None:
+        """Steps on W for the pending batches, and counts the step in `state`."""

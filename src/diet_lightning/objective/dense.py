@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.objective.loss import check_label_smoothing, datum_cross_entropy, loss_floor
 
-AT_ONCE = 2**22  # values of W that are drawn, sent or settled together
+AT_ONCE = 2**22  # values of W that are drawn, sent or stepped on together
 
 
 def blocks(first: int, last: int, embed_dim: int) -> Iterator[tuple[int, int]]:
@@ -29,8 +32,8 @@ class DatumHead(nn.Module):
     rows are normalised, as in the paper; unit norms give the variants of Reizinger et al. (ICLR 2025), whose logits are
     :math:`\beta \langle w_n, f(x) \rangle` with :math:`\beta` = 1 / `temperature`.
 
-    Its placement is ``dense``: W is an ordinary parameter, its gradient is held and any optimiser steps on it. The other
-    placements are its subclasses and compute the same loss.
+    Its kind is ``dense``: W is an ordinary parameter, its gradient is held and any optimiser steps on it. The other
+    kinds are its subclasses.
 
     Args:
         num_samples: N, the number of training samples, at least 2.
@@ -46,6 +49,8 @@ class DatumHead(nn.Module):
     Shape:
         features ``(B, K)`` floating point, index ``(B,)`` int64 → a scalar.
     """
+
+    steps_itself: ClassVar[bool] = False  # whether it steps on W after the optimiser, in one process
 
     def __init__(
         self,
@@ -83,7 +88,7 @@ class DatumHead(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draws W as `torch.nn.Linear` does, uniform within ±1/sqrt(K): the same values however the rows are placed."""
+        """Draws W as `torch.nn.Linear` does, uniform within ±1/sqrt(K): the same values for every kind of head."""
         bound = 1.0 / math.sqrt(self.embed_dim)
         first, last = self.rows
         for start, stop in blocks(0, self.num_samples, self.embed_dim):
@@ -132,6 +137,43 @@ class DatumHead(nn.Module):
         return datum_cross_entropy(
             features, self.weight, index, self.label_smoothing, normalize_rows=self.normalize_rows
         )
+
+    # -- what a training run asks of a head ----------------------------------------------------------------------------
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether other processes hold rows that are not held here."""
+        return False
+
+    def on_setup(self) -> None:
+        """Called in every process before training, once the processes know each other."""
+
+    def attach(self, optimizer: Optimizer) -> None:
+        """Called with the optimiser that has W among its parameters, before the first step."""
+
+    def state_to_save(self, local: Tensor, folder: str | Path) -> Tensor | None:
+        """All N rows of W, or of a tensor of the optimiser with one row each, for a checkpoint.
+
+        Args:
+            local: The rows held here, shape ``(n, ...)``.
+            folder: Where a file may be mapped into memory from, if all rows need one.
+
+        Returns:
+            Shape ``(N, ...)``, or None in a process that does not write checkpoints.
+        """
+        return local
+
+    def state_to_load(self, full: Tensor) -> Tensor:
+        """The rows held here of a tensor of a checkpoint with all N, shape ``(N, ...)`` to ``(n, ...)``."""
+        return full
+
+    def on_fit_end(self, optimizer: Optimizer | None, folder: str | Path) -> None:
+        """Called in every process after training, to leave a head that rank 0 can use without the other processes.
+
+        Args:
+            optimizer: Whose state goes with W.
+            folder: As of `state_to_save`.
+        """
 
     def extra_repr(self) -> str:
         """The sizes, for `print(module)`."""

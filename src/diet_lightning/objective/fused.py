@@ -10,22 +10,22 @@ from torch.optim import Optimizer
 
 from diet_lightning.objective.adamw import adamw_step
 from diet_lightning.objective.chunked import chunk_rows, compute_dtype, scan_classes, sweep_gradients
-from diet_lightning.objective.deferred_step import SteppingHead
+from diet_lightning.objective.deferred_step import DeferredStepHead
 from diet_lightning.objective.loss import smoothed_row, target_rows
 from diet_lightning.objective.moments import Moments, Moments8bit
 
 
-class _Awaiting(NamedTuple):
+class _Pending(NamedTuple):
     """What the second sweep needs of a batch that was trained on since the last step."""
 
     features: Tensor  # (B, K)
     row: Tensor  # (B,), the samples' indices
     lse: Tensor  # (B,)
-    share: Tensor  # (B,), derivative of the whole loss by each sample's
+    grad_output: Tensor  # (B,), derivative of the whole loss by each sample's
     dtype: torch.dtype
 
 
-class FusedHead(SteppingHead):
+class FusedHead(DeferredStepHead):
     """The head whose gradient is never held: a third less memory than ``dense``, the same result.
 
     The forward sweep gives the loss and the gradient of the embeddings; what is left waits, a few vectors a sample, until
@@ -60,9 +60,9 @@ class FusedHead(SteppingHead):
             losses: Tensor = _FusedLoss.apply(features, self.weight, index, self, dtype)
         return losses.mean()
 
-    def _step(self, awaiting: list[_Awaiting], group: dict[str, Any], state: dict[str, Tensor]) -> None:
+    def _step(self, pending: list[_Pending], group: dict[str, Any], state: dict[str, Tensor]) -> None:
         """The second sweep, after the optimiser's own step."""
-        features, index, lse, share = (torch.cat(parts) for parts in list(zip(*awaiting, strict=True))[:4])
+        features, index, lse, grad_output = (torch.cat(parts) for parts in list(zip(*pending, strict=True))[:4])
         weight = self.weight.detach()
         chunk = chunk_rows(len(index), weight.shape[1], weight.device)
         buffer = torch.empty(min(chunk, len(weight)), weight.shape[1], dtype=weight.dtype, device=weight.device)
@@ -71,10 +71,10 @@ class FusedHead(SteppingHead):
             weight,
             index,
             lse,
-            share,
+            grad_output,
             self.label_smoothing,
             self.num_samples,
-            awaiting[0].dtype,
+            pending[0].dtype,
             chunk,
             self.normalize_rows,
             lambda start, stop: buffer[: stop - start],
@@ -101,15 +101,15 @@ class _FusedLoss(torch.autograd.Function):
         lse: Tensor
         lse, mean_row, row_sum = scan_classes(features, weight, dtype, chunk, normalize, ctx.needs_input_grad[0])
         wanted = smoothed_row(target_rows(weight, index, normalize), row_sum, epsilon, count)
-        # the slope now, as W may be stepped on before a second backward pass
+        # the grad_features now, as W may be stepped on before a second backward pass
         ctx.save_for_backward(features, index, lse, mean_row - wanted if ctx.needs_input_grad[0] else mean_row)
         ctx.head, ctx.dtype = head, dtype
         return lse - (features * wanted).sum(1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        features, index, lse, slope = ctx.saved_tensors
+        features, index, lse, grad_features = ctx.saved_tensors
         if ctx.needs_input_grad[1]:
-            ctx.head._awaiting.append(_Awaiting(features.detach(), index, lse, gradients[0], ctx.dtype))
-        by_features = (gradients[0][:, None] * slope).to(features.dtype) if ctx.needs_input_grad[0] else None
+            ctx.head._pending.append(_Pending(features.detach(), index, lse, gradients[0], ctx.dtype))
+        by_features = (gradients[0][:, None] * grad_features).to(features.dtype) if ctx.needs_input_grad[0] else None
         return by_features, None, None, None, None

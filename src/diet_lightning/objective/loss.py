@@ -110,17 +110,17 @@ class _Chunked(torch.autograd.Function):
         lse: Tensor
         lse, mean_row, row_sum = scan_classes(features, weight, dtype, chunk, normalize, ctx.needs_input_grad[0])
         wanted = smoothed_row(target_rows(weight, index, normalize), row_sum, epsilon, len(weight))
-        slope = mean_row - wanted if ctx.needs_input_grad[0] else mean_row
-        ctx.save_for_backward(features, weight, index, lse, slope)
+        grad_features = mean_row - wanted if ctx.needs_input_grad[0] else mean_row
+        ctx.save_for_backward(features, weight, index, lse, grad_features)
         ctx.settings = (epsilon, len(weight), dtype, chunk, normalize)
         return lse - (features * wanted).sum(1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, index, lse, slope = ctx.saved_tensors
+        features, weight, index, lse, grad_features = ctx.saved_tensors
         by_features = by_weight = None
         if ctx.needs_input_grad[0]:
-            by_features = (gradients[0][:, None] * slope).to(features.dtype)
+            by_features = (gradients[0][:, None] * grad_features).to(features.dtype)
         if ctx.needs_input_grad[1]:
             by_weight = row_gradients(features, weight, index, lse, gradients[0], *ctx.settings)
         return by_features, by_weight, None, None, None, None, None

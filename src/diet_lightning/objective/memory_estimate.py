@@ -14,18 +14,18 @@ FLOAT = 4  # bytes
 
 
 @dataclass(frozen=True)
-class MemoryBill:
+class MemoryEstimate:
     """Bytes that the head takes on one device, at the peak of a step.
 
     Attributes:
-        placement: As of `DIETModule`.
+        kind: As of `HeadConfig`.
         weights: The rows of W.
         gradient: Of the rows, with the copy in which DDP averages it.
         moments: AdamW's two, and what ``sampled`` notes of each row.
         workspace: Logits, or the chunk of them that exists at a time, and copies of embeddings and rows.
     """
 
-    placement: str
+    kind: str
     weights: int
     gradient: int
     moments: int
@@ -46,8 +46,8 @@ def _size(count: int) -> str:
     return f"{count / GIB:.2f} GiB" if count >= GIB / 10 else f"{count / 2**20:.1f} MiB"
 
 
-def head_bill(
-    placement: str,
+def estimate_memory(
+    kind: str,
     num_samples: int,
     embed_dim: int,
     batch_size: int,
@@ -57,11 +57,11 @@ def head_bill(
     device: str = "cpu",
     num_sampled: int = 8192,
     moment_bits: int = 32,
-) -> MemoryBill:
+) -> MemoryEstimate:
     """What a head will take on each device.
 
     Args:
-        placement: ``"dense"``, ``"fused"``, ``"sharded"`` or ``"sampled"``.
+        kind: ``"dense"``, ``"fused"``, ``"sharded"`` or ``"sampled"``.
         num_samples: N.
         embed_dim: K.
         batch_size: Samples per step and device.
@@ -73,31 +73,29 @@ def head_bill(
         moment_bits: 32, or 8 for ``fused``.
 
     Returns:
-        The bill.
+        The estimate.
     """
-    rows = -(-num_samples // devices) if placement == "sharded" else num_samples
+    rows = -(-num_samples // devices) if kind == "sharded" else num_samples
     matrix = rows * embed_dim * FLOAT
-    batch = batch_size * (devices if placement == "sharded" else accumulate if placement == "fused" else 1)
+    batch = batch_size * (devices if kind == "sharded" else accumulate if kind == "fused" else 1)
     embeddings = 4 * batch * embed_dim * FLOAT
-    if placement == "sampled":
+    if kind == "sampled":
         drawn = batch_size + num_sampled
         work = 3 * batch_size * drawn * FLOAT + 5 * drawn * embed_dim * FLOAT
-        return MemoryBill(
-            placement, matrix, drawn * embed_dim * FLOAT, 2 * matrix + 16 * num_samples, work + embeddings
-        )
+        return MemoryEstimate(kind, matrix, drawn * embed_dim * FLOAT, 2 * matrix + 16 * num_samples, work + embeddings)
     copies = product_bytes < FLOAT  # of what is multiplied
-    plain = placement == "dense" or (placement == "sharded" and devices == 1)
+    plain = kind == "dense" or (kind == "sharded" and devices == 1)
     if plain and batch * num_samples <= PLAIN_LOGITS:
         work = batch * num_samples * (3 * FLOAT + copies * product_bytes) + copies * matrix // 2
     else:
         chunk = min(chunk_rows(batch, embed_dim, torch.device(device)), rows)
         work = chunk * batch * (FLOAT + copies * product_bytes) + copies * chunk * embed_dim * (product_bytes + FLOAT)
-        work += (placement == "fused") * chunk * embed_dim * FLOAT
-    gradient = 0 if placement == "fused" else matrix
-    if placement == "dense" and devices > 1:
+        work += (kind == "fused") * chunk * embed_dim * FLOAT
+    gradient = 0 if kind == "fused" else matrix
+    if kind == "dense" and devices > 1:
         gradient += matrix  # DDP's buckets
     moments = 2 * matrix
-    if placement == "fused" and moment_bits == 8:
+    if kind == "fused" and moment_bits == 8:
         moments = 2 * (matrix // FLOAT + num_samples * FLOAT)
         work += chunk * embed_dim * 2 * FLOAT
-    return MemoryBill(placement, matrix, gradient, moments, work + embeddings)
+    return MemoryEstimate(kind, matrix, gradient, moments, work + embeddings)

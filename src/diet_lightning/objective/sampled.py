@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim import Optimizer
 
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.objective.adamw import adamw_step
-from diet_lightning.objective.deferred_step import SteppingHead
+from diet_lightning.objective.deferred_step import DeferredStepHead
 from diet_lightning.objective.dense import blocks
 
 
-class SampledHead(SteppingHead):
+class SampledHead(DeferredStepHead):
     r"""The head over the batch's own rows and some sampled ones: **another objective**, at a cost independent of N.
 
     The classes outside the batch are represented by about `num_sampled` rows, drawn evenly, each once. Their logits are
@@ -83,7 +85,7 @@ class SampledHead(SteppingHead):
         rows = self._current(ids).to(features.device)
         if torch.is_grad_enabled():
             rows.requires_grad_()
-            self._awaiting.append((ids, rows))
+            self._pending.append((ids, rows))
         used = F.normalize(rows, dim=1) if self.normalize_rows else rows
         logits = F.linear(features, used)  # (B, own + drawn)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -105,11 +107,11 @@ class SampledHead(SteppingHead):
         drawn: Tensor = torch.unique(torch.randint(count, (draws,), device=device))
         return drawn
 
-    def _step(self, awaiting: list[tuple[Tensor, Tensor]], group: dict[str, Any], state: dict[str, Tensor]) -> None:
-        awaiting = [(ids, rows) for ids, rows in awaiting if rows.grad is not None]
-        if not awaiting:
+    def _step(self, pending: list[tuple[Tensor, Tensor]], group: dict[str, Any], state: dict[str, Tensor]) -> None:
+        pending = [(ids, rows) for ids, rows in pending if rows.grad is not None]
+        if not pending:
             return
-        ids, weight, gradient = self._touched(awaiting)
+        ids, weight, gradient = self._touched(pending)
         (beta1, beta2), lr, weight_decay = group["betas"], group["lr"], group["weight_decay"]
         for name in ("exp_avg", "exp_avg_sq"):
             state[name] = state[name].to(weight.device)  # resuming puts states on the accelerator
@@ -126,19 +128,23 @@ class SampledHead(SteppingHead):
         self.last_step[ids] = step
         self.last_decay[ids] = self.decay
 
-    def _touched(self, awaiting: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    def _touched(self, pending: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
         """Ids without repeats, their rows and the rows' gradients, where W is."""
         device, dtype = self.weight.device, self.weight.dtype
-        if len(awaiting) == 1:
-            ids, rows = awaiting[0]
+        if len(pending) == 1:
+            ids, rows = pending[0]
             return ids, rows.detach().to(device), rows.grad.to(device, dtype)  # type: ignore[union-attr]
-        ids, place = torch.unique(torch.cat([ids for ids, _ in awaiting]), return_inverse=True)
+        ids, place = torch.unique(torch.cat([ids for ids, _ in pending]), return_inverse=True)
         gradient = torch.zeros(len(ids), self.embed_dim, dtype=dtype, device=device)
-        gradient.index_add_(0, place, torch.cat([rows.grad for _, rows in awaiting]).to(device, dtype))  # type: ignore[misc]
+        gradient.index_add_(0, place, torch.cat([rows.grad for _, rows in pending]).to(device, dtype))  # type: ignore[misc]
         return ids, self._current(ids), gradient
 
+    def on_fit_end(self, optimizer: Optimizer | None, folder: str | Path) -> None:
+        """Applies the pending decay, so that the head is used like any other."""
+        self.apply_pending_decay()
+
     @torch.no_grad()
-    def settle(self) -> None:
+    def apply_pending_decay(self) -> None:
         """Catches up every row's decay, so that `weight` is what it stands for; for after the training."""
         for start, stop in blocks(0, self.num_samples, self.embed_dim):
             self.weight.detach()[start:stop] = self._current(torch.arange(start, stop, device=self.weight.device))

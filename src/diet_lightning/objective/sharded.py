@@ -1,4 +1,4 @@
-"""ShardedHead: the rows of W spread over the ranks of an ordinary distributed run."""
+"""ShardedHead: the rows of W sharded over the ranks of an ordinary distributed run."""
 
 from __future__ import annotations
 
@@ -34,20 +34,25 @@ class ShardedHead(DatumHead):
         self.world, self.rank = _place()
         super().__init__(*args, **options)
 
-    def spread(self) -> None:
-        """Keeps only this rank's rows, where the head was made before the ranks met or was collected by rank 0."""
+    @property
+    def is_sharded(self) -> bool:
+        """Whether other ranks hold the other rows."""
+        return self.world > 1
+
+    def on_setup(self) -> None:
+        """Keeps this rank's rows only, where the head was made before the ranks met or was gathered on rank 0."""
         if self.world == 1 and _place()[0] > 1:
             self.world, self.rank = _place()
             if len(self.weight) == self.num_samples:
-                self.weight = nn.Parameter(self.part(self.weight.detach()))
+                self.weight = nn.Parameter(self.state_to_load(self.weight.detach()))
 
-    def collect(self, optimizer: Optimizer | None, folder: str | Path) -> None:
-        """Ends the placement: rank 0 holds all rows and their moments again, mapped from files in `folder`."""
-        if self.world == 1:
+    def on_fit_end(self, optimizer: Optimizer | None, folder: str | Path) -> None:
+        """Gathers all rows and their moments on rank 0, mapped from files in `folder`."""
+        if not self.is_sharded:
             return
         state = {} if optimizer is None else optimizer.state.pop(self.weight, {})
-        whole = {name: self.whole(value, folder) for name, value in state.items() if value.ndim == 2}
-        weight = self.whole(self.weight.detach(), folder)
+        full = {name: self.state_to_save(value, folder) for name, value in state.items() if value.ndim == 2}
+        weight = self.state_to_save(self.weight.detach(), folder)
         self.world = 1
         if weight is None:
             return
@@ -55,7 +60,7 @@ class ShardedHead(DatumHead):
         for group in [] if optimizer is None else optimizer.param_groups:
             group["params"] = [self.weight if p is old else p for p in group["params"]]
         if optimizer is not None and state:
-            optimizer.state[self.weight] = {**state, **whole}
+            optimizer.state[self.weight] = {**state, **full}
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -64,12 +69,12 @@ class ShardedHead(DatumHead):
 
     def rows_of(self, rank: int) -> tuple[int, int]:
         """The rows of W held by a rank."""
-        share, more = divmod(self.num_samples, self.world)
-        start = rank * share + min(rank, more)
-        return start, start + share + (rank < more)
+        base, more = divmod(self.num_samples, self.world)
+        start = rank * base + min(rank, more)
+        return start, start + base + (rank < more)
 
     def _loss(self, features: Tensor, index: Tensor) -> Tensor:
-        if self.world == 1:
+        if not self.is_sharded:
             return super()._loss(features, index)
         check_batch(features, self.weight, index, self.num_samples)
         dtype = compute_dtype(features, self.weight)
@@ -77,33 +82,33 @@ class ShardedHead(DatumHead):
             losses: Tensor = _ShardedLoss.apply(features, self.weight, index, self, dtype)
         return losses.mean()
 
-    # -- whole and part ------------------------------------------------------------------------------------------------
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
 
-    def part(self, whole: Tensor) -> Tensor:
+    def state_to_load(self, full: Tensor) -> Tensor:
         """This rank's rows of a tensor with all N, copied."""
         start, stop = self.rows
-        return whole[start:stop].clone()
+        return full[start:stop].clone()
 
-    def whole(self, part: Tensor, folder: str | Path) -> Tensor | None:
+    def state_to_save(self, local: Tensor, folder: str | Path) -> Tensor | None:
         """All N rows from every rank's, on rank 0 in a file that is mapped into memory.
 
         Args:
-            part: This rank's rows, ``(n, K)``.
+            local: This rank's rows, shape ``(n, ...)``.
             folder: Where the file may lie until the tensor is no longer used.
 
         Returns:
-            Shape ``(N, K)`` on rank 0, None elsewhere.
+            Shape ``(N, ...)`` on rank 0, None elsewhere.
         """
-        target = _mapped((self.num_samples, *part.shape[1:]), part.dtype, folder) if self.rank == 0 else None
+        target = _mapped((self.num_samples, *local.shape[1:]), local.dtype, folder) if self.rank == 0 else None
         for rank in range(self.world):
             first, last = self.rows_of(rank)
             for start, stop in blocks(first, last, self.embed_dim):
                 if rank == self.rank:
-                    message = part[start - first : stop - first].contiguous()
+                    message = local[start - first : stop - first].contiguous()
                     if rank != 0:
                         dist.send(message, 0)
                 elif target is not None:
-                    message = torch.empty(stop - start, *part.shape[1:], dtype=part.dtype, device=part.device)
+                    message = torch.empty(stop - start, *local.shape[1:], dtype=local.dtype, device=local.device)
                     dist.recv(message, rank)
                 if target is not None:
                     target[start:stop] = message
@@ -123,10 +128,10 @@ def _mapped(shape: tuple[int, ...], dtype: torch.dtype, folder: str | Path) -> T
         return torch.from_file(file.name, shared=True, size=count, dtype=dtype).view(shape)
 
 
-def _gathered(part: Tensor) -> Tensor:
-    """The ranks' parts along the first dimension, in the order of the ranks."""
-    parts = [torch.empty_like(part) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, part.contiguous())
+def _gathered(local: Tensor) -> Tensor:
+    """The ranks' tensors along the first dimension, in the order of the ranks."""
+    parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, local.contiguous())
     return torch.cat(parts)
 
 
@@ -149,8 +154,8 @@ class _ShardedLoss(torch.autograd.Function):
         target = smoothed_row(own, row_sum, epsilon, count)
         # one message: the linear part of the loss, and the gradient of the embeddings
         linear = (everyone * target).sum(1, keepdim=True)
-        slope = mean_row * (lse_here - lse).exp()[:, None] - target
-        message = torch.cat([linear, slope], dim=1)
+        grad_features = mean_row * (lse_here - lse).exp()[:, None] - target
+        message = torch.cat([linear, grad_features], dim=1)
         dist.all_reduce(message)
         mine = slice(head.rank * len(index), (head.rank + 1) * len(index))
         ctx.save_for_backward(everyone, weight, wanted, lse, message[mine, 1:])
@@ -159,12 +164,12 @@ class _ShardedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        everyone, weight, wanted, lse, slope = ctx.saved_tensors
+        everyone, weight, wanted, lse, grad_features = ctx.saved_tensors
         by_features = by_weight = None
         if ctx.needs_input_grad[0]:
-            by_features = (gradients[0][:, None] * slope).to(everyone.dtype)
+            by_features = (gradients[0][:, None] * grad_features).to(everyone.dtype)
         if ctx.needs_input_grad[1]:
             # DDP averages the ranks' gradients; W's is not among them
-            share = _gathered(gradients[0]) / dist.get_world_size()
-            by_weight = row_gradients(everyone, weight, wanted, lse, share, *ctx.settings)
+            grad_output = _gathered(gradients[0]) / dist.get_world_size()
+            by_weight = row_gradients(everyone, weight, wanted, lse, grad_output, *ctx.settings)
         return by_features, by_weight, None, None, None

@@ -51,8 +51,11 @@ class LeanCheckpointIO(TorchCheckpointIO):
     """Lightning's plugin, with files that may be larger than memory.
 
     A checkpoint is streamed to a sibling file that then takes the name, where Lightning first copies it into memory; it
-    is read mapped from disk, so that a rank which needs some rows of the head touches only those. Paths of object stores
-    go Lightning's way.
+    is read mapped from disk, so that a rank which needs some rows of the head touches only those. It runs no code that a
+    checkpoint may hold, also where `Trainer.fit` is called without ``weights_only=True``. Paths of object stores go
+    Lightning's way.
+
+    `diet fit` passes it to its Trainer; a notebook does so by ``Trainer(plugins=LeanCheckpointIO())``.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:

@@ -21,9 +21,9 @@ FEWEST = 3  # runs that a rank correlation is given for; two always agree wholly
 LOSS_SETTINGS = (
     "data.strength",
     "data.ranges",
-    "model.temperature",
-    "model.normalize_features",
-    "model.normalize_rows",
+    "model.head.temperature",
+    "model.head.normalize_features",
+    "model.head.normalize_rows",
 )
 
 
@@ -149,7 +149,7 @@ def read_run(folder: str) -> FinishedRun:
         # of a run trained in Python there is none
         config = (yaml.safe_load((path / CONFIG).read_text()) if (path / CONFIG).is_file() else None) or {}
         data, trainer = config.get("data", {}), config.get("trainer", {})
-        settings = {name: config.get(name.split(".")[0], {}).get(name.split(".")[1]) for name in LOSS_SETTINGS}
+        settings = {name: _lookup(config, name) for name in LOSS_SETTINGS}
         group = Group(_data_name(record, data), record.target, record.label_smoothing)
         by_steps = (trainer.get("max_steps") or -1) > 0 or trainer.get("max_time") is not None
         planned = int(trainer.get("max_epochs") or 0)
@@ -172,6 +172,13 @@ def read_run(folder: str) -> FinishedRun:
         curves,
         {name: score.value for name, score in read_scores(path).items()},
     )
+
+
+def _lookup(config: Any, name: str) -> Any:
+    """The value of a dotted name, None where the configuration has none."""
+    for key in name.split("."):
+        config = (config or {}).get(key)
+    return config
 
 
 def _data_name(record: RunRecord, data: Mapping[str, Any]) -> str:

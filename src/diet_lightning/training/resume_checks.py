@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from diet_lightning.errors import CheckpointError
+
+TARGETS = {"index": "DIETModule (supervised=False)", "label": "SupervisedModule (supervised=True)"}
 
 
 def check_network(saved: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
@@ -26,8 +29,26 @@ def check_network(saved: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> No
         if theirs.get(name) != here.get(name):
             raise CheckpointError(
                 f"The checkpoint's network differs from this one: '{name}' has shape {theirs.get(name)} there and "
-                f"{here.get(name)} here; use the `backbone`, `stem` and `placement` it was trained with."
+                f"{here.get(name)} here; use the `backbone`, `stem` and `head.kind` it was trained with."
             )
+
+
+def prepare_resume(checkpoint: dict[str, Any], ours: Mapping[str, Any]) -> None:
+    """Checks and prepares what training goes on from, beside the network.
+
+    Args:
+        checkpoint: The checkpoint; its optimisers' and callbacks' states are copied.
+        ours: This run's hyper-parameters.
+
+    Raises:
+        CheckpointError: If the optimiser's moments are kept in another way.
+    """
+    saved = checkpoint.get("hyper_parameters", {})
+    check_moments(ours, saved)
+    warn_of_ignored(ours, saved)
+    for name in ("optimizer_states", "callbacks"):
+        # what is restored without a copy must not stay mapped to the file
+        checkpoint[name] = apply_to_collection(checkpoint.get(name), Tensor, Tensor.clone)
 
 
 def check_moments(ours: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
@@ -38,13 +59,13 @@ def check_moments(ours: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
         saved: The checkpoint's.
 
     Raises:
-        CheckpointError: Naming the checkpoint's `moment_bits`.
+        CheckpointError: Naming the checkpoint's `head.moment_bits`.
     """
-    theirs = saved.get("moment_bits", 32)
-    if theirs != ours["moment_bits"]:
+    theirs, here = saved["head"]["moment_bits"], ours["head"]["moment_bits"]
+    if theirs != here:
         raise CheckpointError(
-            f"The checkpoint was trained with moment_bits={theirs}, but this run has {ours['moment_bits']}: resume with "
-            f"moment_bits={theirs}{' and placement=fused' if theirs == 8 else ''}."
+            f"The checkpoint was trained with head.moment_bits={theirs}, but this run has {here}: resume with "
+            f"head.moment_bits={theirs}{' and head.kind=fused' if theirs == 8 else ''}."
         )
 
 
@@ -55,27 +76,31 @@ def warn_of_ignored(ours: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
         ours: This run's hyper-parameters.
         saved: The checkpoint's.
     """
-    for name in ("lr", "weight_decay", "head_lr", "head_weight_decay", "eps"):
-        if name in saved and saved[name] != ours[name]:
+    theirs, here = _optimizer_settings(saved), _optimizer_settings(ours)
+    for name, value in theirs.items():
+        if value != here[name]:
             rank_zero_warn(
-                f"Resuming with the checkpoint's {name}={saved[name]}; {name}={ours[name]} is ignored. Start a new run to "
-                "change it."
+                f"Resuming with the checkpoint's {name}={value}; {name}={here[name]} is ignored. Start a new run to change it."
             )
 
 
-def require_same_target(ours: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    """Keeps the checkpoints of the two kinds of run apart.
+def _optimizer_settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {name: hparams[name] for name in ("lr", "weight_decay")}
+    return settings | {f"head.{name}": hparams["head"][name] for name in ("lr", "weight_decay", "eps")}
+
+
+def require_same_target(ours: str, saved: str) -> None:
+    """Keeps the checkpoints of the two kinds of module apart.
 
     Args:
-        ours: This run's hyper-parameters.
+        ours: `DIETModule.target` of the module.
         saved: The checkpoint's.
 
     Raises:
-        CheckpointError: Naming the checkpoint's `target`.
+        CheckpointError: Naming the module that fits the checkpoint.
     """
-    theirs = saved.get("target", "index")  # there was no other before
-    if theirs != ours["target"]:
+    if saved != ours:
         raise CheckpointError(
-            f"The checkpoint was trained with target={theirs!r}, but this run has {ours['target']!r}: the rows of its head "
-            f"are other classes; use target={theirs!r}, or start a new run without `ckpt_path`."
+            f"The checkpoint was trained with {TARGETS[saved]}, but this run uses {TARGETS[ours]}: the rows of its head are "
+            f"other classes; use {TARGETS[saved]}, or start a new run without `ckpt_path`."
         )

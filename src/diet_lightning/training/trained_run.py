@@ -16,6 +16,9 @@ from diet_lightning.runs.checkpoint import read_checkpoint
 from diet_lightning.runs.folder import CONFIG, find_checkpoint, run_dir_of
 from diet_lightning.runs.record import RECORD, RunRecord
 from diet_lightning.training.module import DIETModule
+from diet_lightning.training.supervised import SupervisedModule
+
+MODULES: dict[str, type[DIETModule]] = {each.target: each for each in (DIETModule, SupervisedModule)}
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ def open_run(run: str | Path) -> TrainedRun:
             f"The {RECORD} of run '{folder}' describes other training data than its checkpoint '{file.name}': one of them is "
             "another run's; restore it."
         )
-    module = DIETModule.load_from_checkpoint(file, map_location="cpu").eval()
+    module_class = MODULES[saved.get("target", DIETModule.target)]
+    module = module_class.load_from_checkpoint(file, map_location="cpu").eval()
     config = folder / CONFIG
     found = yaml.safe_load(config.read_text()) if config.is_file() else {}
     return TrainedRun(folder, file, module, record, found, data_state)

@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import BackboneFinetuning, StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.objective import HEADS, SteppingHead, serves
-from diet_lightning.objective.memory_estimate import head_bill
+from diet_lightning.objective import HEADS, HeadConfig, serves
+from diet_lightning.objective.memory_estimate import estimate_memory
+from diet_lightning.training.optimizer import find_batch_size
+from diet_lightning.training.schedule import REFERENCE_BATCH
 from diet_lightning.utilities.device_memory import GIB, available_memory
 
 
-def check_placement(placement: str, trainer: Trainer) -> None:
-    """Refuses a Trainer that would not train a head as it is placed.
+def check_head(kind: str, trainer: Trainer) -> None:
+    """Refuses a Trainer that cannot train a kind of head.
 
     Args:
-        placement: As of `DIETModule`.
+        kind: As of `HeadConfig`.
         trainer: The Trainer.
 
     Raises:
-        ConfigurationError: Naming the option and the placement that serves it.
+        ConfigurationError: Naming the option and the kind of head that serves it.
     """
     world, precision = trainer.world_size, str(trainer.precision)
     clipped = trainer.gradient_clip_val and trainer.gradient_clip_algorithm != "value"
     problem = None
-    steps_itself = issubclass(HEADS[placement], SteppingHead)
+    steps_itself = HEADS[kind].steps_itself
     if steps_itself:
-        if not serves(placement, world):
-            problem = f"it serves one process, but there are {world}: set `placement` to sharded or dense"
+        if not serves(kind, world):
+            problem = f"it serves one process, but there are {world}: set `head.kind` to sharded or dense"
         elif trainer.gradient_clip_val:
             problem = (
                 f"gradient_clip_val={trainer.gradient_clip_val} needs a gradient that it does not hold: leave clipping out, "
-                "or set `placement` to dense"
+                "or set `head.kind` to dense"
             )
-    elif placement == "sharded" and world > 1:
+    elif kind == "sharded" and world > 1:
         if not isinstance(trainer.strategy, DDPStrategy):
             problem = (
                 f"{type(trainer.strategy).__name__} would not leave its rows to their ranks: set the Trainer's `strategy` to "
@@ -44,49 +46,88 @@ def check_placement(placement: str, trainer: Trainer) -> None:
         elif clipped:
             problem = (
                 f"gradient_clip_val={trainer.gradient_clip_val} needs one norm over all ranks: clip by value "
-                "(gradient_clip_algorithm), or set `placement` to dense"
+                "(gradient_clip_algorithm), or set `head.kind` to dense"
             )
-    own_step = steps_itself or (placement == "sharded" and world > 1)
+    own_step = steps_itself or (kind == "sharded" and world > 1)
     if problem is None and own_step and precision.startswith("16"):
-        problem = f"precision={precision} skips steps of its own accord: use bf16-mixed, or set `placement` to dense"
+        problem = f"precision={precision} skips steps of its own accord: use bf16-mixed, or set `head.kind` to dense"
     if problem is not None:
-        raise ConfigurationError(f"placement={placement!r} cannot be trained so; {problem}.")
+        raise ConfigurationError(f"head.kind={kind!r} cannot be trained so; {problem}.")
 
 
-def check_memory(placement: str, sizes: dict[str, int], trainer: Trainer, on_cpu: bool, held: int) -> None:
-    """Says what the head will take, and refuses it where that is more than there is.
+def check_callbacks(trainer: Trainer, kind: str, was_built: bool) -> None:
+    """Refuses callbacks of Lightning that would silently do something else.
 
     Args:
-        placement: As of `DIETModule`.
-        sizes: The arguments of `head_bill` that are the model's and the data's.
         trainer: The Trainer.
-        on_cpu: Whether the rows stay in the CPU's memory.
-        held: Bytes of it that exist already.
+        kind: As of `HeadConfig`.
+        was_built: Whether the network existed when the callbacks were set up.
 
     Raises:
-        ConfigurationError: Naming the placement that would fit, before anything is allocated.
+        ConfigurationError: Naming the callback and the cure.
     """
-    device = torch.device("cpu") if on_cpu else trainer.strategy.root_device
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        name, problem = type(callback).__name__, None
+        if isinstance(callback, BackboneFinetuning):
+            problem = "adds parameters to the optimiser that its schedule does not know: use LastBlocks"
+        elif isinstance(callback, WeightAveraging | StochasticWeightAveraging):
+            if kind == "sampled":
+                problem = "cannot average rows whose decay is pending: set `head.kind` to fused or dense"
+            elif kind == "sharded" and trainer.world_size > 1:
+                problem = "would save the rows of one rank only: set `head.kind` to dense"
+            elif not was_built:
+                problem = (
+                    "copies the network before N is known: pass a DIETDataModule to the Trainer, or set `num_samples` and "
+                    "`input_shape`"
+                )
+        if problem is not None:
+            raise ConfigurationError(f"{name} {problem}.")
+
+
+def check_memory(config: HeadConfig, num_samples: int, embed_dim: int, trainer: Trainer, held: int) -> str:
+    """Estimates what the head will take, and refuses it where that is more than there is.
+
+    Args:
+        config: The head's settings.
+        num_samples: N, the number of its rows.
+        embed_dim: K.
+        trainer: The Trainer.
+        held: Bytes of it that exist already.
+
+    Returns:
+        The estimate in one line.
+
+    Raises:
+        ConfigurationError: Naming the kind of head that would fit, before anything is allocated.
+    """
+    device = torch.device("cpu") if config.on_cpu else trainer.strategy.root_device
     run = {
+        "num_samples": num_samples,
+        "embed_dim": embed_dim,
+        "batch_size": find_batch_size(trainer) or REFERENCE_BATCH,
+        "num_sampled": config.num_sampled,
+        "moment_bits": config.moment_bits,
         "devices": trainer.world_size,
         "accumulate": trainer.accumulate_grad_batches,
         "product_bytes": 4 if "32" in str(trainer.precision) else 2,
     }
-    bills = {name: head_bill(name, **sizes, **run, device=device.type) for name in HEADS}
-    bill, left = bills[placement], available_memory(device)
-    shape = f"N={sizes['num_samples']:,} × K={sizes['embed_dim']:,}"
-    rank_zero_info(f"Head, {placement}, {shape}: {bill} on each device.")
+    estimates = {name: estimate_memory(name, **run, device=device.type) for name in HEADS}
+    estimate, left = estimates[config.kind], available_memory(device)
+    shape = f"N={num_samples:,} × K={embed_dim:,}"
     # the processes of one machine's CPUs share its memory
-    share = trainer.num_devices if device.type == "cpu" else 1
-    if left is None or bill.total * share <= left + held:
-        return
-    fitting = [name for name in HEADS if serves(name, trainer.world_size) and bills[name].total * share <= left + held]
+    processes = trainer.num_devices if device.type == "cpu" else 1
+    if left is None or estimate.total * processes <= left + held:
+        return f"Head, {config.kind}, {shape}: {estimate} on each device."
+    fitting = [
+        name for name in HEADS if serves(name, trainer.world_size) and estimates[name].total * processes <= left + held
+    ]
     cure = (
-        f"set `placement` to {fitting[0]!r}, which takes {bills[fitting[0]]}"
+        f"set `head.kind` to {fitting[0]!r}, which takes {estimates[fitting[0]]}"
         if fitting
-        else ("take more devices with `placement` 'sharded', a smaller backbone, or fewer samples (`subset`)")
+        else ("take more devices with `head.kind` 'sharded', a smaller backbone, or fewer samples (`subset`)")
     )
     raise ConfigurationError(
-        f"The head of {shape} takes {bill} as placement={placement!r}, but {device} has "
-        f"{left / GIB:.2f} GiB left{f' for {share} processes' if share > 1 else ''}: {cure}."
+        f"The head of {shape} takes {estimate} as head.kind={config.kind!r}, but {device} has "
+        f"{left / GIB:.2f} GiB left{f' for {processes} processes' if processes > 1 else ''}: {cure}."
     )

@@ -1,4 +1,4 @@
-"""Checkpoints that hold all rows of a head whose rows are spread over the ranks."""
+"""Checkpoints hold all rows of the head, also where they are sharded over the ranks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from diet_lightning.objective import ShardedHead
+from diet_lightning.objective import DatumHead
 
 WEIGHT = "head.weight"
 
 
-def make_whole(checkpoint: dict[str, Any], head: ShardedHead, folder: str) -> None:
+def save_full_rows(checkpoint: dict[str, Any], head: DatumHead, folder: str) -> None:
     """Puts all rows, and their optimiser's moments, into a checkpoint that each rank is about to save.
 
     Args:
@@ -19,18 +19,18 @@ def make_whole(checkpoint: dict[str, Any], head: ShardedHead, folder: str) -> No
         head: The head.
         folder: Where rank 0 maps them into memory from.
     """
-    if head.world == 1:
+    if not head.is_sharded:
         return
     for entries, name in _rows(checkpoint):
-        entries[name] = head.whole(entries[name], folder)
+        entries[name] = head.state_to_save(entries[name], folder)
 
 
-def keep_part(checkpoint: dict[str, Any], head: ShardedHead) -> None:
+def load_local_rows(checkpoint: dict[str, Any], head: DatumHead) -> None:
     """Keeps this rank's rows only, of a checkpoint that holds all."""
-    if head.world == 1:
+    if not head.is_sharded:
         return
     for entries, name in _rows(checkpoint):
-        entries[name] = head.part(entries[name])
+        entries[name] = head.state_to_load(entries[name])
 
 
 def _rows(checkpoint: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:

@@ -1,0 +1,68 @@
+"""The network of a run: how large it is, and what its backbone starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from diet_lightning.backbones.factory import Backbone, create_backbone
+from diet_lightning.backbones.initial_weights import load_start
+from diet_lightning.errors import ConfigurationError
+
+
+def find_sizes(
+    hparams: Mapping[Any, Any], argument: str, noun: str, data: Any, fitting: bool
+) -> tuple[int | None, tuple[int, ...] | None]:
+    """The number of classes and the shape of the inputs, from the hyper-parameters or else the data module.
+
+    Args:
+        hparams: The module's hyper-parameters.
+        argument: Which of them, and which attribute of the data module, is the number of classes.
+        noun: What the classes are called.
+        data: The data module, or None.
+        fitting: Whether training starts, so that both numbers must agree.
+
+    Returns:
+        Both, None where neither tells it.
+
+    Raises:
+        ConfigurationError: If the data have another number of classes than the hyper-parameters.
+    """
+    found, count = getattr(data, argument, None), hparams[argument]
+    if fitting and count is not None and found not in (None, count):
+        raise ConfigurationError(
+            f"{argument}={count}, but the data module has {found} {noun}: leave `{argument}` out to read it from the data."
+        )
+    return found if count is None else count, hparams["input_shape"] or getattr(data, "input_shape", None)
+
+
+def make_backbone(given: str | nn.Module, hparams: Any) -> Backbone:
+    """Makes the backbone with its initial weights.
+
+    Args:
+        given: As `backbone` of `DIETModule`.
+        hparams: The module's hyper-parameters, changed such that a checkpoint of the run needs neither the folder nor the
+            file that the weights came from.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        ConfigurationError: As `create_backbone`, or if an exported folder is to start from other weights.
+    """
+    backbone = create_backbone(given, tuple(hparams.input_shape), hparams.stem)
+    is_exported = isinstance(given, str) and given != backbone.name
+    if hparams.weights is not None and is_exported:
+        raise ConfigurationError(
+            f"Expected argument `weights` to be None with backbone={given!r}, an exported folder with weights of its own, but "
+            f"got {hparams.weights!r}: name the architecture, {backbone.name!r}, as `backbone`."
+        )
+    if hparams.weights is not None:
+        load_start(backbone, hparams.weights)
+    hparams.weights = None
+    if is_exported:
+        hparams.backbone, hparams.stem = backbone.name, backbone.stem
+    backbone.lay_out(hparams.channels_last)
+    return backbone
