@@ -78,7 +78,7 @@ def stratified(per_class: int, seed: int) -> Subset:
 def trained(train: Subset, target: str, seed: int) -> tuple[DIETModule, DIETDataModule, Trainer]:
     seed_everything(seed)
     batch = min(BATCH, len(train))
-    data = DIETDataModule.from_datasets(train, test, batch_size=batch, ranges=source.ranges, seed=seed)
+    data = DIETDataModule.from_datasets(train, test, batch_size=batch, augmentation=source.augmentation, seed=seed)
     smoothing = 0.8 if target == "index" else 0.1  # what is usual with labels
     model = DIETModule(SETTINGS["backbone"], lr=SETTINGS["lr"], target=target, label_smoothing=smoothing)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
@@ -92,8 +92,8 @@ def diet_accuracy(train: Subset, seed: int) -> float:
     model, data, _ = trained(train, "index", seed)
     features, given = {}, {}
     for split in ("train", "val"):
-        features[split] = extract_features(model.backbone, (batch.input for batch in data.clean_batches(split)))
-        given[split] = torch.cat([batch.label for batch in data.clean_batches(split)]).numpy()
+        features[split] = extract_features(model.backbone, (batch.input for batch in data.eval_batches(split)))
+        given[split] = torch.cat([batch.label for batch in data.eval_batches(split)]).numpy()
     return fit_linear_probe(features["train"], given["train"]).score(features["val"], given["val"])
 
 

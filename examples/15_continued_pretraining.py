@@ -75,12 +75,12 @@ def pretrained(seed: int) -> tuple[str, dict]:
     """A checkpoint, and how its images were normalised."""
     seed_everything(seed)
     data = DIETDataModule.from_datasets(
-        half("train", False, SETTINGS["images"][0], seed), ranges=source.ranges, batch_size=128, seed=seed
+        half("train", False, SETTINGS["images"][0], seed), augmentation=source.augmentation, batch_size=128, seed=seed
     )
     fitted = trainer(SETTINGS["epochs"][0])
     fitted.fit(DIETModule(SETTINGS["backbone"], lr=4e-3), data)
-    colours = data.state_dict()
-    return fitted.checkpoint_callback.best_model_path, {name: colours[name] for name in ("mean", "std")}
+    normalization = data.state_dict()
+    return fitted.checkpoint_callback.best_model_path, {name: normalization[name] for name in ("mean", "std")}
 
 
 # %% [markdown]
@@ -108,7 +108,7 @@ def continued(weights: str, data: DIETDataModule) -> DIETModule:
 def measured(backbone, data: DIETDataModule) -> dict[str, float]:
     features = {}
     for split in ("train", "test"):
-        batches = list(data.clean_batches(split))
+        batches = list(data.eval_batches(split))
         features[split] = (
             extract_features(backbone, (batch.input for batch in batches)),
             torch.cat([b.label for b in batches]).numpy(),
@@ -119,15 +119,15 @@ def measured(backbone, data: DIETDataModule) -> dict[str, float]:
 
 found = []
 for seed in range(SETTINGS["seeds"]):
-    weights, colours = pretrained(seed)
+    weights, normalization = pretrained(seed)
     data = DIETDataModule.from_datasets(
         half("train", True, SETTINGS["images"][1], seed),
         test=half("test", True, 10**9, seed),
-        ranges=source.ranges,
+        augmentation=source.augmentation,
         batch_size=32,
         strength=2,
         seed=seed,
-        **colours,
+        **normalization,
     )
     before = measured(DIETModule.load_from_checkpoint(weights, map_location="cpu").backbone, data)
     after = measured(continued(weights, data).backbone.cpu(), data)

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from diet_lightning import DIETDataModule, DIETModule, Embeddings, EmbeddingWriter, FitProgressBar, read_embeddings
 from diet_lightning.__main__ import main
 from diet_lightning.data.indexed import IndexedDataset
-from diet_lightning.data.sampling import BlockSampler, as_is
+from diet_lightning.data.sampling import BlockSampler, identity_collate
 from diet_lightning.embeddings import resumable as store
 from diet_lightning.errors import ConfigurationError, DataError
 
@@ -91,7 +91,7 @@ def by_library(file):
 def by_hand(module, data, split="train"):
     """The features as the module gives them for each batch."""
     with torch.no_grad():
-        return torch.cat([module.eval()(batch.input) for batch in data.clean_batches(split)]).numpy()
+        return torch.cat([module.eval()(batch.input) for batch in data.eval_batches(split)]).numpy()
 
 
 def assert_same(found, expected):
@@ -163,7 +163,7 @@ def test_foreign_loader_in_any_order_is_computed_as_a_whole(predict, tmp_path):
         IndexedDataset(Shifted()),
         batch_size=7,
         sampler=np.random.default_rng(0).permutation(30).tolist(),
-        collate_fn=as_is,
+        collate_fn=identity_collate,
     )
     file, module = tmp_path / "e.npz", tiny(30)
     partial = tmp_path / ".e.npz.partial"
@@ -342,7 +342,7 @@ def test_unfinished_work_on_something_else_is_thrown_away(killed, predict, tmp_p
         (tmp_path / ".e.npz.partial/meta.json").write_text("{")
     seen = predict(module, data, file, **trainer)
     assert [rows[0] for rows in seen.batches] == list(range(0, 20 if change == "split" else COUNT, BATCH))
-    assert "beginning anew" in caplog.text
+    assert "starting over" in caplog.text
     if change != "precision":
         np.testing.assert_array_equal(read_embeddings(file).features, by_hand(module, data, data.predict_split))
 
@@ -390,7 +390,9 @@ def test_what_was_computed_when_a_run_is_stopped_is_kept(predict, tmp_path, stop
 def test_every_rank_takes_whole_batches_and_as_many(world, blocks):
     dataset = IndexedDataset(TensorDataset(torch.zeros(10, 1)))
     ranks = [
-        DataLoader(dataset, 4, sampler=BlockSampler(dataset, 4, world, rank, np.array(blocks)), collate_fn=as_is)
+        DataLoader(
+            dataset, 4, sampler=BlockSampler(dataset, 4, world, rank, np.array(blocks)), collate_fn=identity_collate
+        )
         for rank in range(world)
     ]
     batches = [[tuple(batch.index.tolist()) for batch in loader] for loader in ranks]

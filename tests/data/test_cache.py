@@ -47,7 +47,7 @@ def data(folder, cache="cache", **options):
 
 
 def batches(module, split="train"):
-    return [(batch.input, batch.index, batch.label) for batch in module.clean_batches(split)]
+    return [(batch.input, batch.index, batch.label) for batch in module.eval_batches(split)]
 
 
 def assert_same(left, right):

@@ -17,7 +17,7 @@ from diet_lightning.data.batch import NO_LABEL, DatumBatch
 from diet_lightning.data.fingerprint import fingerprint
 from diet_lightning.data.indexed import ArrayDataset, IndexedDataset
 from diet_lightning.data.metadata import labels_of
-from diet_lightning.data.sampling import as_is
+from diet_lightning.data.sampling import identity_collate
 from diet_lightning.errors import DataError
 from diet_lightning.transforms.convert import to_tensor
 
@@ -141,7 +141,7 @@ def test_index_is_the_position_in_the_wrapped_data_set_after_subset_and_concat(c
     data = IndexedDataset(ConcatDataset([Subset(parent, keep), Subset(Subset(parent, keep), range(count // 2))]))
     values = torch.tensor(keep + keep[: count // 2])
     assert len(data) == len(values)
-    batches = list(DataLoader(data, batch_size, collate_fn=as_is))
+    batches = list(DataLoader(data, batch_size, collate_fn=identity_collate))
     index = torch.cat([batch.index for batch in batches])
     assert index.dtype == torch.int64
     assert torch.equal(index, torch.arange(len(values)))  # 0 … N-1, never the parent's
@@ -254,7 +254,7 @@ def test_any_exception_of_the_users_data_set_names_the_index(failure):
 
 
 def message_with(workers, items):
-    batches = iter(DataLoader(IndexedDataset(Items(items)), 2, num_workers=workers, collate_fn=as_is))
+    batches = iter(DataLoader(IndexedDataset(Items(items)), 2, num_workers=workers, collate_fn=identity_collate))
     with pytest.raises(DataError) as error:
         list(batches)
     list(batches)  # ends the worker at once; after an exception the garbage collector would wait for it for 5 s
@@ -447,6 +447,6 @@ def test_no_labels_where_a_data_set_keeps_none(data):
     ],
     ids=["names", "one hot", "detection", "paths", "pairs of paths", "too few", "without labels"],
 )
-def test_attributes_that_hold_no_labels_are_passed_over(attributes):
+def test_attributes_that_hold_no_labels_are_ignored(attributes):
     labels = labels_of(Labelled(**attributes))
     assert labels is None or labels.tolist() == [NO_LABEL] * 4

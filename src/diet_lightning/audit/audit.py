@@ -109,4 +109,4 @@ def examine(
 
 def _batches(data: DIETDataModule, name: str) -> Any:
     total = -(-data.num_samples // data.batch_size)
-    return tqdm(data.stored_batches("train"), name, total=total, leave=False, delay=2)
+    return tqdm(data.raw_batches("train"), name, total=total, leave=False, delay=2)

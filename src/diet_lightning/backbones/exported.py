@@ -32,7 +32,7 @@ class ExportConfig:
         channels_last: Whether the channels of images and convolutions lie last in memory.
         input_shape: Shape of one input, ``(C, H, W)`` for images.
         embed_dim: K, the dimension of the embeddings.
-        colours: Mean and standard deviation of each channel on a scale of 0 to 1, empty where the inputs are only scaled;
+        normalization: Mean and standard deviation of each channel on a scale of 0 to 1, empty where the inputs are only scaled;
             None where it is not known how they were made.
     """
 
@@ -42,13 +42,13 @@ class ExportConfig:
     channels_last: bool
     input_shape: tuple[int, ...]
     embed_dim: int
-    colours: tuple[tuple[float, ...], tuple[float, ...]] | None
+    normalization: tuple[tuple[float, ...], tuple[float, ...]] | None
 
     def to_json(self) -> dict[str, Any]:
         """As the file holds it, but for the version of the package."""
         preprocessing: dict[str, Any] | None = None
-        if self.colours is not None:
-            mean, std = self.colours
+        if self.normalization is not None:
+            mean, std = self.normalization
             preprocessing = {"scale": [0, 1], "mean": list(mean), "std": list(std)}
             if len(self.input_shape) == 3:
                 preprocessing |= {"channels": self.input_shape[0], "image_size": list(self.input_shape[1:])}
@@ -107,15 +107,15 @@ def _checked(values: dict[str, Any]) -> ExportConfig:
     shape = values["input_shape"]
     if not isinstance(shape, list) or not shape or not all(isinstance(size, int) and size > 0 for size in shape):
         raise ValueError(f"'input_shape' is {shape!r}")
-    colours = None
+    normalization = None
     if values["preprocessing"] is not None:
         mean, std = (tuple(float(value) for value in values["preprocessing"][name]) for name in ("mean", "std"))
         if len(mean) != len(std) or len(mean) not in (0, shape[0]) or not all(math.isfinite(m) for m in mean):
             raise ValueError(f"'mean' is {mean} and 'std' is {std}")
         if not all(0.0 < value < math.inf for value in std):
             raise ValueError(f"'std' is {std}")
-        colours = (mean, std)
-    return ExportConfig(input_shape=tuple(shape), colours=colours, **{name: values[name] for name in kinds})
+        normalization = (mean, std)
+    return ExportConfig(input_shape=tuple(shape), normalization=normalization, **{name: values[name] for name in kinds})
 
 
 def read_weights(folder: str | Path) -> dict[str, Tensor]:

@@ -35,9 +35,9 @@ class EmbeddingWriter(BasePredictionWriter):
     ``path``. Rows are in the order of the index, each sample once, whatever the number of ranks.
 
     Rows go to the folder ``.NAME.partial`` beside the file as they are computed, which all ranks need to see, as they do a
-    checkpoint's; no process holds them all. With a `DIETDataModule` a run that was killed goes on there when it is started
+    checkpoint's; no process holds them all. With a `DIETDataModule` a run that was killed resumes there when it is started
     again, on any number of ranks, and computes the batches that are missing, to the same bits; other weights, data or
-    precision begin anew. Pass ``return_predictions=False`` to `Trainer.predict`, or Lightning keeps a copy of everything.
+    precision start over. Pass ``return_predictions=False`` to `Trainer.predict`, or Lightning keeps a copy of everything.
 
     Args:
         path: The file, ``.npz``, ``.parquet`` or ``.safetensors``; None for ``embeddings.npz`` in the Trainer's
@@ -92,7 +92,7 @@ class EmbeddingWriter(BasePredictionWriter):
         done = opened.done(count)
         trainer.strategy.barrier()  # no rank marks more before all have seen the same
         if done.any():
-            rank_zero_info(f"Going on with {self._file(trainer)}: {done.sum()} of {len(done)} embeddings are there.")
+            rank_zero_info(f"Resuming {self._file(trainer)}: {done.sum()} of {len(done)} embeddings are there.")
         return done
 
     def _open(self, trainer: Trainer, identity: Callable[[], Mapping[str, Any] | None]) -> PartialEmbeddings:
@@ -101,14 +101,14 @@ class EmbeddingWriter(BasePredictionWriter):
         def prepare() -> None:
             self._lock, discarded = PartialEmbeddings.prepare(file, identity())
             if discarded:
-                rank_zero_info(f"Unfinished embeddings beside {file} are of other weights or data: beginning anew.")
+                rank_zero_info(f"Unfinished embeddings beside {file} are of other weights or data: starting over.")
 
         _on_rank_zero(trainer, prepare)
         self._partial = PartialEmbeddings(file)
         return self._partial
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins anew with a loader of which nobody knows what it holds."""
+        """Starts over with a loader whose content is unknown."""
         if self._partial is None:
             self._open(trainer, lambda: None)
 

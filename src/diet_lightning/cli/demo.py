@@ -49,8 +49,8 @@ def demo(run_dir: str | None = None, epochs: int = 40) -> None:
     figures: dict[str, Any] = {}
     labels = _labels(data, "train"), _labels(data, "test")
     for key, (name, network) in features.items():
-        train = extract_features(network, (batch.input for batch in data.clean_batches("train")))
-        test = extract_features(network, (batch.input for batch in data.clean_batches("test")))
+        train = extract_features(network, (batch.input for batch in data.eval_batches("train")))
+        test = extract_features(network, (batch.input for batch in data.eval_batches("test")))
         scores, _ = evaluate_features(train, labels[0], test, labels[1], Protocol(c=1.0, shots=(SHOTS,), draws=DRAWS))
         top1, few = scores["linear_top1"], scores[f"{SHOTS}shot_top1"]
         figures |= {f"{key}_top1": top1.value, f"{key}_{SHOTS}shot": few.value}
@@ -62,4 +62,4 @@ def demo(run_dir: str | None = None, epochs: int = 40) -> None:
 
 
 def _labels(data: DIETDataModule, split: Split) -> NDArray[Any]:
-    return torch.cat([batch.label for batch in data.clean_batches(split)]).numpy()
+    return torch.cat([batch.label for batch in data.eval_batches(split)]).numpy()

@@ -80,7 +80,7 @@ def run_facts(run: TrainedRun) -> RunFacts:
     recipe = {name: run.module.hparams.get(name) for name in RECIPE}
     if recipe["placement"] != "sampled":
         recipe.pop("num_sampled")
-    recipe |= {name: data.get(name) for name in ("batch_size", "strength", "ranges")}
+    recipe |= {name: data.get(name) for name in ("batch_size", "strength", "augmentation")}
     recipe |= {name: trainer.get(name) for name in ("max_epochs", "accumulate_grad_batches", "devices", "precision")}
     recipe |= {"seed": run.config.get("seed_everything"), "optimiser steps taken": steps}
     evaluation = {name: Measured(score.value, score.low, score.high) for name, score in read_scores(run.folder).items()}

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from diet_lightning.data.fingerprint import content_key
-from diet_lightning.data.images import ImageDataset, in_order
+from diet_lightning.data.images import ImageDataset, map_threaded
 from diet_lightning.data.indexed import ArrayDataset
 from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.utilities.files import read_json, write_json
@@ -67,7 +67,7 @@ class ImageCache:
     """A folder that keeps the decoded images of a source, split by split.
 
     An entry is ``SPLIT.images`` and ``SPLIT.labels``, plain bytes, and ``SPLIT.json``, which says what they hold and comes
-    last. While it is written it is called ``.partial`` and goes on where an interrupted run stopped. Other processes wait.
+    last. While it is written it is called ``.partial``, and an interrupted run resumes it. Other processes wait.
 
     Args:
         folder: The folder; made where it does not exist.
@@ -174,7 +174,7 @@ class ImageCache:
             return image, label
 
         first, count = state["done"], len(dataset)
-        for index, item in enumerate(in_order(read, count, f"decoding {entry.split} images", first), first):
+        for index, item in enumerate(map_threaded(read, count, f"decoding {entry.split} images", first), first):
             if isinstance(item, str):
                 state["dropped"][str(index)] = item
             else:

@@ -21,12 +21,19 @@ from diet_lightning.data.fingerprint import content_key
 from diet_lightning.data.images import ImageDataset
 from diet_lightning.data.indexed import ArrayDataset, IndexedDataset
 from diet_lightning.data.metadata import labels_of, names_of
-from diet_lightning.data.sampling import BlockSampler, EpochSampler, MemoryLoader, ResumableLoader, as_is, placed_on
+from diet_lightning.data.sampling import (
+    BlockSampler,
+    EpochSampler,
+    MemoryLoader,
+    ResumableLoader,
+    identity_collate,
+    to_device_if_fits,
+)
 from diet_lightning.data.sources import Source, SourceOptions, load_source
 from diet_lightning.data.splits import open_splits
-from diet_lightning.data.statistics import colour_statistics
+from diet_lightning.data.statistics import channel_statistics
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
-from diet_lightning.transforms.augmentation import Ladder
+from diet_lightning.transforms.augmentation import BatchAugmentation
 from diet_lightning.transforms.pipeline import Augment, InputPipeline
 from diet_lightning.utilities.device_memory import available_memory
 
@@ -52,26 +59,25 @@ class DIETDataModule(LightningDataModule):
         root: Where torchvision's and Hugging Face's data are kept; None for ``data`` and their own cache.
         batch_size: Samples per step and device.
         strength: Augmentation 0 (none) to 3 (the paper's default).
-        ranges: Ranges of the augmentation over the source's own and the paper's, such as ``{"crop_scale": [0.2, 1],
-            "flip": 0}``; `Ladder` lists the names.
-        augment: In place of the ladder: a function of a training batch on its device (uint8 images come as floats in
-            [0, 1], anything else as it is) and of a generator on that device, that returns the augmented batch.
+        augmentation: Arguments of `BatchAugmentation` that replace the source's own and the paper's, such as
+            ``{"crop_scale": [0.2, 1], "flip": 0}``; or a function in place of it, of a training batch on its device
+            (uint8 images as floats in [0, 1], anything else unchanged) and of a generator on that device, that returns
+            the augmented batch.
         image_size: Side of the square images that the network sees, in pixels; None keeps the data's own size.
         mean: Mean of each channel on a scale of 0 to 1; None computes it for uint8 images in memory and takes ImageNet's
-            for images read as they come.
+            for images decoded on the fly.
         std: Standard deviation of each channel, as `mean`.
         holdout: Share of one tree of class folders that is held out for validation.
         subset: Train on this many samples, drawn by `seed`; None for all.
         predict_split: The split that `predict` reads, unaugmented and in order.
         in_memory: Keep decoded images in memory; None does if they take at most 1 GiB.
         cache: Folder that keeps decoded images as bytes, mapped into memory, for the next run and for sets that are larger
-            than the memory; decoding goes on where it was interrupted. None for none.
+            than the memory; decoding resumes where it was interrupted. None for none.
         on_device: Keep a training set that is in memory on the accelerator; None does if it takes at most a quarter of what
             is left there.
-        compile_augment: Run the augmentation through `torch.compile`.
         drop_unreadable: Check every image before the run and leave out, with a warning, those that cannot be read.
         download: Let torchvision download what is missing.
-        num_workers: Loader processes; None for 0 in memory and up to 8 for images read as they come or mapped from a
+        num_workers: Loader processes; None for 0 in memory and up to 8 for images decoded on the fly or mapped from a
             cache that is larger than the memory.
         seed: Seed of order, augmentation, hold-out and subset.
 
@@ -91,8 +97,7 @@ class DIETDataModule(LightningDataModule):
         root: str | None = None,
         batch_size: int = 256,
         strength: int = 3,
-        ranges: dict[str, Any] | None = None,
-        augment: Augment | None = None,
+        augmentation: dict[str, Any] | Augment | None = None,
         image_size: int | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
@@ -102,7 +107,6 @@ class DIETDataModule(LightningDataModule):
         in_memory: bool | None = None,
         cache: str | None = None,
         on_device: bool | None = None,
-        compile_augment: bool = False,
         drop_unreadable: bool = False,
         download: bool = False,
         num_workers: int | None = None,
@@ -122,12 +126,11 @@ class DIETDataModule(LightningDataModule):
             )
         if (mean is None) != (std is None):
             raise ConfigurationError(f"Expected both `mean` and `std` or neither, but got mean={mean}, std={std}.")
-        Ladder(strength)  # refuses an unknown strength before any data are read
+        BatchAugmentation(strength)  # refuses an unknown strength before any data are read
         self.source = source
         self.batch_size = batch_size
         self.strength = strength
-        self.ranges = ranges or {}
-        self.augment = augment
+        self.augmentation = augmentation or {}
         self.image_size = image_size
         self.mean, self.std = mean, std
         self.subset = subset
@@ -135,7 +138,6 @@ class DIETDataModule(LightningDataModule):
         self.keep_in_memory = in_memory
         self.cache = cache
         self.on_device = on_device
-        self.compile_augment = compile_augment
         self.drop_unreadable = drop_unreadable
         self.num_workers = num_workers
         self.seed = seed
@@ -273,11 +275,11 @@ class DIETDataModule(LightningDataModule):
         sample = train[0].input
         mean, std = self.mean, self.std
         if mean is None or std is None:
-            mean, std = colour_statistics(train.dataset, sample)
-        ranges = {**source.ranges, **self.ranges}
-        self._pipeline = InputPipeline(
-            sample, self.image_size, self.strength, ranges, self.augment, mean, std, self.compile_augment
-        )
+            mean, std = channel_statistics(train.dataset, sample)
+        augmentation = self.augmentation
+        if not callable(augmentation):
+            augmentation = {**source.augmentation, **augmentation}
+        self._pipeline = InputPipeline(sample, self.image_size, self.strength, augmentation, mean, std)
         self._class_names, self._num_classes = source.class_names, opened.count_classes(source.class_names)
         self._fingerprint = opened.fingerprint
         self._splits, self._originals = opened.indexed, opened.originals
@@ -285,7 +287,7 @@ class DIETDataModule(LightningDataModule):
     # -- loaders -------------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> ResumableLoader:
-        """Shuffled by (seed, epoch); a resumed run goes on where it stopped, also within an epoch."""
+        """Shuffled by (seed, epoch); a resumed run continues where it stopped, also within an epoch."""
         self.setup()
         dataset = self._splits["train"]
         sampler = EpochSampler(dataset, self.batch_size, *self._ranks(), shuffle=True, seed=self.seed)
@@ -298,7 +300,7 @@ class DIETDataModule(LightningDataModule):
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         if isinstance(dataset.dataset, ArrayDataset) and self._workers(dataset) == 0:
             if self._placed is None or self._placed.inputs.device.type != device.type:
-                self._placed = placed_on(dataset.dataset, device, self.on_device, self._training_memory())
+                self._placed = to_device_if_fits(dataset.dataset, device, self.on_device, self._training_memory())
             if self._placed.inputs.device.type == device.type:
                 return MemoryLoader(self._placed, dataset, batch_size=self.batch_size, sampler=sampler)
         return ResumableLoader(dataset, batch_size=self.batch_size, sampler=sampler, **self._loader_options(dataset))
@@ -335,7 +337,7 @@ class DIETDataModule(LightningDataModule):
         sampler = EpochSampler(dataset, self.batch_size, *self._ranks(), shuffle=False)
         return DataLoader(dataset, batch_size=self.batch_size, sampler=sampler, **self._loader_options(dataset))
 
-    def stored_batches(self, split: Split) -> Iterator[DatumBatch]:
+    def raw_batches(self, split: Split) -> Iterator[DatumBatch]:
         """A split as it is kept, in order, without a Trainer's loop; under several processes this process's share of it.
 
         Args:
@@ -352,8 +354,8 @@ class DIETDataModule(LightningDataModule):
         if split in self._splits:
             yield from self._evaluation_loader(split)
 
-    def clean_batches(self, split: Split) -> Iterator[DatumBatch]:
-        """`stored_batches` as the network reads them: normalised, not augmented.
+    def eval_batches(self, split: Split) -> Iterator[DatumBatch]:
+        """`raw_batches` as the network reads them: normalised, not augmented.
 
         Args:
             split: ``"train"``, ``"val"`` or ``"test"``.
@@ -361,10 +363,10 @@ class DIETDataModule(LightningDataModule):
         Yields:
             Batches on the CPU; none where the split does not exist.
         """
-        for batch in self.stored_batches(split):
+        for batch in self.raw_batches(split):
             yield batch._replace(input=self.network_inputs(batch.input))
 
-    def stored(self, split: Split, indices: Sequence[int]) -> DatumBatch:
+    def raw_samples(self, split: Split, indices: Sequence[int]) -> DatumBatch:
         """Some samples of a split as they are kept.
 
         Args:
@@ -430,7 +432,7 @@ class DIETDataModule(LightningDataModule):
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            "collate_fn": as_is,
+            "collate_fn": identity_collate,
         }
 
     # -- on the device -------------------------------------------------------------------------------------------------
@@ -454,8 +456,8 @@ class DIETDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """N, the fingerprint of the training data's order, and how the network's images were normalised."""
         self.setup()
-        colours = {"mean": self._pipeline.mean, "std": self._pipeline.std}
-        return {"num_samples": self.num_samples, "fingerprint": self._fingerprint, **colours}
+        normalization = {"mean": self._pipeline.mean, "std": self._pipeline.std}
+        return {"num_samples": self.num_samples, "fingerprint": self._fingerprint, **normalization}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Normalises as the checkpoint's network learnt it, and compares the data when training is resumed.
@@ -465,7 +467,7 @@ class DIETDataModule(LightningDataModule):
         """
         self.setup()
         if self.mean is None and len(state_dict.get("mean", [])) == len(self._pipeline.mean):
-            # the same images have other statistics in memory or a cache, their own, than read as they come, ImageNet's
+            # the same images have other statistics in memory or a cache, their own, than decoded on the fly, ImageNet's
             self._pipeline.normalize_by(state_dict["mean"], state_dict["std"])
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self.require_same_data(state_dict)

@@ -165,7 +165,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
             The data set of the readable images, and one line for each that was left out.
         """
         keep, dropped = [], []
-        for index, error in enumerate(in_order(self._error_of, len(self), "checking images")):
+        for index, error in enumerate(map_threaded(self._error_of, len(self), "checking images")):
             if error is None:
                 keep.append(index)
             else:
@@ -185,7 +185,7 @@ def in_memory(dataset: ImageDataset) -> ArrayDataset:
     first, _ = dataset[0]
     inputs = torch.empty(len(dataset), *first.shape, dtype=first.dtype)
     labels = torch.empty(len(dataset), dtype=torch.int64)
-    for index, (image, label) in enumerate(in_order(dataset.__getitem__, len(dataset), "decoding images")):
+    for index, (image, label) in enumerate(map_threaded(dataset.__getitem__, len(dataset), "decoding images")):
         inputs[index], labels[index] = image, label
     return ArrayDataset(inputs, labels)
 
@@ -195,7 +195,7 @@ def decoded_bytes(dataset: ImageDataset) -> int:
     return len(dataset) * dataset[0][0].numel()
 
 
-def in_order(function: Callable[[int], Any], count: int, description: str, first: int = 0) -> Iterator[Any]:
+def map_threaded(function: Callable[[int], Any], count: int, description: str, first: int = 0) -> Iterator[Any]:
     """Results of a function of first … count-1, computed by threads (PIL releases the lock while it decodes), with a bar.
 
     Args:
@@ -225,7 +225,7 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files below a folder, in natural order; hidden files and folders are passed over, links followed."""
+    """Image files below a folder, in natural order; hidden files and folders are ignored, links followed."""
     found: list[Path] = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         here = Path(parent)

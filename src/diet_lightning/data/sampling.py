@@ -140,7 +140,9 @@ class MemoryLoader(ResumableLoader):
             yield DatumBatch(arrays.inputs[rows], rows, arrays.labels[rows])
 
 
-def placed_on(arrays: ArrayDataset, device: torch.device, asked: bool | None, reserved: int = 0) -> ArrayDataset:
+def to_device_if_fits(
+    arrays: ArrayDataset, device: torch.device, asked: bool | None, reserved: int = 0
+) -> ArrayDataset:
     """Arrays on the device that trains, where there is room.
 
     Args:
@@ -167,6 +169,6 @@ def placed_on(arrays: ArrayDataset, device: torch.device, asked: bool | None, re
     return arrays
 
 
-def as_is(batch: DatumBatch) -> DatumBatch:
+def identity_collate(batch: DatumBatch) -> DatumBatch:
     """Collate function: `IndexedDataset` already returns whole batches."""
     return batch

@@ -48,14 +48,14 @@ class Source:
         val: What online probes are measured on, or None.
         test: What is left for the end, or None.
         class_names: Names of the labels, or None.
-        ranges: The source's own augmentation ranges, over the paper's.
+        augmentation: The source's own arguments of `BatchAugmentation`, in place of the paper's.
     """
 
     train: Dataset[Any]
     val: Dataset[Any] | None = None
     test: Dataset[Any] | None = None
     class_names: Sequence[str] | None = None
-    ranges: Mapping[str, Any] = field(default_factory=dict)
+    augmentation: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _digits(_: str, options: SourceOptions) -> Source:
         test=ArrayDataset(images[test], labels[test]),
         class_names=[str(digit) for digit in range(10)],
         # a mirrored 2 is no digit, and 8 pixels bear no hard crop
-        ranges={"crop_scale": (0.5, 1.0), "flip": 0.0},
+        augmentation={"crop_scale": (0.5, 1.0), "flip": 0.0},
     )
 
 

@@ -62,12 +62,12 @@ def export_backbone(
     """
     if format not in FORMATS:
         raise ConfigurationError(f"Expected argument `format` to be one of {list(FORMATS)}, but got {format!r}.")
-    shape, colours = input_shape, None
+    shape, normalization = input_shape, None
     if preprocessing is not None:
-        shape, colours = preprocessing.input_shape, (preprocessing.mean, preprocessing.std)
+        shape, normalization = preprocessing.input_shape, (preprocessing.mean, preprocessing.std)
     found, shape = _as_backbone(backbone, shape)
     is_last = found.layout == torch.channels_last
-    config = ExportConfig(format, _known_name(found, shape), found.stem, is_last, shape, found.embed_dim, colours)
+    config = ExportConfig(format, _known_name(found, shape), found.stem, is_last, shape, found.embed_dim, normalization)
     target = Path(folder)
     _check_free(target)
     partial = partial_of(target)
@@ -132,11 +132,11 @@ def load_preprocessing(folder: str | Path) -> Preprocessing:
         CheckpointError: If the folder cannot be read, or it is not recorded there.
     """
     config = read_config(folder)
-    if config.colours is None:
+    if config.normalization is None:
         raise CheckpointError(
             f"Folder '{folder}' does not say how the network's inputs are made: do as in its training."
         )
-    return Preprocessing(config.input_shape, *config.colours)
+    return Preprocessing(config.input_shape, *config.normalization)
 
 
 def _as_backbone(module: nn.Module, input_shape: tuple[int, ...] | None) -> tuple[Backbone, tuple[int, ...]]:
@@ -200,9 +200,9 @@ def _write_timm(backbone: Backbone, config: ExportConfig, folder: Path) -> dict[
         "crop_pct": 1.0,
         "crop_mode": "center",
     }
-    if config.colours is not None and config.colours[0]:
-        pretrained |= dict(zip(("mean", "std"), config.colours, strict=True))
-    elif config.colours is not None:
+    if config.normalization is not None and config.normalization[0]:
+        pretrained |= dict(zip(("mean", "std"), config.normalization, strict=True))
+    elif config.normalization is not None:
         channels = config.input_shape[0]
         pretrained |= {"mean": [0.0] * channels, "std": [1.0] * channels}
     arguments = timm_arguments(name, config.input_shape)

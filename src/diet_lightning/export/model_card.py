@@ -84,9 +84,9 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _inputs(config: ExportConfig) -> str:
-    if config.colours is None:
+    if config.normalization is None:
         return "How the inputs were scaled is not recorded."
-    mean, std = config.colours
+    mean, std = config.normalization
     said = "Bytes are divided by 255"
     if mean:
         said += (
@@ -133,7 +133,7 @@ def _safetensors_snippet(config: ExportConfig) -> str:
     lines += ['folder = "."  # this one']
     lines += [f"backbone = {load}" + ("  # the class that was exported" if own else "")]
     shape = ", ".join(str(size) for size in config.input_shape)
-    if config.colours is None:
+    if config.normalization is None:
         lines += [f"inputs = torch.zeros(2, {shape})"]
     else:
         also = "; or PIL images" if len(config.input_shape) == 3 and config.input_shape[0] in (1, 3) else ""
@@ -146,13 +146,13 @@ def _safetensors_snippet(config: ExportConfig) -> str:
 def _onnx_snippet(config: ExportConfig) -> str:
     shape = ", ".join(str(size) for size in config.input_shape)
     lines = ["import numpy as np", "import onnxruntime", "", 'session = onnxruntime.InferenceSession("model.onnx")']
-    if config.colours is None:
+    if config.normalization is None:
         lines += [f"inputs = np.zeros((2, {shape}), np.float32)"]
     else:
         lines += [f"stored = np.zeros((2, {shape}), np.uint8)", "inputs = stored.astype(np.float32) / 255"]
-        if config.colours[0]:
+        if config.normalization[0]:
             axes = [1, -1, *(1 for _ in config.input_shape[1:])]
-            for name, values in zip(("mean", "std"), config.colours, strict=True):
+            for name, values in zip(("mean", "std"), config.normalization, strict=True):
                 lines += [f"{name} = np.array({list(values)}, np.float32).reshape({axes})"]
             lines += ["inputs = (inputs - mean) / std"]
     lines += [f'features = session.run(["features"], {{"input": inputs}})[0]  # (2, {config.embed_dim})']

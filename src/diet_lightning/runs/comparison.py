@@ -25,7 +25,7 @@ LEAST_SMOOTHING = 0.01  # down to here the floor of the loss tells N
 # what moves the loss by itself, beside what decides who is compared with whom
 LOSS_SETTINGS = (
     "data.strength",
-    "data.ranges",
+    "data.augmentation",
     "model.temperature",
     "model.normalize_features",
     "model.normalize_rows",
