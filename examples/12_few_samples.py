@@ -26,8 +26,6 @@ from record import SIZE, Row, over_seeds, record
 from torch.utils.data import Subset
 
 from diet_lightning import DIETDataModule, DIETModule
-from diet_lightning.data.images import ImageDataset, in_memory
-from diet_lightning.data.metadata import labels_of
 from diet_lightning.data.sources import SourceOptions, load_source
 from diet_lightning.evaluation import extract_features, fit_linear_probe
 from diet_lightning.figures.curves import curves_of_seeds
@@ -62,10 +60,8 @@ RUN_DIR = Path("runs/12_few_samples")
 
 # %%
 source = load_source(SOURCE, SourceOptions(root="data"))
-test = source.val if source.test is None else source.test
-if isinstance(test, ImageDataset):
-    test = in_memory(test)  # decoded once for all runs
-labels = labels_of(source.train).numpy()
+test = (source.val if source.test is None else source.test).loaded(in_memory=True)  # decoded once for all runs
+labels = source.train.labels.numpy()
 
 
 def stratified(per_class: int, seed: int) -> Subset:

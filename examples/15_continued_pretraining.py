@@ -28,7 +28,6 @@ from record import SIZE, over_seeds, record
 from torch.utils.data import Subset
 
 from diet_lightning import DIETDataModule, DIETModule, LastBlocks
-from diet_lightning.data.metadata import labels_of
 from diet_lightning.data.sources import SourceOptions, load_source
 from diet_lightning.evaluation import Protocol, evaluate_features, extract_features
 from diet_lightning.figures.style import COLOURS, save_figure
@@ -51,7 +50,7 @@ RUN_DIR = "runs/15_continued_pretraining"
 # %%
 source = load_source(SOURCE, SourceOptions(root="data"))
 splits = {"train": source.train, "test": source.val if source.test is None else source.test}
-labels = {split: labels_of(dataset).numpy() for split, dataset in splits.items()}
+labels = {split: dataset.labels.numpy() for split, dataset in splits.items()}
 middle = (labels["train"].max() + 1) // 2
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 from diet_lightning import DIETDataModule, DIETModule
 from diet_lightning.data import cache as cache_room
 from diet_lightning.data.cache import ImageCache, MappedDataset
-from diet_lightning.data.images import ImageDataset, ImageFiles
+from diet_lightning.data.images import ImageDataset, ImageFileDataset, ImageFiles
 from diet_lightning.errors import ConfigurationError, DataError
 
 COUNT = 20
@@ -280,7 +280,9 @@ def test_files_of_other_sizes_are_read_in_order(tmp_path):
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (8 + n, 6), (n, n, n)).save(path)
     paths = sorted((tmp_path / "a").iterdir())
-    opened = ImageCache("cache", "mine").open(ImageDataset(ImageFiles(paths, [4, 3, 2, 1, 0], tmp_path), 5), "train")
+    opened = ImageCache("cache", "mine").open(
+        ImageFileDataset(ImageFiles(paths, [4, 3, 2, 1, 0], tmp_path), 5), "train"
+    )
     assert opened.data.inputs.shape == (5, 3, 5, 5)
     assert opened.data.inputs[:, 0, 2, 2].tolist() == [0, 1, 2, 3, 4]
     assert opened.data.labels.tolist() == [4, 3, 2, 1, 0]

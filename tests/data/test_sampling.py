@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diet_lightning.data.indexed import ArrayDataset, IndexedDataset
+from diet_lightning.data.dataset import ArrayDataset
+from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.sampling import (
     EpochSampler,
     MemoryLoader,

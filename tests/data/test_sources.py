@@ -20,10 +20,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from diet_lightning import DIETDataModule
-from diet_lightning.data.fingerprint import fingerprint
-from diet_lightning.data.images import ImageDataset, ImageFiles, decoded_bytes, list_images
-from diet_lightning.data.images import in_memory as decoded
-from diet_lightning.data.indexed import ArrayDataset, IndexedDataset
+from diet_lightning.data.dataset import ArrayDataset
+from diet_lightning.data.images import ImageDataset, ImageFileDataset, ImageFiles, list_images
+from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.sampling import identity_collate
 from diet_lightning.data.sources import SourceOptions, load_source
 from diet_lightning.errors import ConfigurationError, DataError
@@ -430,12 +429,12 @@ def test_images_both_in_the_folder_and_below_are_refused(tmp_path):
 def test_the_fingerprint_of_a_folder_survives_a_move_and_knows_other_files(tmp_path):
     first = save_tree(tmp_path / "first")
     second = shutil.copytree(first, tmp_path / "moved" / "second")
-    kept = fingerprint(opened(f"folder:{first}", holdout=0.0).train)
-    assert fingerprint(opened(f"folder:{second}", holdout=0.0).train) == kept
-    assert fingerprint(opened(f"folder:{first}", holdout=0.2).train) != kept
-    assert fingerprint(opened(f"folder:{first}", holdout=0.0, image_size=4).train) != kept
+    kept = opened(f"folder:{first}", holdout=0.0).train.fingerprint()
+    assert opened(f"folder:{second}", holdout=0.0).train.fingerprint() == kept
+    assert opened(f"folder:{first}", holdout=0.2).train.fingerprint() != kept
+    assert opened(f"folder:{first}", holdout=0.0, image_size=4).train.fingerprint() != kept
     (second / "cat" / "img1.png").rename(second / "cat" / "img7.png")
-    assert fingerprint(opened(f"folder:{second}", holdout=0.0).train) != kept
+    assert opened(f"folder:{second}", holdout=0.0).train.fingerprint() != kept
     state = {keep: module(f"folder:{first}", in_memory=keep).state_dict() for keep in (True, False)}
     for name in ("fingerprint", "num_samples"):
         assert state[True][name] == state[False][name]
@@ -980,7 +979,7 @@ def test_batches_are_the_same_in_memory_or_not_and_with_workers_or_without(tmp_p
 def test_images_are_kept_in_memory_by_default_if_they_fit(tmp_path, monkeypatch):
     save_tree(tmp_path)
     dataset = opened(f"folder:{tmp_path}", holdout=0.0).train
-    assert decoded_bytes(dataset) == 6 * 3 * 6 * 6
+    assert dataset.nbytes == 6 * 3 * 6 * 6
     assert isinstance(module(f"folder:{tmp_path}", holdout=0.0)._splits["train"].dataset, ArrayDataset)
     monkeypatch.setattr("diet_lightning.data.splits.MEMORY_LIMIT", 6 * 3 * 6 * 6 - 1)
     data = module(f"folder:{tmp_path}", holdout=0.0, num_workers=None)
@@ -991,15 +990,15 @@ def test_images_are_kept_in_memory_by_default_if_they_fit(tmp_path, monkeypatch)
 
 def test_decoding_into_memory_keeps_order_labels_and_pixels(tmp_path):
     files = [save(tmp_path / f"{n}.png", 255 - n) for n in range(40)]
-    dataset = ImageDataset(ImageFiles(files, list(range(40)), tmp_path))
-    array = decoded(dataset)
+    dataset = ImageFileDataset(ImageFiles(files, list(range(40)), tmp_path))
+    array = dataset.loaded(in_memory=True)
     assert array.inputs[:, 0, 0, 0].tolist() == [255 - n for n in range(40)]
     assert array.labels.tolist() == list(range(40))
 
 
 def test_image_dataset_keeps_what_is_asked_for(tmp_path):
     files = [save(tmp_path / f"{n}.png", n) for n in range(6)]
-    dataset = ImageDataset(ImageFiles(files, [5, 4, 3, 2, 1, 0], tmp_path), keep=[4, 1, 3])
+    dataset = ImageFileDataset(ImageFiles(files, [5, 4, 3, 2, 1, 0], tmp_path), keep=[4, 1, 3])
     assert (colours(dataset), labels(dataset), dataset.labels.tolist()) == ([4, 1, 3], [1, 4, 2], [1, 4, 2])
     smaller = dataset.subset([2, 0])
     assert (colours(smaller), smaller.name_of(1)) == ([3, 4], f" ({files[4]})")

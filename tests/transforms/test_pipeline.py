@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
-from diet_lightning.data.indexed import ArrayDataset
+from diet_lightning.data.adapters import adapt
+from diet_lightning.data.dataset import ArrayDataset
 from diet_lightning.data.statistics import CHUNK, IMAGENET_MEAN, IMAGENET_STD, channel_statistics
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.transforms.pipeline import InputPipeline
@@ -243,8 +244,8 @@ def test_images_of_one_colour_do_not_divide_by_zero():
 
 def test_images_decoded_on_the_fly_take_imagenets_colours_and_others_one_half():
     rgb, gray = images(4), images(4, channels=1)
-    assert channel_statistics(TensorDataset(rgb), rgb[0]) == (IMAGENET_MEAN, IMAGENET_STD)
-    assert channel_statistics(TensorDataset(gray), gray[0]) == ([0.5], [0.5])
+    assert channel_statistics(adapt(TensorDataset(rgb)), rgb[0]) == (IMAGENET_MEAN, IMAGENET_STD)
+    assert channel_statistics(adapt(TensorDataset(gray)), gray[0]) == ([0.5], [0.5])
 
 
 @pytest.mark.parametrize(

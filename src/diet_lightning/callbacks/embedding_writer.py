@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.data.indexed import IndexedDataset
-from diet_lightning.data.metadata import names_of
 from diet_lightning.embeddings.formats import check_format
 from diet_lightning.embeddings.resumable import PartialEmbeddings, refuse_existing
 from diet_lightning.errors import ConfigurationError, DIETError
@@ -163,7 +162,7 @@ class EmbeddingWriter(BasePredictionWriter):
         if self._data is not None:
             return self._data.names(self._data.predict_split)
         dataset = getattr(trainer.predict_dataloaders, "dataset", None)
-        return names_of(dataset.dataset) if isinstance(dataset, IndexedDataset) else None
+        return dataset.dataset.names if isinstance(dataset, IndexedDataset) else None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keeps what was computed."""

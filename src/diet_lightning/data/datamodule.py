@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from diet_lightning.data.adapters import adapt
 from diet_lightning.data.batch import DatumBatch
-from diet_lightning.data.cache import MappedDataset
-from diet_lightning.data.fingerprint import content_key
-from diet_lightning.data.images import ImageDataset
-from diet_lightning.data.indexed import ArrayDataset, IndexedDataset
-from diet_lightning.data.metadata import labels_of, names_of
+from diet_lightning.data.dataset import ArrayDataset
+from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.sampling import (
     BlockSampler,
     EpochSampler,
@@ -146,7 +144,6 @@ class DIETDataModule(LightningDataModule):
         self._splits: dict[str, IndexedDataset] = {}  # filled by `setup`
         self._class_names: Sequence[str] | None = None
         self._num_classes: int | None = None
-        self._originals: dict[str, Dataset[Any]] = {}  # of each split what knows names and fingerprint
         self._fingerprint = ""
         # each says, given N, which samples of `predict_split` the loader of `predict` may leave out, shape (N,)
         self.predict_skips: list[Callable[[int], NDArray[np.bool_]]] = []
@@ -176,7 +173,9 @@ class DIETDataModule(LightningDataModule):
         """
         module = cls(**options)
         module.source = "from_datasets"
-        module._given = Source(train, val, test, class_names)
+        module._given = Source(
+            adapt(train), None if val is None else adapt(val), None if test is None else adapt(test), class_names
+        )
         return module
 
     # -- what the model reads ------------------------------------------------------------------------------------------
@@ -203,7 +202,7 @@ class DIETDataModule(LightningDataModule):
     def train_labels(self) -> Tensor | None:
         """The user's labels of the training samples, int64 ``(N,)``, -1 where there is none; None where they are not listed."""
         self.setup()
-        return labels_of(self._splits["train"].dataset)
+        return self._splits["train"].dataset.labels
 
     @property
     def class_names(self) -> Sequence[str] | None:
@@ -224,8 +223,7 @@ class DIETDataModule(LightningDataModule):
         Raises:
             DataError: If there is no such split.
         """
-        self._split(split)
-        return names_of(self._originals[split])
+        return self._split(split).dataset.names
 
     def identity(self, split: Split) -> dict[str, Any]:
         """What the inputs of the network are for a split, unaugmented, as plain values that compare.
@@ -242,7 +240,7 @@ class DIETDataModule(LightningDataModule):
         return {
             "split": split,
             "num_samples": len(self._split(split)),
-            "fingerprint": content_key(self._originals[split]),
+            "fingerprint": self._split(split).dataset.content_key(),
             "input_shape": list(self.input_shape),
             "mean": list(self._pipeline.mean),
             "std": list(self._pipeline.std),
@@ -282,7 +280,7 @@ class DIETDataModule(LightningDataModule):
         self._pipeline = InputPipeline(sample, self.image_size, self.strength, augmentation, mean, std)
         self._class_names, self._num_classes = source.class_names, opened.count_classes(source.class_names)
         self._fingerprint = opened.fingerprint
-        self._splits, self._originals = opened.indexed, opened.originals
+        self._splits = opened.indexed
 
     # -- loaders -------------------------------------------------------------------------------------------------------
 
@@ -298,9 +296,9 @@ class DIETDataModule(LightningDataModule):
             )
         sampler.position = self._samples_seen
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        if isinstance(dataset.dataset, ArrayDataset) and self._workers(dataset) == 0:
+        if (arrays := dataset.dataset.arrays) is not None and self._workers(dataset) == 0:
             if self._placed is None or self._placed.inputs.device.type != device.type:
-                self._placed = to_device_if_fits(dataset.dataset, device, self.on_device, self._training_memory())
+                self._placed = to_device_if_fits(arrays, device, self.on_device, self._training_memory())
             if self._placed.inputs.device.type == device.type:
                 return MemoryLoader(self._placed, dataset, batch_size=self.batch_size, sampler=sampler)
         return ResumableLoader(dataset, batch_size=self.batch_size, sampler=sampler, **self._loader_options(dataset))
@@ -419,12 +417,8 @@ class DIETDataModule(LightningDataModule):
     def _workers(self, dataset: IndexedDataset) -> int:
         if self.num_workers is not None:
             return self.num_workers
-        held: Any = dataset.dataset
-        # a mapped file that memory does not hold is read from the disk, which takes time as decoding does
-        beyond_memory = isinstance(held, MappedDataset) and held.inputs.nbytes > (
-            available_memory(torch.device("cpu")) or math.inf
-        )
-        return min(STREAMING_WORKERS, os.cpu_count() or 1) if isinstance(held, ImageDataset) or beyond_memory else 0
+        memory = available_memory(torch.device("cpu")) or math.inf
+        return min(STREAMING_WORKERS, os.cpu_count() or 1) if dataset.dataset.needs_workers(memory) else 0
 
     def _loader_options(self, dataset: IndexedDataset) -> dict[str, Any]:
         workers = self._workers(dataset)

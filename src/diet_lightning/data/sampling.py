@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, DistributedSampler
 
 from diet_lightning.data.batch import DatumBatch
-from diet_lightning.data.indexed import ArrayDataset, IndexedDataset
+from diet_lightning.data.dataset import ArrayDataset
+from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.utilities.device_memory import GIB, available_memory
 from diet_lightning.utilities.seeding import derive_seed
 
@@ -157,7 +158,7 @@ def to_device_if_fits(
     """
     if device.type != "cuda" or asked is False:
         return arrays
-    size, left = arrays.inputs.nbytes + arrays.labels.nbytes, max(0, (available_memory(device) or 0) - reserved)
+    size, left = arrays.nbytes + arrays.labels.nbytes, max(0, (available_memory(device) or 0) - reserved)
     if size <= (left if asked else left / 4):
         with suppress(torch.OutOfMemoryError):
             return ArrayDataset(arrays.inputs.to(device), arrays.labels.to(device))

@@ -17,8 +17,9 @@ import torchvision.datasets
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from diet_lightning.data.images import ImageDataset, ImageFiles
-from diet_lightning.data.indexed import INPUT_KEYS, LABEL_KEYS, ArrayDataset
+from diet_lightning.data.adapters import INPUT_KEYS, LABEL_KEYS
+from diet_lightning.data.dataset import ArrayDataset, SampleDataset
+from diet_lightning.data.images import ImageDataset, ImageFileDataset, ImageFiles
 from diet_lightning.data.layouts import SPLIT_NAMES, LabelledFile, split_files
 from diet_lightning.data.metadata import to_label
 from diet_lightning.errors import ConfigurationError, DataError
@@ -36,6 +37,9 @@ TORCHVISION_SPLITS: dict[str, tuple[str, str | None, str | None]] = {
     "PCAM": ("train", "val", "test"),
     "RenderedSST2": ("train", "val", "test"),
 }
+PIXELS_IN_MEMORY = tuple(
+    getattr(torchvision.datasets, name) for name in ("CIFAR10", "MNIST", "SEMEION", "STL10", "SVHN", "USPS")
+)
 KINDS = "'digits', 'torchvision:NAME', 'folder:PATH', 'npz:FILE', 'hf:NAME' or 'hf:parquet:PATH'"
 
 
@@ -51,9 +55,9 @@ class Source:
         augmentation: The source's own arguments of `BatchAugmentation`, in place of the paper's.
     """
 
-    train: Dataset[Any]
-    val: Dataset[Any] | None = None
-    test: Dataset[Any] | None = None
+    train: SampleDataset
+    val: SampleDataset | None = None
+    test: SampleDataset | None = None
     class_names: Sequence[str] | None = None
     augmentation: Mapping[str, Any] = field(default_factory=dict)
 
@@ -132,12 +136,13 @@ def _torchvision(name: str, options: SourceOptions) -> Source:
         if any("download" in inspect.signature(base.__init__).parameters for base in factory.__mro__[:-1]):  # type: ignore[union-attr]
             arguments["download"] = options.download
         try:
-            return ImageDataset(factory(**arguments), options.image_size)  # type: ignore[misc]
+            items = factory(**arguments)  # type: ignore[misc]
         except Exception as error:  # readers of .mat, .json and .txt files raise whatever they like
             raise DataError(
                 f"The {part} split of torchvision's {name} cannot be opened in root={root!r}: {error}; put the data "
                 "there, or set `download` to true."
             ) from error
+        return ImageDataset(items, options.image_size, pixels_in_memory=isinstance(items, PIXELS_IN_MEMORY))
 
     train, val, test = (split(part) for part in TORCHVISION_SPLITS.get(name, ("train", None, "test")))
     if train is None:
@@ -154,9 +159,9 @@ def _folder(path: str, options: SourceOptions) -> Source:
     classes = sorted({label for tree in trees.values() for _, label in tree if label is not None})
     number = {name: n for n, name in enumerate(classes)}
 
-    def files(entries: list[LabelledFile]) -> ImageDataset:
+    def files(entries: list[LabelledFile]) -> ImageFileDataset:
         labels = [-1 if label is None else number[label] for _, label in entries]
-        return ImageDataset(ImageFiles([file for file, _ in entries], labels, root), options.image_size)
+        return ImageFileDataset(ImageFiles([file for file, _ in entries], labels, root), options.image_size)
 
     train = trees["train"]
     if len(trees) == 1 and classes and options.holdout > 0.0:
