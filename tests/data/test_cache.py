@@ -101,7 +101,7 @@ def test_a_set_larger_than_the_memory_is_read_by_workers(folder, monkeypatch):
         return data(folder, **options).train_dataloader().num_workers
 
     assert workers() == 0
-    monkeypatch.setattr("diet_lightning.data.datamodule.available_memory", lambda device: 1000)
+    monkeypatch.setattr("diet_lightning.data.loaders.available_memory", lambda device: 1000)
     assert workers() > 0
     assert workers(num_workers=0) == workers(in_memory=True) == 0
 

@@ -17,7 +17,7 @@ from diet_lightning.data.adapters import adapt
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
 from diet_lightning.data.dataset import ArrayDataset
 from diet_lightning.data.indexed import IndexedDataset
-from diet_lightning.data.sampling import identity_collate
+from diet_lightning.data.loaders import identity_collate
 from diet_lightning.errors import DataError
 from diet_lightning.transforms.convert import to_tensor
 

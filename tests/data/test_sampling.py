@@ -11,13 +11,8 @@ from hypothesis import strategies as st
 
 from diet_lightning.data.dataset import ArrayDataset
 from diet_lightning.data.indexed import IndexedDataset
-from diet_lightning.data.sampling import (
-    EpochSampler,
-    MemoryLoader,
-    ResumableLoader,
-    identity_collate,
-    to_device_if_fits,
-)
+from diet_lightning.data.loaders import MemoryLoader, ResumableLoader, identity_collate, to_device_if_fits
+from diet_lightning.data.sampling import EpochSampler
 
 quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 counts, batch_sizes, replicas = st.integers(1, 60), st.integers(1, 20), st.integers(1, 5)
@@ -228,7 +223,7 @@ def test_arrays_stay_where_an_accelerator_has_no_room_with_one_warning(monkeypat
     arrays, device = ArrayDataset(torch.zeros(100, 8, dtype=torch.uint8)), torch.device("cuda")  # 800 + 800 bytes
     assert to_device_if_fits(arrays, torch.device("cpu"), True) is arrays
     for left, asked, warns in [(1599, True, True), (6399, None, False), (10**9, False, False)]:
-        monkeypatch.setattr("diet_lightning.data.sampling.available_memory", lambda device, left=left: left)
+        monkeypatch.setattr("diet_lightning.data.loaders.available_memory", lambda device, left=left: left)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             assert to_device_if_fits(arrays, device, asked) is arrays
@@ -241,7 +236,7 @@ def test_arrays_stay_where_an_accelerator_has_no_room_with_one_warning(monkeypat
 @pytest.mark.parametrize(("left", "asked"), [(1600, True), (6400, None)])
 def test_arrays_go_to_the_accelerator_where_they_fit_and_back_out_where_they_do_not_after_all(monkeypatch, left, asked):
     arrays = ArrayDataset(torch.zeros(100, 8, dtype=torch.uint8))
-    monkeypatch.setattr("diet_lightning.data.sampling.available_memory", lambda device: left)
+    monkeypatch.setattr("diet_lightning.data.loaders.available_memory", lambda device: left)
     sent = []
 
     def to(self, device):

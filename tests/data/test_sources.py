@@ -23,7 +23,7 @@ from diet_lightning import DIETDataModule
 from diet_lightning.data.dataset import ArrayDataset
 from diet_lightning.data.images import ImageDataset, ImageFileDataset, ImageFiles, list_images
 from diet_lightning.data.indexed import IndexedDataset
-from diet_lightning.data.sampling import identity_collate
+from diet_lightning.data.loaders import identity_collate
 from diet_lightning.data.sources import SourceOptions, load_source
 from diet_lightning.errors import ConfigurationError, DataError
 

@@ -22,7 +22,7 @@ from diet_lightning import (
     InterruptCheckpoint,
     OnlineLinearProbe,
 )
-from diet_lightning.data.sampling import identity_collate
+from diet_lightning.data.loaders import identity_collate
 from diet_lightning.errors import CheckpointError, ConfigurationError, NonFiniteError
 from diet_lightning.runs.checkpoint import LeanCheckpointIO
 

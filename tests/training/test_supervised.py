@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule, IndexedDataset, OnlineLinearProbe
 from diet_lightning.__main__ import main
-from diet_lightning.data.sampling import identity_collate
+from diet_lightning.data.loaders import identity_collate
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
 from diet_lightning.runs.comparison import read_run
 from diet_lightning.training.trained_run import open_run

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.data.indexed import IndexedDataset
+from diet_lightning.data.loaders import PredictionStore
 from diet_lightning.embeddings.formats import check_format
 from diet_lightning.embeddings.resumable import PartialEmbeddings, refuse_existing
 from diet_lightning.errors import ConfigurationError, DIETError
@@ -27,7 +27,7 @@ from diet_lightning.transforms.convert import tensor_bytes
 FIELDS = ("features", "index", "label")
 
 
-class EmbeddingWriter(BasePredictionWriter):
+class EmbeddingWriter(PredictionStore, BasePredictionWriter):
     """Writes the embeddings of `Trainer.predict` to a file that `read_embeddings` reads.
 
     It holds ``features`` (float32, N×K), ``index``, ``label`` (int64, -1 for none) and, where the samples have names,
@@ -55,28 +55,21 @@ class EmbeddingWriter(BasePredictionWriter):
         self._partial: PartialEmbeddings | None = None
         self._lock: BaseFileLock | None = None  # rank 0's
         self._data: DIETDataModule | None = None  # where it is what is predicted
-        self._withdraw: Callable[[], None] = _nothing  # what was given to a data module
 
     def _file(self, trainer: Trainer) -> Path:
         return Path(self.path or Path(trainer.default_root_dir) / "embeddings.npz")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses to overwrite, before anything is computed, and lets the data module ask what is computed already."""
+        """Refuses to overwrite, before anything is computed."""
         super().setup(trainer, pl_module, stage)
-        if stage != "predict":
-            return
-        refuse_existing(self._file(trainer))
-        self._release()
-        data = getattr(trainer, "datamodule", None)
-        if isinstance(data, DIETDataModule):
-            # asked when the loader is made: by then a checkpoint's weights are there
-            skip = partial(self._computed, trainer, pl_module, data)
-            data.predict_skips.append(skip)
-            self._withdraw = partial(data.predict_skips.remove, skip)
+        if stage == "predict":
+            refuse_existing(self._file(trainer))
+            self._release()
 
-    def _computed(
-        self, trainer: Trainer, pl_module: LightningModule, data: DIETDataModule, count: int
-    ) -> NDArray[np.bool_]:
+    def stored_samples(self, trainer: Trainer, count: int) -> NDArray[np.bool_]:
+        """Which samples of the data module's `predict_split` an earlier run with these weights has written."""
+        data: DIETDataModule = trainer.datamodule  # type: ignore[attr-defined]  # it is what asks
+        pl_module = trainer.lightning_module
         split, weights = data.predict_split, _digest(getattr(pl_module, "backbone", pl_module))
         opened = self._open(
             trainer,
@@ -171,17 +164,11 @@ class EmbeddingWriter(BasePredictionWriter):
         self._release()
 
     def _release(self) -> None:
-        self._withdraw()
         if self._partial is not None:
             self._partial.close()
         if self._lock is not None:
             self._lock.release()
         self._partial = self._lock = self._data = None
-        self._withdraw = _nothing
-
-
-def _nothing() -> None:
-    pass
 
 
 def _digest(network: nn.Module) -> str:

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from diet_lightning.backbones.factory import create_backbone
 from diet_lightning.data.batch import DatumBatch
-from diet_lightning.data.datamodule import DIETDataModule, Split
+from diet_lightning.data.datamodule import DIETDataModule
+from diet_lightning.data.reading import Split
 from diet_lightning.errors import ConfigurationError, DIETError
 from diet_lightning.evaluation.neighbours import nearest_neighbours
 from diet_lightning.evaluation.probes import Protocol, evaluate_features

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from diet_lightning.backbones.factory import create_backbone
 from diet_lightning.cli.lightning import run_lightning
-from diet_lightning.data.datamodule import DIETDataModule, Split
+from diet_lightning.data.datamodule import DIETDataModule
+from diet_lightning.data.reading import Split
 from diet_lightning.evaluation.probes import Protocol, evaluate_features, extract_features
 
 SHOTS, DRAWS = 5, 20

@@ -124,7 +124,7 @@ class TensorMapDataset(MapDataset):
     def loaded(self, in_memory: bool) -> SampleDataset:
         """As arrays, unless the second tensor holds something other than labels."""
         labels, tensors = self.labels, self.dataset.tensors
-        return self if labels is None and len(tensors) > 1 else ArrayDataset(tensors[0], labels)
+        return self if labels is None and len(tensors) > 1 else ArrayDataset(tensors[0], labels, self)
 
 
 def _pair_of_mapping(sample: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ from diet_lightning.data.batch import NO_LABEL
 from diet_lightning.data.cache import ImageCache
 from diet_lightning.data.dataset import SampleDataset
 from diet_lightning.data.indexed import IndexedDataset
-from diet_lightning.data.sources import Source
+from diet_lightning.data.source import Source
 from diet_lightning.errors import ConfigurationError, DataError
 
 MEMORY_LIMIT = 2**30  # bytes; a decoded set up to here is kept in memory by default
@@ -25,25 +25,29 @@ class OpenedSplits:
     Attributes:
         indexed: Name → the split as it is read; where there is but one of val and test, both names have it.
         fingerprint: Of the training samples and their order.
+        num_classes: Number of the user's classes; None without labels of the training samples.
     """
 
     indexed: dict[str, IndexedDataset]
     fingerprint: str
+    num_classes: int | None
 
-    def count_classes(self, class_names: Sequence[str] | None) -> int | None:
-        """Number of the user's classes.
 
-        Args:
-            class_names: Their names, where the source has them.
+def fill_cache(source: Source, cache: ImageCache, drop_unreadable: bool) -> None:
+    """Decodes all splits of a source into a cache, where they are not in it yet.
 
-        Returns:
-            How many names, or else labels, there are; None without labels of the training samples.
-        """
-        if class_names is not None:
-            return len(class_names)
-        labels = [split.dataset.labels for split in self.indexed.values()]
-        highest = max((int(each.max()) for each in labels if each is not None), default=NO_LABEL)
-        return highest + 1 if labels[0] is not None and highest >= 0 else None
+    Args:
+        source: The data sets.
+        cache: The cache.
+        drop_unreadable: Leave out what cannot be read.
+
+    Raises:
+        DataError: If an image cannot be read, or the disk is full.
+        ConfigurationError: If the source is not of images, or the cache is another's.
+    """
+    for split, dataset in {"train": source.train, "val": source.val, "test": source.test}.items():
+        if dataset is not None:
+            dataset.cached(cache, split, drop_unreadable)
 
 
 def open_splits(
@@ -90,7 +94,15 @@ def open_splits(
     for split, other in {"val": "test", "test": "val"}.items():
         if split not in indexed and other in indexed:
             indexed[split] = indexed[other]
-    return OpenedSplits(indexed, identity)
+    return OpenedSplits(indexed, identity, _count_classes(indexed, source.class_names))
+
+
+def _count_classes(indexed: dict[str, IndexedDataset], class_names: Sequence[str] | None) -> int | None:
+    if class_names is not None:
+        return len(class_names)
+    labels = [split.dataset.labels for split in indexed.values()]
+    highest = max((int(each.max()) for each in labels if each is not None), default=NO_LABEL)
+    return highest + 1 if labels[0] is not None and highest >= 0 else None
 
 
 def _readable(dataset: SampleDataset, split: str, cache: ImageCache | None, drop_unreadable: bool) -> SampleDataset:
