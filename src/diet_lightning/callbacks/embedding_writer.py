@@ -52,6 +52,7 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
         if path is not None:
             check_format(Path(path))
         self.path = path
+        self._is_set_up = False  # for a run of `predict` that has not ended
         self._partial: PartialEmbeddings | None = None
         self._lock: BaseFileLock | None = None  # rank 0's
         self._data: DIETDataModule | None = None  # where it is what is predicted
@@ -65,9 +66,12 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
         if stage == "predict":
             refuse_existing(self._file(trainer))
             self._release()
+            self._is_set_up = True
 
     def stored_samples(self, trainer: Trainer, count: int) -> NDArray[np.bool_]:
         """Which samples of the data module's `predict_split` an earlier run with these weights has written."""
+        if not self._is_set_up:  # a Trainer that was interrupted still says that it predicts
+            return np.zeros(count, np.bool_)
         data: DIETDataModule = trainer.datamodule  # type: ignore[attr-defined]  # it is what asks
         pl_module = trainer.lightning_module
         split, weights = data.predict_split, _digest(getattr(pl_module, "backbone", pl_module))
@@ -169,6 +173,7 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
         if self._lock is not None:
             self._lock.release()
         self._partial = self._lock = self._data = None
+        self._is_set_up = False
 
 
 def _digest(network: nn.Module) -> str:
