@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -205,8 +206,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
             augmentation = {**source.augmentation, **augmentation}
         self._pipeline = InputPipeline(sample, self.image_size, self.strength, augmentation, mean, std)
         self._class_names, self._num_classes = source.class_names, opened.num_classes
-        self._fingerprint = opened.fingerprint
-        self._splits = opened.indexed
+        self._splits, self._fingerprint = opened.indexed, opened.fingerprint
 
     def _open_source(self) -> Source:
         return load_source(self.source, self._options) if self._given is None else self._given
@@ -228,12 +228,13 @@ class DIETDataModule(SplitReader, LightningDataModule):
             arrays = self._placed if self._placed.inputs.device.type == device.type else None
         return loaders.for_training(dataset, self.seed, self._samples_seen, arrays)
 
-    def val_dataloader(self) -> DataLoader[DatumBatch] | list[DataLoader[DatumBatch]]:
-        """In order, unaugmented; no loader for `fit` where there is nothing to validate on."""
-        self.setup()
-        if "val" not in self._splits and self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            return []
-        return self._evaluation_loader("val")
+    @property
+    def val_dataloader(self) -> Callable[[], DataLoader[DatumBatch]]:
+        """Makes the loader of the validation split: in order, unaugmented."""
+        if self._splits and "val" not in self._splits and self._is_fitting():
+            # Lightning's own hook, which is how it knows that there is nothing to validate on: it warns of an empty list
+            return super().val_dataloader
+        return partial(self._evaluation_loader, "val")
 
     def test_dataloader(self) -> DataLoader[DatumBatch]:
         """In order, unaugmented."""
@@ -243,6 +244,9 @@ class DIETDataModule(SplitReader, LightningDataModule):
         """The split `predict_split`, in order, unaugmented, without whole batches that every `PredictionStore` has."""
         dataset = self._split(self.predict_split)
         return self._loaders().without(dataset, samples_in_all_stores(self.trainer, len(dataset)))
+
+    def _is_fitting(self) -> bool:
+        return self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
 
     def _evaluation_loader(self, split: Split) -> DataLoader[DatumBatch]:
         return self._loaders().in_order(self._split(split))
@@ -264,8 +268,6 @@ class DIETDataModule(SplitReader, LightningDataModule):
 
     def _ranks(self) -> tuple[int, int]:
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-
-    # -- on the device -------------------------------------------------------------------------------------------------
 
     def on_after_batch_transfer(self, batch: DatumBatch, dataloader_idx: int) -> DatumBatch:
         """Turns a batch into the network's inputs: augmented while training, only normalised otherwise."""
@@ -293,5 +295,5 @@ class DIETDataModule(SplitReader, LightningDataModule):
         if self.mean is None and len(state_dict.get("mean", [])) == len(self._pipeline.mean):
             # the same images have other statistics in memory or a cache, their own, than decoded on the fly, ImageNet's
             self._pipeline.normalize_by(state_dict["mean"], state_dict["std"])
-        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+        if self._is_fitting():
             self.require_same_data(state_dict)
