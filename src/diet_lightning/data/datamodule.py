@@ -131,6 +131,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
         self._class_names: Sequence[str] | None = None
         self._num_classes: int | None = None
         self._fingerprint = ""
+        self._stage = ""  # that Lightning has set up last
         self._placed: ArrayDataset | None = None  # the training set on the device that trains
 
     @classmethod
@@ -190,6 +191,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
             DataError: If the data cannot give every sample a class of its own.
             ConfigurationError: If an argument does not suit the data.
         """
+        self._stage = stage or self._stage
         if self._splits:
             return
         source = self._open_source()
@@ -231,7 +233,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
     @property
     def val_dataloader(self) -> Callable[[], DataLoader[DatumBatch]]:
         """Makes the loader of the validation split: in order, unaugmented."""
-        if self._splits and "val" not in self._splits and self._is_fitting():
+        if self._stage == "fit" and "val" not in self._splits:
             # Lightning's own hook, which is how it knows that there is nothing to validate on: it warns of an empty list
             return super().val_dataloader
         return partial(self._evaluation_loader, "val")
@@ -244,9 +246,6 @@ class DIETDataModule(SplitReader, LightningDataModule):
         """The split `predict_split`, in order, unaugmented, without whole batches that every `PredictionStore` has."""
         dataset = self._split(self.predict_split)
         return self._loaders().without(dataset, samples_in_all_stores(self.trainer, len(dataset)))
-
-    def _is_fitting(self) -> bool:
-        return self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
 
     def _evaluation_loader(self, split: Split) -> DataLoader[DatumBatch]:
         return self._loaders().in_order(self._split(split))
@@ -295,5 +294,5 @@ class DIETDataModule(SplitReader, LightningDataModule):
         if self.mean is None and len(state_dict.get("mean", [])) == len(self._pipeline.mean):
             # the same images have other statistics in memory or a cache, their own, than decoded on the fly, ImageNet's
             self._pipeline.normalize_by(state_dict["mean"], state_dict["std"])
-        if self._is_fitting():
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self.require_same_data(state_dict)
