@@ -88,14 +88,14 @@ def precision_at_half_recall(score: np.ndarray[Any, Any], flipped: set[int]) -> 
 @torch.inference_mode()
 def search(network: nn.Module, data: DIETDataModule, labels: Tensor, pairs: set[Any], flipped: set[int]) -> Any:
     network.eval()
-    features = torch.cat([network(batch.input) for batch in data.clean_batches("train")])
+    features = torch.cat([network(batch.input) for batch in data.eval_batches("train")])
 
     def views(look: Callable[[Tensor], Tensor]) -> Iterator[Any]:
-        for batch in data.stored_batches("train"):
+        for batch in data.raw_batches("train"):
             yield batch.index, (look(data.network_inputs(view)) for view in weak_augmentations(batch.input))
 
     neighbours = neighbourhoods(features, views(network))
-    small = torch.cat([thumbnails(batch.input) for batch in data.clean_batches("train")])
+    small = torch.cat([thumbnails(batch.input) for batch in data.eval_batches("train")])
     pixels = neighbourhoods(small, views(thumbnails))
     alone, found = near_duplicates(neighbours), near_duplicates(neighbours, pixels=pixels)
     every = near_duplicates(neighbours, 0.999999, pixels)  # all, sorted by p-value
@@ -134,7 +134,7 @@ def main() -> None:
     given = torch.from_numpy(labels.astype(np.int64))
     options: dict[str, Any] = {"batch_size": 256}
     if args.parquet is None:
-        options = {"batch_size": 128, "ranges": {"crop_scale": [0.5, 1.0], "flip": 0.0}}
+        options = {"batch_size": 128, "augmentation": {"crop_scale": [0.5, 1.0], "flip": 0.0}}
     seed_everything(args.seed)
     data = DIETDataModule.from_datasets(TensorDataset(inputs, given), seed=args.seed, **options)
     shape = list(data.input_shape)

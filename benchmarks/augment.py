@@ -1,6 +1,6 @@
 """Images per second of the augmentation alone: ours on whole batches, torchvision v2 an image, kornia on whole batches.
 
-From uint8 images to normalised floats, at the paper's ranges. torchvision gets PIL images and tensors, each on its own,
+From uint8 images to normalised floats, with the paper's settings. torchvision gets PIL images and tensors, each on its own,
 as a data set in a loader's process would; `ratio` is of images per second, to the faster of these two. Cases take
 turns, so that a busy machine slows all of them. Prints one JSON line a case.
 
@@ -28,7 +28,7 @@ from diet_lightning.transforms.pipeline import InputPipeline
 
 
 def torchvisions(size: int, strength: int) -> v2.Compose:
-    """The ladder as torchvision's users write it."""
+    """The augmentation as torchvision's users write it."""
     steps: list[object] = [v2.RandomResizedCrop(size, (0.08, 1.0), antialias=True), v2.RandomHorizontalFlip()]
     if strength >= 2:
         steps += [v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.2)], 0.3), v2.RandomGrayscale(0.2)]

@@ -60,7 +60,7 @@ data = DIETDataModule(
     holdout=0.0,  # DIET uses no labels, so nothing needs to be held out
     drop_unreadable=True,
     # what does not matter here: colour, so most of it is jittered away. What does: shape, so crops stay large.
-    ranges={"crop_scale": [0.3, 1.0], "jitter_p": 0.8, "gray_p": 0.5},
+    augmentation={"crop_scale": [0.3, 1.0], "jitter_p": 0.8, "gray_p": 0.5},
 )
 untrained = create_backbone("resnet8", data.input_shape)
 trainer = Trainer(max_epochs=EPOCHS, default_root_dir=RUN_DIR, logger=False, callbacks=[FiniteGuard(), RunFigure()])
@@ -73,7 +73,7 @@ checkpoint = trainer.checkpoint_callback.best_model_path
 
 # %%
 model = DIETModule.load_from_checkpoint(checkpoint, map_location="cpu")
-images, _, labels = (torch.cat(field) for field in zip(*data.clean_batches("train"), strict=True))
+images, _, labels = (torch.cat(field) for field in zip(*data.eval_batches("train"), strict=True))
 queries = torch.randperm(len(images))[:1000]
 for name, backbone in {"untrained": untrained, "DIET": model.backbone}.items():
     features = normalize(torch.from_numpy(extract_features(backbone, images.split(256))))

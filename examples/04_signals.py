@@ -71,7 +71,7 @@ def signal_net() -> nn.Module:
 # %%
 seed_everything(0)
 data = DIETDataModule.from_datasets(
-    waves(1200, seed=0), waves(600, seed=1), class_names=KINDS, augment=augment, batch_size=128
+    waves(1200, seed=0), waves(600, seed=1), class_names=KINDS, augmentation=augment, batch_size=128
 )
 model = DIETModule(signal_net(), lr=4e-3)
 callbacks = [OnlineLinearProbe(), FiniteGuard(), RunFigure()]
@@ -82,9 +82,9 @@ trainer.fit(model, data)
 # What the embeddings are worth: logistic regression on frozen features, with all labels and with five of each class.
 
 # %%
-labels = {split: torch.cat([batch.label for batch in data.clean_batches(split)]).numpy() for split in ("train", "val")}
+labels = {split: torch.cat([batch.label for batch in data.eval_batches(split)]).numpy() for split in ("train", "val")}
 for name, network in {"raw signals": nn.Flatten(), "untrained network": signal_net(), "DIET": model.backbone}.items():
-    train, val = (extract_features(network, (batch.input for batch in data.clean_batches(split))) for split in labels)
+    train, val = (extract_features(network, (batch.input for batch in data.eval_batches(split))) for split in labels)
     scores, _ = evaluate_features(train, labels["train"], val, labels["val"], EvaluationConfig(c=1.0, shots=(5,)))
     top1, few = scores["linear_top1"], scores["5shot_top1"]
     print(f"{name}: {top1.value:.1%} with all labels, {few.value:.1%} ± {few.std:.1%} with five of each class")

@@ -26,8 +26,6 @@ from record import SIZE, Row, over_seeds, record
 from torch.utils.data import Subset
 
 from diet_lightning import DIETDataModule, DIETModule, SupervisedModule
-from diet_lightning.data.images import ImageDataset, in_memory
-from diet_lightning.data.metadata import labels_of
 from diet_lightning.data.sources import SourceOptions, load_source
 from diet_lightning.evaluation import extract_features, fit_linear_probe
 from diet_lightning.figures.curves import curves_of_seeds
@@ -62,10 +60,8 @@ RUN_DIR = Path("runs/12_few_samples")
 
 # %%
 source = load_source(SOURCE, SourceOptions(root="data"))
-test = source.val if source.test is None else source.test
-if isinstance(test, ImageDataset):
-    test = in_memory(test)  # decoded once for all runs
-labels = labels_of(source.train).numpy()
+test = (source.val if source.test is None else source.test).loaded(in_memory=True)  # decoded once for all runs
+labels = source.train.labels.numpy()
 
 
 def stratified(per_class: int, seed: int) -> Subset:
@@ -78,7 +74,7 @@ def stratified(per_class: int, seed: int) -> Subset:
 def trained(train: Subset, target: str, seed: int) -> tuple[DIETModule, DIETDataModule, Trainer]:
     seed_everything(seed)
     batch = min(BATCH, len(train))
-    data = DIETDataModule.from_datasets(train, test, batch_size=batch, ranges=source.ranges, seed=seed)
+    data = DIETDataModule.from_datasets(train, test, batch_size=batch, augmentation=source.augmentation, seed=seed)
     smoothing = 0.8 if target == "index" else 0.1  # what is usual with labels
     kind = DIETModule if target == "index" else SupervisedModule
     model = kind(SETTINGS["backbone"], lr=SETTINGS["lr"], label_smoothing=smoothing)
@@ -93,8 +89,8 @@ def diet_accuracy(train: Subset, seed: int) -> float:
     model, data, _ = trained(train, "index", seed)
     features, given = {}, {}
     for split in ("train", "val"):
-        features[split] = extract_features(model.backbone, (batch.input for batch in data.clean_batches(split)))
-        given[split] = torch.cat([batch.label for batch in data.clean_batches(split)]).numpy()
+        features[split] = extract_features(model.backbone, (batch.input for batch in data.eval_batches(split)))
+        given[split] = torch.cat([batch.label for batch in data.eval_batches(split)]).numpy()
     return fit_linear_probe(features["train"], given["train"]).score(features["val"], given["val"])
 
 

@@ -115,7 +115,7 @@ def train(variant: str, dim: int, seed: int) -> dict[str, object]:
 
     seed_everything(seed, verbose=False)
     data = DIETDataModule.from_datasets(
-        TensorDataset(vectors[cluster]), augment=augment, batch_size=len(cluster), seed=seed
+        TensorDataset(vectors[cluster]), augmentation=augment, batch_size=len(cluster), seed=seed
     )
     lr = SETTING["lr"] * REFERENCE_BATCH / len(cluster)  # the module takes it at a batch of 256
     model = DIETModule(

@@ -28,7 +28,6 @@ from record import SIZE, over_seeds, record
 from torch.utils.data import Subset
 
 from diet_lightning import DIETDataModule, DIETModule, HeadConfig, LastBlocks
-from diet_lightning.data.metadata import labels_of
 from diet_lightning.data.sources import SourceOptions, load_source
 from diet_lightning.evaluation import EvaluationConfig, evaluate_features, extract_features
 from diet_lightning.figures.style import COLOURS, save_figure
@@ -51,7 +50,7 @@ RUN_DIR = "runs/15_continued_pretraining"
 # %%
 source = load_source(SOURCE, SourceOptions(root="data"))
 splits = {"train": source.train, "test": source.val if source.test is None else source.test}
-labels = {split: labels_of(dataset).numpy() for split, dataset in splits.items()}
+labels = {split: dataset.labels.numpy() for split, dataset in splits.items()}
 middle = (labels["train"].max() + 1) // 2
 
 
@@ -75,12 +74,12 @@ def pretrained(seed: int) -> tuple[str, dict]:
     """A checkpoint, and how its images were normalised."""
     seed_everything(seed)
     data = DIETDataModule.from_datasets(
-        half("train", False, SETTINGS["images"][0], seed), ranges=source.ranges, batch_size=128, seed=seed
+        half("train", False, SETTINGS["images"][0], seed), augmentation=source.augmentation, batch_size=128, seed=seed
     )
     fitted = trainer(SETTINGS["epochs"][0])
     fitted.fit(DIETModule(SETTINGS["backbone"], lr=4e-3), data)
-    colours = data.state_dict()
-    return fitted.checkpoint_callback.best_model_path, {name: colours[name] for name in ("mean", "std")}
+    normalization = data.state_dict()
+    return fitted.checkpoint_callback.best_model_path, {name: normalization[name] for name in ("mean", "std")}
 
 
 # %% [markdown]
@@ -108,7 +107,7 @@ def continued(weights: str, data: DIETDataModule) -> DIETModule:
 def measured(backbone, data: DIETDataModule) -> dict[str, float]:
     features = {}
     for split in ("train", "test"):
-        batches = list(data.clean_batches(split))
+        batches = list(data.eval_batches(split))
         features[split] = (
             extract_features(backbone, (batch.input for batch in batches)),
             torch.cat([b.label for b in batches]).numpy(),
@@ -119,15 +118,15 @@ def measured(backbone, data: DIETDataModule) -> dict[str, float]:
 
 found = []
 for seed in range(SETTINGS["seeds"]):
-    weights, colours = pretrained(seed)
+    weights, normalization = pretrained(seed)
     data = DIETDataModule.from_datasets(
         half("train", True, SETTINGS["images"][1], seed),
         test=half("test", True, 10**9, seed),
-        ranges=source.ranges,
+        augmentation=source.augmentation,
         batch_size=32,
         strength=2,
         seed=seed,
-        **colours,
+        **normalization,
     )
     before = measured(DIETModule.load_from_checkpoint(weights, map_location="cpu").backbone, data)
     after = measured(continued(weights, data).backbone.cpu(), data)

@@ -16,7 +16,7 @@ from diet_lightning import DIETDataModule, DIETModule
 from diet_lightning.__main__ import main
 from diet_lightning.audit.audit import audit_data
 from diet_lightning.audit.html_page import Card, Section, page
-from diet_lightning.transforms.augmentation import Ladder
+from diet_lightning.transforms.augmentation import BatchAugmentation
 
 QUICK = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 COPIES = 6
@@ -89,7 +89,7 @@ def test_losses_are_the_heads_on_augmented_views(make_trainer):
     # with no augmentation at all, the clean loss, by plain torch
     data = image_data(48, strength=0)
     plain = audit_data(module, data, augmentations=2)
-    features = torch.cat([module(batch.input) for batch in data.clean_batches("train")]).detach()
+    features = torch.cat([module(batch.input) for batch in data.eval_batches("train")]).detach()
     expected = torch.nn.functional.cross_entropy(
         features @ module.head.weight.T, torch.arange(48), label_smoothing=0.4, reduction="none"
     )
@@ -109,7 +109,7 @@ def test_network_is_left_as_it_was(make_trainer):
 
 
 def test_every_batch_draws_views_of_its_own(make_trainer, monkeypatch):
-    draws, whole = [], Ladder.draw
+    draws, whole = [], BatchAugmentation.draw
 
     def spy(self, count, size, out, numbers):
         draws.append(whole(self, count, size, out, numbers))
@@ -117,7 +117,7 @@ def test_every_batch_draws_views_of_its_own(make_trainer, monkeypatch):
 
     module, data = DIETModule(TinyNet()), image_data(48)
     make_trainer(max_epochs=1).fit(module, data)
-    monkeypatch.setattr(Ladder, "draw", spy)
+    monkeypatch.setattr(BatchAugmentation, "draw", spy)
     audit_data(module, data, augmentations=2)
     boxes = [tuple(drawn[0].flatten().tolist()) for drawn in draws]
     assert len(boxes) == len(set(boxes)) == 6  # three batches, twice each

@@ -86,7 +86,7 @@ def test_first_phase_is_a_linear_classifier_on_frozen_features(make_trainer):
     backbone = Net()
     initial = {name.removeprefix("backbone.model."): value for name, value in watch.seen[0][1].items()}
     backbone.load_state_dict({name: initial[name] for name in backbone.state_dict()})
-    batch = next(iter(data.clean_batches("train")))
+    batch = next(iter(data.eval_batches("train")))
     with torch.no_grad():
         features = nn.functional.normalize(backbone.eval()(batch.input.contiguous(memory_format=torch.channels_last)))
     rows = nn.Parameter(initial["head.weight"].clone())

@@ -46,7 +46,7 @@ def test_scores_are_those_of_the_frozen_embeddings(make_trainer, tmp_path):
     trainer.test(module, data, verbose=False)
     features, labels = {}, {}
     for split in ("train", "test"):
-        batches = list(data.clean_batches(split))
+        batches = list(data.eval_batches(split))
         features[split] = extract_features(module.backbone, (batch.input for batch in batches))
         labels[split] = torch.cat([batch.label for batch in batches]).numpy()
         features[f"{split} pixels"] = extract_features(nn.Flatten(), (batch.input for batch in batches))

@@ -83,7 +83,7 @@ def test_probe_learns_what_is_there_and_measures_it_rightly(make_trainer):
     module = fit(trainer, data, lr=1e-2)
     accuracy = float(trainer.callback_metrics["val/probe_top1"])
     assert accuracy > 0.9
-    batches = list(data.clean_batches("val"))
+    batches = list(data.eval_batches("val"))
     inputs, labels = torch.cat([b.input for b in batches]), torch.cat([b.label for b in batches])
     with torch.no_grad():
         predicted = probe.classifier(module.eval()(inputs)).argmax(dim=1).numpy()

@@ -58,8 +58,8 @@ CASES = {
     "broken npz": (["--data.source", "npz:cut.npz"], ["'cut.npz' cannot be read"]),
     "unknown backbone": (["--model.backbone", "resnet19"], ["Unknown backbone 'resnet19'", "list_models"]),
     "strength": (["--data.strength", "4"], ["`strength` to be 0, 1, 2 or 3, but got 4"]),
-    "range name": (["--data.ranges", "{zoom: 2}"], ["Unknown name in `ranges`", "zoom"]),
-    "range value": (["--data.ranges", "{flip: 2}"], ["`flip` to be a probability in [0, 1], but got 2"]),
+    "range name": (["--data.augmentation", "{zoom: 2}"], ["Unknown name in `augmentation`", "zoom"]),
+    "range value": (["--data.augmentation", "{flip: 2}"], ["`flip` to be a probability in [0, 1], but got 2"]),
     "smoothing": (["--model.label_smoothing", "1.0"], ["`label_smoothing` to be in [0, 1), but got 1.0", "0.8"]),
     "batch larger than N": (["--data.batch_size", "201"], ["batch_size=201 is larger than the 200", "at most 200"]),
     "subset larger than N": (["--data.subset", "5000"], ["`subset` to be at most the 1347", "but got 5000"]),
@@ -151,7 +151,7 @@ def test_length_that_is_unknown_or_changes():
     data.setup()
     growing.count = 5
     with pytest.raises(DataError, match="changed from 4 to 5"):
-        next(iter(data.clean_batches("train")))
+        next(iter(data.eval_batches("train")))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_unknown_split_is_refused_and_a_loader_needs_no_set_up():
     assert len(data.val_dataloader().dataset) == 450
     assert len(data.train_dataloader().dataset) == 1347
     with pytest.raises(ConfigurationError, match=r"`split` to be one of .* but got 'vall'"):
-        next(data.clean_batches("vall"))
+        next(data.eval_batches("vall"))
 
 
 def test_missing_split_is_named():

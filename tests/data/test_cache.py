@@ -22,7 +22,7 @@ from PIL import Image
 from diet_lightning import DIETDataModule, DIETModule
 from diet_lightning.data import cache as cache_room
 from diet_lightning.data.cache import ImageCache, MappedDataset
-from diet_lightning.data.images import ImageDataset, ImageFiles
+from diet_lightning.data.images import ImageDataset, ImageFileDataset, ImageFiles
 from diet_lightning.errors import ConfigurationError, DataError
 
 COUNT = 20
@@ -47,7 +47,7 @@ def data(folder, cache="cache", **options):
 
 
 def batches(module, split="train"):
-    return [(batch.input, batch.index, batch.label) for batch in module.clean_batches(split)]
+    return [(batch.input, batch.index, batch.label) for batch in module.eval_batches(split)]
 
 
 def assert_same(left, right):
@@ -100,7 +100,7 @@ def test_a_set_larger_than_the_memory_is_read_by_workers(folder, monkeypatch):
         return data(folder, **options).train_dataloader().num_workers
 
     assert workers() == 0
-    monkeypatch.setattr("diet_lightning.data.datamodule.available_memory", lambda device: 1000)
+    monkeypatch.setattr("diet_lightning.data.loaders.available_memory", lambda device: 1000)
     assert workers() > 0
     assert workers(num_workers=0) == workers(in_memory=True) == 0
 
@@ -305,7 +305,9 @@ def test_files_of_other_sizes_are_read_in_order(tmp_path):
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (8 + n, 6), (n, n, n)).save(path)
     paths = sorted((tmp_path / "a").iterdir())
-    opened = ImageCache("cache", "mine").open(ImageDataset(ImageFiles(paths, [4, 3, 2, 1, 0], tmp_path), 5), "train")
+    opened = ImageCache("cache", "mine").open(
+        ImageFileDataset(ImageFiles(paths, [4, 3, 2, 1, 0], tmp_path), 5), "train"
+    )
     assert opened.data.inputs.shape == (5, 3, 5, 5)
     assert opened.data.inputs[:, 0, 2, 2].tolist() == [0, 1, 2, 3, 4]
     assert opened.data.labels.tolist() == [4, 3, 2, 1, 0]

@@ -13,15 +13,23 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
+from diet_lightning.data.adapters import adapt
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
-from diet_lightning.data.fingerprint import fingerprint
-from diet_lightning.data.indexed import ArrayDataset, IndexedDataset
-from diet_lightning.data.metadata import labels_of
-from diet_lightning.data.sampling import as_is
+from diet_lightning.data.dataset import ArrayDataset
+from diet_lightning.data.indexed import IndexedDataset
+from diet_lightning.data.loaders import identity_collate
 from diet_lightning.errors import DataError
 from diet_lightning.transforms.convert import to_tensor
 
 quick = settings(max_examples=30, deadline=None, derandomize=True, database=None)
+
+
+def labels(dataset):
+    return adapt(dataset).labels
+
+
+def fingerprint(dataset):
+    return adapt(dataset).fingerprint()
 
 
 class Items(Dataset):
@@ -123,7 +131,7 @@ def test_a_label_in_an_array_of_one_as_medmnist_gives_it():
     assert IndexedDataset(Items([(PIXELS, np.array([3]))]))[0].label.item() == 3
 
 
-@pytest.mark.parametrize("read", [lambda data: IndexedDataset(data)[1], labels_of], ids=["sample", "all"])
+@pytest.mark.parametrize("read", [lambda data: IndexedDataset(data)[1], labels], ids=["sample", "all"])
 def test_fractions_are_no_labels(read):
     with pytest.raises(DataError, match=r"0\.7"):
         read(TensorDataset(images(2), torch.tensor([0.0, 0.7])))
@@ -141,7 +149,7 @@ def test_index_is_the_position_in_the_wrapped_data_set_after_subset_and_concat(c
     data = IndexedDataset(ConcatDataset([Subset(parent, keep), Subset(Subset(parent, keep), range(count // 2))]))
     values = torch.tensor(keep + keep[: count // 2])
     assert len(data) == len(values)
-    batches = list(DataLoader(data, batch_size, collate_fn=as_is))
+    batches = list(DataLoader(data, batch_size, collate_fn=identity_collate))
     index = torch.cat([batch.index for batch in batches])
     assert index.dtype == torch.int64
     assert torch.equal(index, torch.arange(len(values)))  # 0 … N-1, never the parent's
@@ -254,7 +262,7 @@ def test_any_exception_of_the_users_data_set_names_the_index(failure):
 
 
 def message_with(workers, items):
-    batches = iter(DataLoader(IndexedDataset(Items(items)), 2, num_workers=workers, collate_fn=as_is))
+    batches = iter(DataLoader(IndexedDataset(Items(items)), 2, num_workers=workers, collate_fn=identity_collate))
     with pytest.raises(DataError) as error:
         list(batches)
     list(batches)  # ends the worker at once; after an exception the garbage collector would wait for it for 5 s
@@ -415,9 +423,9 @@ class Labelled(Items):
     ],
 )
 def test_labels_are_found_without_reading_a_sample(data, expected):
-    labels = labels_of(data)
-    assert labels.dtype == torch.int64
-    assert labels.tolist() == expected
+    found = labels(data)
+    assert found.dtype == torch.int64
+    assert found.tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -431,7 +439,7 @@ def test_labels_are_found_without_reading_a_sample(data, expected):
     ],
 )
 def test_no_labels_where_a_data_set_keeps_none(data):
-    assert labels_of(data) is None
+    assert labels(data) is None
 
 
 @pytest.mark.parametrize(
@@ -447,6 +455,6 @@ def test_no_labels_where_a_data_set_keeps_none(data):
     ],
     ids=["names", "one hot", "detection", "paths", "pairs of paths", "too few", "without labels"],
 )
-def test_attributes_that_hold_no_labels_are_passed_over(attributes):
-    labels = labels_of(Labelled(**attributes))
-    assert labels is None or labels.tolist() == [NO_LABEL] * 4
+def test_attributes_that_hold_no_labels_are_ignored(attributes):
+    found = labels(Labelled(**attributes))
+    assert found is None or found.tolist() == [NO_LABEL] * 4

@@ -9,8 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diet_lightning.data.indexed import ArrayDataset, IndexedDataset
-from diet_lightning.data.sampling import EpochSampler, MemoryLoader, ResumableLoader, as_is, placed_on
+from diet_lightning.data.dataset import ArrayDataset
+from diet_lightning.data.indexed import IndexedDataset
+from diet_lightning.data.loaders import MemoryLoader, ResumableLoader, identity_collate, to_device_if_fits
+from diet_lightning.data.sampling import EpochSampler
 
 quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 counts, batch_sizes, replicas = st.integers(1, 60), st.integers(1, 20), st.integers(1, 5)
@@ -136,7 +138,7 @@ def test_position_is_read_when_the_iteration_starts():
 def test_no_training_batch_has_one_sample_by_accident(count, batch_size, world, expected):
     data = numbers(count)
     sampler = EpochSampler(data, batch_size, num_replicas=world)
-    loader = ResumableLoader(data, batch_size, sampler=sampler, collate_fn=as_is)
+    loader = ResumableLoader(data, batch_size, sampler=sampler, collate_fn=identity_collate)
     assert [len(batch.index) for batch in loader] == expected
     assert len(loader) == len(expected)
 
@@ -156,7 +158,7 @@ class Recorder(ArrayDataset):
 def test_a_loader_starts_with_the_first_batch_that_is_asked_for():
     data = IndexedDataset(Recorder(6))
     sampler = EpochSampler(data, batch_size=2)
-    loader = ResumableLoader(data, 2, sampler=sampler, collate_fn=as_is)
+    loader = ResumableLoader(data, 2, sampler=sampler, collate_fn=identity_collate)
     before = data.dataset.reads
     batches = iter(loader)
     assert data.dataset.reads == before
@@ -170,7 +172,9 @@ def test_a_loader_starts_with_the_first_batch_that_is_asked_for():
 def test_a_loader_with_workers_starts_no_process_before_the_first_batch():
     data = numbers(6)
     sampler = EpochSampler(data, batch_size=2)
-    loader = ResumableLoader(data, 2, sampler=sampler, collate_fn=as_is, num_workers=1, persistent_workers=True)
+    loader = ResumableLoader(
+        data, 2, sampler=sampler, collate_fn=identity_collate, num_workers=1, persistent_workers=True
+    )
     batches = iter(loader)
     assert loader._iterator is None
     sampler.position = lambda: 4
@@ -181,14 +185,14 @@ def test_a_loader_with_workers_starts_no_process_before_the_first_batch():
 
 def test_a_loader_may_be_left_and_started_again():
     data = numbers(6)
-    loader = ResumableLoader(data, 2, sampler=EpochSampler(data, 2), collate_fn=as_is)
+    loader = ResumableLoader(data, 2, sampler=EpochSampler(data, 2), collate_fn=identity_collate)
     first = next(iter(loader)).index.tolist()
     assert first == next(iter(loader)).index.tolist() == order(6)[:2]
 
 
 def test_a_loader_has_an_empty_state_so_that_lightning_does_not_warn():
     data = numbers(6)
-    loader = ResumableLoader(data, 2, sampler=EpochSampler(data, 2), collate_fn=as_is)
+    loader = ResumableLoader(data, 2, sampler=EpochSampler(data, 2), collate_fn=identity_collate)
     assert loader.state_dict() == {}
     loader.load_state_dict({})
     assert sum(len(batch.index) for batch in loader) == 6
@@ -206,7 +210,7 @@ def test_batches_cut_out_of_arrays_are_the_collated_ones(count, batch_size, epoc
         sampler = EpochSampler(dataset, batch_size, seed=seed)
         sampler.set_epoch(epoch)
         sampler.position = lambda: min(batch_size, count) if epoch else 0
-        options = {} if leading else {"collate_fn": as_is}
+        options = {} if leading else {"collate_fn": identity_collate}
         return list(loader(*leading, dataset, batch_size=batch_size, sampler=sampler, **options))
 
     ours, theirs = read(MemoryLoader, dataset.dataset), read(ResumableLoader)
@@ -217,12 +221,12 @@ def test_batches_cut_out_of_arrays_are_the_collated_ones(count, batch_size, epoc
 
 def test_arrays_stay_where_an_accelerator_has_no_room_with_one_warning(monkeypatch):
     arrays, device = ArrayDataset(torch.zeros(100, 8, dtype=torch.uint8)), torch.device("cuda")  # 800 + 800 bytes
-    assert placed_on(arrays, torch.device("cpu"), True) is arrays
+    assert to_device_if_fits(arrays, torch.device("cpu"), True) is arrays
     for left, asked, warns in [(1599, True, True), (6399, None, False), (10**9, False, False)]:
-        monkeypatch.setattr("diet_lightning.data.sampling.available_memory", lambda device, left=left: left)
+        monkeypatch.setattr("diet_lightning.data.loaders.available_memory", lambda device, left=left: left)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            assert placed_on(arrays, device, asked) is arrays
+            assert to_device_if_fits(arrays, device, asked) is arrays
         assert len(caught) == warns
         if warns:
             assert "does not fit into the 0.00 GiB that cuda has left" in str(caught[0].message)
@@ -232,7 +236,7 @@ def test_arrays_stay_where_an_accelerator_has_no_room_with_one_warning(monkeypat
 @pytest.mark.parametrize(("left", "asked"), [(1600, True), (6400, None)])
 def test_arrays_go_to_the_accelerator_where_they_fit_and_back_out_where_they_do_not_after_all(monkeypatch, left, asked):
     arrays = ArrayDataset(torch.zeros(100, 8, dtype=torch.uint8))
-    monkeypatch.setattr("diet_lightning.data.sampling.available_memory", lambda device: left)
+    monkeypatch.setattr("diet_lightning.data.loaders.available_memory", lambda device: left)
     sent = []
 
     def to(self, device):
@@ -242,6 +246,6 @@ def test_arrays_go_to_the_accelerator_where_they_fit_and_back_out_where_they_do_
     monkeypatch.setattr(torch.Tensor, "to", to)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert placed_on(arrays, torch.device("cuda"), asked) is arrays
+        assert to_device_if_fits(arrays, torch.device("cuda"), asked) is arrays
     assert sent == ["cuda"]
     assert len(caught) == bool(asked)

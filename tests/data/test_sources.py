@@ -20,11 +20,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from diet_lightning import DIETDataModule
-from diet_lightning.data.fingerprint import fingerprint
-from diet_lightning.data.images import ImageDataset, ImageFiles, decoded_bytes, list_images
-from diet_lightning.data.images import in_memory as decoded
-from diet_lightning.data.indexed import ArrayDataset, IndexedDataset
-from diet_lightning.data.sampling import as_is
+from diet_lightning.data.dataset import ArrayDataset
+from diet_lightning.data.images import ImageDataset, ImageFileDataset, ImageFiles, list_images
+from diet_lightning.data.indexed import IndexedDataset
+from diet_lightning.data.loaders import identity_collate
 from diet_lightning.data.sources import SourceOptions, load_source
 from diet_lightning.errors import ConfigurationError, DataError
 
@@ -117,9 +116,9 @@ def test_digits_are_scikit_learns_split_by_class_whatever_the_seed():
 
 
 def test_digits_have_their_own_ranges_and_the_users_win():
-    assert module("digits")._pipeline.ladder.flip == 0.0
-    ladder = module("digits", ranges={"flip": 0.3})._pipeline.ladder
-    assert (ladder.flip, tuple(ladder.crop_scale)) == (0.3, (0.5, 1.0))
+    assert module("digits")._pipeline.augmentation.flip == 0.0
+    augmentation = module("digits", augmentation={"flip": 0.3})._pipeline.augmentation
+    assert (augmentation.flip, tuple(augmentation.crop_scale)) == (0.3, (0.5, 1.0))
 
 
 # -- folders -----------------------------------------------------------------------------------------------------------
@@ -185,7 +184,7 @@ def test_a_flat_folder_is_unlabelled_and_held_together(tmp_path):
     assert (source.val, source.test, source.class_names) == (None, None, None)
     data = module(f"folder:{tmp_path}")
     assert (data.num_samples, data.num_classes, data.class_names) == (5, None, None)
-    assert list(data.clean_batches("val")) == []
+    assert list(data.eval_batches("val")) == []
     for loader in (data.val_dataloader, data.test_dataloader):
         with pytest.raises(DataError, match=r"no (val|test) split: it has \['train'\]"):
             loader()
@@ -220,7 +219,7 @@ def test_natural_order_knows_a_superscript_from_a_number(tmp_path):
     assert len(list_images(tmp_path)) == 2
 
 
-def test_hidden_files_and_files_of_other_kinds_are_passed_over(tmp_path):
+def test_hidden_files_and_files_of_other_kinds_are_ignored(tmp_path):
     save(tmp_path / "a.png", 1)
     save(tmp_path / "B.PNG", 2)
     save(tmp_path / "._a.png", 3)
@@ -234,7 +233,7 @@ def test_a_hidden_folder_above_is_no_hindrance(tmp_path):
     assert len(list_images(tmp_path / ".cache")) == 1
 
 
-def test_hidden_folders_are_passed_over(tmp_path):
+def test_hidden_folders_are_ignored(tmp_path):
     save_tree(tmp_path)
     save(tmp_path / ".ipynb_checkpoints" / "img0-checkpoint.png")
     source = opened(f"folder:{tmp_path}", holdout=0.0)
@@ -277,7 +276,7 @@ def test_links_in_a_circle_end(tmp_path):
     assert len(opened(f"folder:{tmp_path}", holdout=0.0).train) in (2, 4)  # links followed or not, but no further
 
 
-def test_a_hidden_folder_beside_the_splits_is_passed_over(tmp_path):
+def test_a_hidden_folder_beside_the_splits_is_ignored(tmp_path):
     save_tree(tmp_path / "train")
     save(tmp_path / ".thumbnails" / "0.png")
     assert len(opened(f"folder:{tmp_path}", holdout=0.0).train) == 6
@@ -351,7 +350,7 @@ def test_an_unreadable_file_is_refused_with_index_path_and_cure(tmp_path):
         assert part in str(error.value)
     with pytest.raises(DataError, match="Image 1 "):
         module(f"folder:{tmp_path}", in_memory=True)
-    batches = iter(DataLoader(IndexedDataset(dataset), 2, num_workers=1, collate_fn=as_is))
+    batches = iter(DataLoader(IndexedDataset(dataset), 2, num_workers=1, collate_fn=identity_collate))
     with pytest.raises(DataError) as in_worker:
         list(batches)
     list(batches)  # ends the worker at once; after an exception the garbage collector would wait for it for 5 s
@@ -430,12 +429,12 @@ def test_images_both_in_the_folder_and_below_are_refused(tmp_path):
 def test_the_fingerprint_of_a_folder_survives_a_move_and_knows_other_files(tmp_path):
     first = save_tree(tmp_path / "first")
     second = shutil.copytree(first, tmp_path / "moved" / "second")
-    kept = fingerprint(opened(f"folder:{first}", holdout=0.0).train)
-    assert fingerprint(opened(f"folder:{second}", holdout=0.0).train) == kept
-    assert fingerprint(opened(f"folder:{first}", holdout=0.2).train) != kept
-    assert fingerprint(opened(f"folder:{first}", holdout=0.0, image_size=4).train) != kept
+    kept = opened(f"folder:{first}", holdout=0.0).train.fingerprint()
+    assert opened(f"folder:{second}", holdout=0.0).train.fingerprint() == kept
+    assert opened(f"folder:{first}", holdout=0.2).train.fingerprint() != kept
+    assert opened(f"folder:{first}", holdout=0.0, image_size=4).train.fingerprint() != kept
     (second / "cat" / "img1.png").rename(second / "cat" / "img7.png")
-    assert fingerprint(opened(f"folder:{second}", holdout=0.0).train) != kept
+    assert opened(f"folder:{second}", holdout=0.0).train.fingerprint() != kept
     state = {keep: module(f"folder:{first}", in_memory=keep).state_dict() for keep in (True, False)}
     for name in ("fingerprint", "num_samples"):
         assert state[True][name] == state[False][name]
@@ -502,7 +501,7 @@ def test_npz_of_signals(tmp_path, dtype):
     name = save_npz(tmp_path / "signals.npz", train_images=stored, train_labels=np.arange(5))
     data = module(name, strength=0)
     assert (data.input_shape, data.num_classes) == ((2, 40), 5)
-    batches = torch.cat([batch.input for batch in data.clean_batches("train")])
+    batches = torch.cat([batch.input for batch in data.eval_batches("train")])
     assert batches.dtype == torch.float32
     np.testing.assert_array_equal(batches.numpy(), stored.astype(np.float32))
     with pytest.raises(ConfigurationError, match=r"\(2, 40\).*`strength` to 0"):
@@ -965,7 +964,7 @@ def test_batches_are_the_same_in_memory_or_not_and_with_workers_or_without(tmp_p
         batches[keep, workers] = [
             *data.train_dataloader(),
             *data.val_dataloader(),
-            *(() if workers else data.clean_batches("train")),
+            *(() if workers else data.eval_batches("train")),
         ]
     reference = batches[True, 0]
     assert reference[0].input.dtype == torch.uint8
@@ -980,26 +979,26 @@ def test_batches_are_the_same_in_memory_or_not_and_with_workers_or_without(tmp_p
 def test_images_are_kept_in_memory_by_default_if_they_fit(tmp_path, monkeypatch):
     save_tree(tmp_path)
     dataset = opened(f"folder:{tmp_path}", holdout=0.0).train
-    assert decoded_bytes(dataset) == 6 * 3 * 6 * 6
+    assert dataset.nbytes == 6 * 3 * 6 * 6
     assert isinstance(module(f"folder:{tmp_path}", holdout=0.0)._splits["train"].dataset, ArrayDataset)
     monkeypatch.setattr("diet_lightning.data.splits.MEMORY_LIMIT", 6 * 3 * 6 * 6 - 1)
     data = module(f"folder:{tmp_path}", holdout=0.0, num_workers=None)
     assert isinstance(data._splits["train"].dataset, ImageDataset)
-    assert data.train_dataloader().num_workers >= 1  # images read as they come get workers by default
+    assert data.train_dataloader().num_workers >= 1  # images decoded on the fly get workers by default
     assert module("digits", num_workers=None).train_dataloader().num_workers == 0
 
 
 def test_decoding_into_memory_keeps_order_labels_and_pixels(tmp_path):
     files = [save(tmp_path / f"{n}.png", 255 - n) for n in range(40)]
-    dataset = ImageDataset(ImageFiles(files, list(range(40)), tmp_path))
-    array = decoded(dataset)
+    dataset = ImageFileDataset(ImageFiles(files, list(range(40)), tmp_path))
+    array = dataset.loaded(in_memory=True)
     assert array.inputs[:, 0, 0, 0].tolist() == [255 - n for n in range(40)]
     assert array.labels.tolist() == list(range(40))
 
 
 def test_image_dataset_keeps_what_is_asked_for(tmp_path):
     files = [save(tmp_path / f"{n}.png", n) for n in range(6)]
-    dataset = ImageDataset(ImageFiles(files, [5, 4, 3, 2, 1, 0], tmp_path), keep=[4, 1, 3])
+    dataset = ImageFileDataset(ImageFiles(files, [5, 4, 3, 2, 1, 0], tmp_path), keep=[4, 1, 3])
     assert (colours(dataset), labels(dataset), dataset.labels.tolist()) == ([4, 1, 3], [1, 4, 2], [1, 4, 2])
     smaller = dataset.subset([2, 0])
     assert (colours(smaller), smaller.name_of(1)) == ([3, 4], f" ({files[4]})")

@@ -53,7 +53,7 @@ def test_callback_measures_the_clean_validation_samples(make_trainer):
     module, data = DIETModule(TinyNet()), image_data()
     trainer = make_trainer(max_epochs=1, callbacks=[FeatureRank()])
     trainer.fit(module, data)
-    features = extract_features(module.backbone, (batch.input for batch in data.clean_batches("val")))
+    features = extract_features(module.backbone, (batch.input for batch in data.eval_batches("val")))
     assert float(trainer.callback_metrics["val/rankme"]) == pytest.approx(numpy_rankme(features), rel=1e-4)
     assert float(trainer.callback_metrics["val/effective_rank"]) == pytest.approx(numpy_effective(features), rel=1e-3)
 
@@ -63,7 +63,7 @@ def test_without_a_validation_split_the_training_samples_are_measured(make_train
     module = DIETModule(TinyNet(dropout=0.0), lr=0.0, weight_decay=0.0)  # so that the epoch's embeddings are the end's
     trainer = make_trainer(max_epochs=1, callbacks=[FeatureRank(warn_below=1.0)])
     trainer.fit(module, data)
-    features = extract_features(module.backbone, (batch.input for batch in data.clean_batches("train")))
+    features = extract_features(module.backbone, (batch.input for batch in data.eval_batches("train")))
     assert float(trainer.callback_metrics["train/rankme"]) == pytest.approx(numpy_rankme(features), rel=1e-4)
     assert "val/rankme" not in trainer.callback_metrics
 

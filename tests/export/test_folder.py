@@ -264,7 +264,7 @@ def test_stored_bytes_are_prepared_as_in_the_run(run):
     main(["export", str(run), "--output", "out"])
     data = open_run(run).open_data()
     stored = torch.stack([data._splits["test"][n].input for n in range(50)])
-    expected = next(iter(data.clean_batches("test"))).input
+    expected = next(iter(data.eval_batches("test"))).input
     prepared = load_preprocessing("out")(stored)
     assert torch.equal(prepared, expected)
     mean, std = (np.float64(open_run(run).data_state[name][0]) for name in ("mean", "std"))
@@ -278,7 +278,7 @@ def test_image_files_are_prepared_as_in_the_run(tmp_path):
         Image.fromarray(generator.integers(0, 256, (height, width, 3), np.uint8)).save(tmp_path / f"data/{n}.png")
     Image.fromarray(generator.integers(0, 256, (20, 30), np.uint8)).save(tmp_path / "data/4.png")
     data = DIETDataModule("folder:data", image_size=16, batch_size=5, mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4])
-    expected = next(iter(data.clean_batches("train"))).input
+    expected = next(iter(data.eval_batches("train"))).input
     preprocess = Preprocessing((3, 16, 16), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
     files = [Image.open(tmp_path / f"data/{n}.png") for n in range(5)]
     assert torch.equal(preprocess(files), expected)
@@ -287,7 +287,7 @@ def test_image_files_are_prepared_as_in_the_run(tmp_path):
     stored = DIETDataModule.from_datasets(
         torch.utils.data.TensorDataset(arrays), image_size=16, mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4]
     )
-    assert torch.equal(preprocess(arrays), next(iter(stored.clean_batches("train"))).input)
+    assert torch.equal(preprocess(arrays), next(iter(stored.eval_batches("train"))).input)
 
 
 def test_preprocessing_of_gray_and_oblong_images_and_of_signals():

@@ -137,7 +137,7 @@ def test_configuration_trains_a_step_on_its_set_as_it_is_unpacked(name, tmp_path
     assert data.num_classes == known.given_classes
     val, test = (VAL if known.counts[1] else None), (TEST if known.counts[2] else None)
     for split, labels in {"train": TRAIN, "val": val or test, "test": test or val}.items():
-        batch = data.stored(split, range(data.identity(split)["num_samples"]))
+        batch = data.raw_samples(split, range(data.identity(split)["num_samples"]))
         assert sorted(batch.label.tolist()) == sorted(labels)
         seen = batch.input[:, :, batch.input.shape[2] // 2, batch.input.shape[3] // 2].float()
         torch.testing.assert_close(seen, colour(batch.label).float()[:, None].expand_as(seen), atol=2, rtol=0)

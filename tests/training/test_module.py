@@ -22,7 +22,7 @@ from diet_lightning import (
     InterruptCheckpoint,
     OnlineLinearProbe,
 )
-from diet_lightning.data.sampling import as_is
+from diet_lightning.data.loaders import identity_collate
 from diet_lightning.errors import CheckpointError, ConfigurationError, NonFiniteError
 from diet_lightning.runs.checkpoint import LeanCheckpointIO
 
@@ -107,7 +107,7 @@ def test_precisions_train(make_trainer, precision):
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 def test_plain_loaders_need_n_and_shape(make_trainer):
     data = IndexedDataset(TensorDataset(images(20).float() / 255))
-    loader = DataLoader(data, batch_size=10, collate_fn=as_is, shuffle=True)
+    loader = DataLoader(data, batch_size=10, collate_fn=identity_collate, shuffle=True)
     quiet = {"limit_val_batches": 0}
     with pytest.raises(ConfigurationError, match="pass a DIETDataModule to the Trainer, or set `num_samples`"):
         make_trainer(**quiet).fit(DIETModule(TinyNet()), loader)
@@ -185,7 +185,7 @@ def test_other_n_or_other_data_are_refused_on_resuming(trained, make_trainer):
     others = DIETDataModule.from_datasets(TensorDataset(images(48, seed=9)), batch_size=16)
     with pytest.raises(CheckpointError, match=r"other data of the same length \(N=48\)"):
         resume(others)
-    loader = DataLoader(IndexedDataset(TensorDataset(images(20) / 255)), batch_size=10, collate_fn=as_is)
+    loader = DataLoader(IndexedDataset(TensorDataset(images(20) / 255)), batch_size=10, collate_fn=identity_collate)
     module = DIETModule(TinyNet(), num_samples=20, input_shape=[3, 8, 8])
     with pytest.raises(CheckpointError, match="trained on 48 samples, but this run has 20"):
         make_trainer(max_epochs=2, limit_val_batches=0).fit(module, loader, ckpt_path=path, weights_only=True)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule, HeadConfig, IndexedDataset, OnlineLinearProbe, SupervisedModule
 from diet_lightning.__main__ import main
-from diet_lightning.data.sampling import as_is
+from diet_lightning.data.loaders import identity_collate
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
 from diet_lightning.runs.comparison import read_run
 from diet_lightning.training.trained_run import open_run
@@ -88,7 +88,7 @@ def test_learns_digits_and_measures_itself_as_numpy_does(make_trainer):
     accuracy = float(trainer.callback_metrics["val/supervised_top1"])
     assert accuracy > 0.85  # chance is 0.1
     assert {"train/loss", "train/loss_gap", "val/probe_top1", "val/supervised_top5"} <= set(trainer.callback_metrics)
-    batches = list(data.clean_batches("val"))
+    batches = list(data.eval_batches("val"))
     with torch.no_grad():
         features = module.eval()(torch.cat([batch.input for batch in batches])).numpy()
     predicted = (features @ module.head.weight.detach().numpy().T).argmax(1)
@@ -163,7 +163,7 @@ def test_classes_must_be_known(make_trainer):
         make_trainer().fit(supervised(num_classes=7), image_data())
     with pytest.raises(ConfigurationError, match="there is 1: give labels of at least 2 classes"):
         make_trainer().fit(supervised(), image_data(classes=1))
-    loader = DataLoader(IndexedDataset(TensorDataset(images(8) / 255)), batch_size=4, collate_fn=as_is)
+    loader = DataLoader(IndexedDataset(TensorDataset(images(8) / 255)), batch_size=4, collate_fn=identity_collate)
     with pytest.raises(ConfigurationError, match="set `num_classes` and `input_shape`"):
         make_trainer(limit_val_batches=0).fit(supervised(), loader)
 

@@ -1,4 +1,4 @@
-"""The ladder's operations against torchvision's functional, and its draws against torchvision's `get_params`."""
+"""The augmentation's operations against torchvision's functional, and its draws against torchvision's `get_params`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torchvision import transforms
 from torchvision.transforms.v2 import functional as tv
 
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.transforms import augmentation as augment
-from diet_lightning.transforms.augmentation import Ladder, LadderParameters
+from diet_lightning.transforms import operations
+from diet_lightning.transforms.augmentation import AugmentationParameters, BatchAugmentation
 
 EXACT = 2e-6  # what float32 rounding may differ; 1/255 is 4e-3
 DRAWS = 2000
@@ -76,7 +76,7 @@ def test_resized_crop_and_flip_equal_torchvision(data, channel, height, width, o
     boxes, flip = boxes_within(data, 3, height, width), torch.tensor([True, False, data.draw(st.booleans())])
     out = (out_height, out_width)
     expected = torch.stack([reference_crop(*each, out) for each in zip(images, boxes, flip, strict=True)])
-    torch.testing.assert_close(augment.resized_crop(images, boxes, flip, out), expected, rtol=0, atol=EXACT)
+    torch.testing.assert_close(operations.resized_crop(images, boxes, flip, out), expected, rtol=0, atol=EXACT)
 
 
 @pytest.mark.parametrize("out", [(32, 32), (8, 8), (50, 20), (64, 224)], ids=str)
@@ -85,7 +85,7 @@ def test_resized_crop_equals_torchvision_at_the_four_borders_of_a_photo_sized_im
     boxes = torch.tensor([[0, 0, 40, 30], [0, 34, 40, 30], [57, 0, 40, 30], [57, 34, 40, 30], [0, 0, 97, 64]]).float()
     flip = torch.tensor([False, True, False, True, False])
     expected = torch.stack([reference_crop(*each, out) for each in zip(images, boxes, flip, strict=True)])
-    torch.testing.assert_close(augment.resized_crop(images, boxes, flip, out), expected, rtol=0, atol=EXACT)
+    torch.testing.assert_close(operations.resized_crop(images, boxes, flip, out), expected, rtol=0, atol=EXACT)
 
 
 @quick
@@ -96,13 +96,15 @@ def test_large_images_of_bytes_are_cropped_as_torchvision_does_and_as_floats_are
     images = torch.randint(0, 256, (3, channel, height, width), generator=torch_generator(seed), dtype=torch.uint8)
     boxes, flip = boxes_within(data, 3, height, width), torch.tensor([True, False, data.draw(st.booleans())])
     expected = torch.stack([reference_crop(*each, (out, 50)) for each in zip(images, boxes, flip, strict=True)])
-    bytes_ = augment.resized_crop_of_bytes(images, boxes, flip, (out, 50))
+    bytes_ = operations.resized_crop_of_bytes(images, boxes, flip, (out, 50))
     unequal = 1 if torch.__version__.startswith("2.6.") else 0  # its kernel for bytes rounds batches in its own way
     torch.testing.assert_close(bytes_.int(), expected.int(), rtol=0, atol=unequal)
-    floats = augment.resized_crop(images, boxes, flip, (out, 50))
+    floats = operations.resized_crop(images, boxes, flip, (out, 50))
     # half a byte is rounded along each axis, and the kernel's weights are whole numbers
     torch.testing.assert_close(bytes_ / 255, floats, rtol=0, atol=1.1 / 255)
-    torch.testing.assert_close(floats, augment.resized_crop(images / 255, boxes, flip, (out, 50)), rtol=0, atol=EXACT)
+    torch.testing.assert_close(
+        floats, operations.resized_crop(images / 255, boxes, flip, (out, 50)), rtol=0, atol=EXACT
+    )
 
 
 @pytest.mark.parametrize(("height", "out_height"), [(2, 3), (9, 4), (5, 1)])
@@ -110,7 +112,7 @@ def test_an_output_one_pixel_wide_equals_torchvision_on_the_transposed_image(hei
     # F.interpolate(antialias=True) of torch 2.15 repeats wrong rows where the output is 1 wide, but not where it is 1 high
     images = random_images(0, 1, 3, height, 4)
     boxes = torch.tensor([[0.0, 0.0, height, 4.0]])
-    ours = augment.resized_crop(images, boxes, torch.tensor([False]), (out_height, 1))
+    ours = operations.resized_crop(images, boxes, torch.tensor([False]), (out_height, 1))
     theirs = tv.resize(images[0].transpose(1, 2), [1, out_height], antialias=True).transpose(1, 2)
     torch.testing.assert_close(ours[0], theirs, rtol=0, atol=EXACT)
 
@@ -118,8 +120,10 @@ def test_an_output_one_pixel_wide_equals_torchvision_on_the_transposed_image(hei
 def test_a_crop_of_the_whole_image_at_its_own_size_changes_no_pixel():
     images = random_images(0, 2, 3, 7, 9)
     boxes = torch.tensor([[0.0, 0.0, 7.0, 9.0]] * 2)
-    assert torch.equal(augment.resized_crop(images, boxes, torch.tensor([False, True]), (7, 9))[0], images[0])
-    assert torch.equal(augment.resized_crop(images, boxes, torch.tensor([False, True]), (7, 9))[1], images[1].flip(2))
+    assert torch.equal(operations.resized_crop(images, boxes, torch.tensor([False, True]), (7, 9))[0], images[0])
+    assert torch.equal(
+        operations.resized_crop(images, boxes, torch.tensor([False, True]), (7, 9))[1], images[1].flip(2)
+    )
 
 
 @quick
@@ -135,7 +139,7 @@ def test_brightness_contrast_and_saturation_equal_torchvision(name, channel, hei
     if name == "saturation":
         channel = 3  # one-channel images skip it
     images = random_images(seed, 3, channel, height, width)
-    ours = getattr(augment, f"adjust_{name}")(images, torch.tensor(factors))
+    ours = getattr(operations, f"adjust_{name}")(images, torch.tensor(factors))
     theirs = each(getattr(tv, f"adjust_{name}"), images, factors)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=EXACT)
 
@@ -146,13 +150,13 @@ def test_hue_equals_torchvision(height, width, seed, shifts):
     images = random_images(seed, 3, 3, height, width)
     # a turn of the hue multiplies rounding by up to 6 and by the chroma
     torch.testing.assert_close(
-        augment.adjust_hue(images, torch.tensor(shifts)), each(tv.adjust_hue, images, shifts), rtol=0, atol=1e-5
+        operations.adjust_hue(images, torch.tensor(shifts)), each(tv.adjust_hue, images, shifts), rtol=0, atol=1e-5
     )
 
 
 def test_a_full_third_of_the_circle_turns_red_into_green():
     red = torch.tensor([1.0, 0.0, 0.0]).reshape(1, 3, 1, 1)
-    turned = augment.adjust_hue(red, torch.tensor([1 / 3]))
+    turned = operations.adjust_hue(red, torch.tensor([1 / 3]))
     torch.testing.assert_close(turned.flatten(), torch.tensor([0.0, 1.0, 0.0]), rtol=0, atol=EXACT)
 
 
@@ -161,7 +165,7 @@ def test_a_full_third_of_the_circle_turns_red_into_green():
 def test_grayscale_equals_torchvision(channel, height, width, seed):
     images = random_images(seed, 2, channel, height, width)
     expected = torch.stack([tv.rgb_to_grayscale(image, num_output_channels=1) for image in images])
-    torch.testing.assert_close(augment.grayscale(images), expected, rtol=0, atol=EXACT)
+    torch.testing.assert_close(operations.grayscale(images), expected, rtol=0, atol=EXACT)
 
 
 @quick
@@ -175,7 +179,7 @@ def test_grayscale_equals_torchvision(channel, height, width, seed):
 )
 def test_gaussian_blur_equals_torchvision(kernel, channel, height, width, seed, sigmas):
     images = random_images(seed, 3, channel, height, width)
-    ours = augment.gaussian_blur(images, torch.tensor(sigmas), kernel)
+    ours = operations.gaussian_blur(images, torch.tensor(sigmas), kernel)
     theirs = each(lambda image, sigma: tv.gaussian_blur(image, [kernel, kernel], [sigma, sigma]), images, sigmas)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=EXACT)
 
@@ -187,15 +191,15 @@ def test_erasing_equals_torchvision_exactly(data, channel, height, width, seed):
     boxes = boxes_within(data, 3, height, width)
     boxes[2] = 0.0  # height 0: nothing is erased
     expected = [tv.erase(im, *(int(v) for v in box), torch.zeros(1)) for im, box in zip(images, boxes, strict=True)]
-    assert torch.equal(augment.erase_boxes(images, boxes), torch.stack(expected))
-    assert torch.equal(augment.erase_boxes(images, boxes)[2], images[2])
+    assert torch.equal(operations.erase_boxes(images, boxes), torch.stack(expected))
+    assert torch.equal(operations.erase_boxes(images, boxes)[2], images[2])
 
 
-# -- the ladder --------------------------------------------------------------------------------------------------------
+# -- the whole augmentation --------------------------------------------------------------------------------------------------------
 
 
 def reference_apply(image, p, strength, out, kernel=3):
-    """Torchvision's operations on one image, in the ladder's order."""
+    """Torchvision's operations on one image, in the augmentation's order."""
     colours = image.shape[0]
     if strength >= 1:
         image = reference_crop(image, p.crop, p.flip, out)
@@ -214,27 +218,27 @@ def reference_apply(image, p, strength, out, kernel=3):
 @pytest.mark.parametrize("strength", [0, 1, 2, 3])
 @pytest.mark.parametrize("channel", [1, 2, 3, 4])
 def test_each_strength_applies_torchvisions_operations_in_order_to_each_image(strength, channel):
-    ladder = Ladder(strength, jitter_p=0.6, gray_p=0.4, blur_p=0.5, blur_kernel=5)
+    augmentation = BatchAugmentation(strength, jitter_p=0.6, gray_p=0.4, blur_p=0.5, blur_kernel=5)
     images, out = random_images(3, 24, channel, 13, 11), (9, 10)
     if strength == 0:
         out = (13, 11)
-    parameters = ladder.draw(24, (13, 11), out, generator(5))
+    parameters = augmentation.draw(24, (13, 11), out, generator(5))
     expected = [
-        reference_apply(image, LadderParameters(*(field[n] for field in parameters)), strength, out, kernel=5)
+        reference_apply(image, AugmentationParameters(*(field[n] for field in parameters)), strength, out, kernel=5)
         for n, image in enumerate(images)
     ]
-    ours = ladder.apply(images, parameters, out)
+    ours = augmentation.apply(images, parameters, out)
     torch.testing.assert_close(ours, torch.stack(expected), rtol=0, atol=1e-5)
     assert 0.0 <= ours.min() <= ours.max() <= 1.0 + EXACT
     if strength >= 2 and channel in (1, 3):  # the colours did take part
-        weaker = Ladder(1).apply(images, parameters, out)
+        weaker = BatchAugmentation(1).apply(images, parameters, out)
         assert sum(not torch.equal(a, b) for a, b in zip(ours, weaker, strict=True)) >= 8
 
 
 def test_strength_0_returns_the_images_untouched():
     images = random_images(0, 2, 3, 5, 6)
-    ladder = Ladder(0)
-    assert torch.equal(ladder.apply(images, ladder.draw(2, (5, 6), (5, 6), generator(0)), (5, 6)), images)
+    augmentation = BatchAugmentation(0)
+    assert torch.equal(augmentation.apply(images, augmentation.draw(2, (5, 6), (5, 6), generator(0)), (5, 6)), images)
 
 
 @pytest.mark.filterwarnings("ignore:.*CUDA.*")
@@ -243,7 +247,7 @@ def test_compiled_operations_give_the_same_and_are_compiled_once(monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     counters = torch._dynamo.utils.counters
     counters.clear()
-    plain, compiled = Ladder(3), Ladder(3, compiled=True)
+    plain, compiled = BatchAugmentation(3), BatchAugmentation(3, compiled=True)
     for count, seed in [(48, 0), (48, 1), (48, 2), (31, 3), (200, 4)]:
         images = random_images(seed, count, 3, 12, 14)
         parameters = plain.draw(count, (12, 14), (10, 9), generator(seed))
@@ -294,8 +298,8 @@ def assert_same_boxes(ours, theirs, size):
     ids=["square", "wide", "small"],
 )
 def test_crops_are_distributed_like_random_resized_crop(size, scale, ratio):
-    ladder = Ladder(1, crop_scale=scale, crop_ratio=ratio)
-    ours = ladder.draw(DRAWS, size, (8, 8), generator(7)).crop.double().numpy()
+    augmentation = BatchAugmentation(1, crop_scale=scale, crop_ratio=ratio)
+    ours = augmentation.draw(DRAWS, size, (8, 8), generator(7)).crop.double().numpy()
     image = torch.empty(1, *size)
     theirs = torchvision_draws(lambda: transforms.RandomResizedCrop.get_params(image, list(scale), list(ratio)))
     assert_same_boxes(ours, theirs, size)
@@ -313,9 +317,9 @@ def test_crops_are_distributed_like_random_resized_crop(size, scale, ratio):
     ids=["default", "tall", "small"],
 )
 def test_erased_boxes_are_distributed_like_random_erasing(size, scale, ratio):
-    ladder = Ladder(3, erase_p=1.0, erase_scale=scale, erase_ratio=ratio)
+    augmentation = BatchAugmentation(3, erase_p=1.0, erase_scale=scale, erase_ratio=ratio)
     # the boxes lie in the output, whatever the input's size
-    ours = ladder.draw(DRAWS, (8, 200), size, generator(8)).erase.double().numpy()
+    ours = augmentation.draw(DRAWS, (8, 200), size, generator(8)).erase.double().numpy()
     image = torch.empty(1, *size)
     theirs = torchvision_draws(
         lambda: transforms.RandomErasing.get_params(image, list(scale), list(ratio), value=[0.0])[:4]
@@ -328,7 +332,7 @@ def test_erased_boxes_are_distributed_like_random_erasing(size, scale, ratio):
 
 def test_jitter_factors_are_distributed_like_color_jitter():
     strengths = (0.4, 1.3, 0.0, 0.2)  # beyond 1 the lower end is 0
-    drawn = Ladder(2, jitter=strengths).draw(DRAWS, (8, 8), (8, 8), generator(9))
+    drawn = BatchAugmentation(2, jitter=strengths).draw(DRAWS, (8, 8), (8, 8), generator(9))
     jitter = transforms.ColorJitter(*strengths)
     ranges = [r and [float(v) for v in r] for r in (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)]
     theirs = torchvision_draws(lambda: [1.0 if v is None else v for v in jitter.get_params(*ranges)[1:]])
@@ -341,7 +345,7 @@ def test_jitter_factors_are_distributed_like_color_jitter():
 
 
 def test_blur_widths_are_distributed_like_gaussian_blur():
-    ours = Ladder(3, blur_sigma=(0.3, 2.5)).draw(DRAWS, (8, 8), (8, 8), generator(10)).sigma
+    ours = BatchAugmentation(3, blur_sigma=(0.3, 2.5)).draw(DRAWS, (8, 8), (8, 8), generator(10)).sigma
     theirs = torchvision_draws(lambda: [transforms.GaussianBlur.get_params(0.3, 2.5)])[:, 0]
     assert_same_distribution(ours, theirs, "sigma")
 
@@ -351,7 +355,9 @@ PAPER = {"flip": 0.5, "jitter_p": 0.3, "gray_p": 0.2, "blur_p": 0.2, "erase_p": 
 
 @pytest.mark.parametrize("p", [PAPER, dict.fromkeys(PAPER, 0.0), dict.fromkeys(PAPER, 1.0), dict.fromkeys(PAPER, 0.7)])
 def test_operations_happen_with_their_probability(p):
-    drawn = (Ladder() if p is PAPER else Ladder(**p)).draw(2 * DRAWS, (32, 32), (32, 32), generator(11))
+    drawn = (BatchAugmentation() if p is PAPER else BatchAugmentation(**p)).draw(
+        2 * DRAWS, (32, 32), (32, 32), generator(11)
+    )
     erased = drawn.erase[:, 2] > 0
     happened = {
         "flip": drawn.flip,
@@ -366,7 +372,7 @@ def test_operations_happen_with_their_probability(p):
 
 
 def test_no_draw_depends_on_another():
-    drawn = Ladder(3).draw(2 * DRAWS, (64, 64), (64, 64), generator(12))
+    drawn = BatchAugmentation(3).draw(2 * DRAWS, (64, 64), (64, 64), generator(12))
     columns = {name: field.double() for name, field in drawn._asdict().items() if field.ndim == 1}
     columns["crop height"], columns["crop width"] = drawn.crop[:, 2].double(), drawn.crop[:, 3].double()
     # the middle of each pixel's share of the free room, so that the mean is 1/2 whatever the room
@@ -391,22 +397,22 @@ def test_where_no_crop_fits_the_fallback_is_torchvisions_central_crop(size, scal
     image = torch.empty(1, *size)
     with torch.random.fork_rng(devices=[]):
         expected = transforms.RandomResizedCrop.get_params(image, list(scale), list(ratio))
-    drawn = Ladder(1, crop_scale=scale, crop_ratio=ratio).draw(6, size, (8, 8), generator(0))
+    drawn = BatchAugmentation(1, crop_scale=scale, crop_ratio=ratio).draw(6, size, (8, 8), generator(0))
     assert drawn.crop.tolist() == [[float(v) for v in expected]] * 6
 
 
 def test_where_no_erased_box_fits_nothing_is_erased():
-    ladder = Ladder(3, erase_p=1.0, erase_scale=(1.5, 2.0))
-    drawn = ladder.draw(6, (8, 8), (8, 8), generator(0))
+    augmentation = BatchAugmentation(3, erase_p=1.0, erase_scale=(1.5, 2.0))
+    drawn = augmentation.draw(6, (8, 8), (8, 8), generator(0))
     images = torch.ones(6, 3, 8, 8)
-    assert torch.equal(augment.erase_boxes(images, drawn.erase), images)
+    assert torch.equal(operations.erase_boxes(images, drawn.erase), images)
 
 
 # -- per sample, reproducible ------------------------------------------------------------------------------------------
 
 
 def test_no_two_samples_of_a_batch_share_parameters():
-    drawn = Ladder(3, erase_p=1.0).draw(256, (224, 224), (224, 224), generator(13))
+    drawn = BatchAugmentation(3, erase_p=1.0).draw(256, (224, 224), (224, 224), generator(13))
     for name in ("brightness", "contrast", "saturation", "hue", "sigma"):
         assert len(getattr(drawn, name).unique()) == 256, name
     # boxes are whole pixels, so a chance repeat is possible but not for many
@@ -417,15 +423,17 @@ def test_no_two_samples_of_a_batch_share_parameters():
 
 
 def test_same_seed_same_draws_and_another_seed_others():
-    ladder = Ladder(3)
-    first, again, other = (ladder.draw(16, (20, 20), (16, 16), generator(seed)) for seed in (1, 1, 2))
+    augmentation = BatchAugmentation(3)
+    first, again, other = (augmentation.draw(16, (20, 20), (16, 16), generator(seed)) for seed in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first.crop, other.crop)
     assert not torch.equal(first.hue, other.hue)
 
 
 def test_strengths_draw_alike_and_differ_by_their_operations_alone():
-    first, second, third = (Ladder(strength).draw(16, (20, 20), (16, 16), generator(4)) for strength in (1, 2, 3))
+    first, second, third = (
+        BatchAugmentation(strength).draw(16, (20, 20), (16, 16), generator(4)) for strength in (1, 2, 3)
+    )
     for a, b, c in zip(first, second, third, strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
@@ -433,16 +441,22 @@ def test_strengths_draw_alike_and_differ_by_their_operations_alone():
 
 def test_drawing_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
-    Ladder(3).draw(4, (8, 8), (8, 8), generator(0))
+    BatchAugmentation(3).draw(4, (8, 8), (8, 8), generator(0))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_defaults_are_the_papers():
-    ladder = Ladder()
-    assert (ladder.strength, ladder.jitter_p, ladder.gray_p, ladder.blur_p, ladder.erase_p) == (3, 0.3, 0.2, 0.2, 0.25)
-    assert tuple(ladder.jitter) == (0.4, 0.4, 0.4, 0.2)
-    assert (ladder.flip, tuple(ladder.crop_scale), ladder.blur_kernel) == (0.5, (0.08, 1.0), 3)
-    assert tuple(ladder.blur_sigma) == (1.0, 2.0)
+    augmentation = BatchAugmentation()
+    assert (
+        augmentation.strength,
+        augmentation.jitter_p,
+        augmentation.gray_p,
+        augmentation.blur_p,
+        augmentation.erase_p,
+    ) == (3, 0.3, 0.2, 0.2, 0.25)
+    assert tuple(augmentation.jitter) == (0.4, 0.4, 0.4, 0.2)
+    assert (augmentation.flip, tuple(augmentation.crop_scale), augmentation.blur_kernel) == (0.5, (0.08, 1.0), 3)
+    assert tuple(augmentation.blur_sigma) == (1.0, 2.0)
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
@@ -451,7 +465,7 @@ def test_defaults_are_the_papers():
 @pytest.mark.parametrize("strength", [-1, 4, 1.5, "strong"])
 def test_an_unknown_strength_is_refused_by_name_and_value(strength):
     with pytest.raises(ConfigurationError, match=rf"`strength` .* but got {strength}: 0 is no"):
-        Ladder(strength)
+        BatchAugmentation(strength)
 
 
 @pytest.mark.parametrize("name", ["crop_scale", "crop_ratio", "blur_sigma", "erase_scale", "erase_ratio"])
@@ -460,7 +474,7 @@ def test_an_unknown_strength_is_refused_by_name_and_value(strength):
 )
 def test_a_range_that_is_none_is_refused_by_name_and_value(name, pair):
     with pytest.raises(ConfigurationError) as error:
-        Ladder(3, **{name: pair})
+        BatchAugmentation(3, **{name: pair})
     assert f"`{name}`" in str(error.value)
     assert str(pair) in str(error.value)
 
@@ -469,13 +483,13 @@ def test_a_range_that_is_none_is_refused_by_name_and_value(name, pair):
 @pytest.mark.parametrize("p", [-0.1, 1.01, math.nan])
 def test_a_probability_outside_0_to_1_is_refused_by_name_and_value(name, p):
     with pytest.raises(ConfigurationError, match=rf"`{name}` to be a probability.*got {p}"):
-        Ladder(3, **{name: p})
+        BatchAugmentation(3, **{name: p})
 
 
 @pytest.mark.parametrize("jitter", [[0.4, 0.4, 0.4], [0.4, 0.4, 0.4, 0.6], [-0.1, 0.4, 0.4, 0.1], []], ids=str)
 def test_bad_jitter_is_refused_by_name_and_value(jitter):
     with pytest.raises(ConfigurationError) as error:
-        Ladder(2, jitter=jitter)
+        BatchAugmentation(2, jitter=jitter)
     assert "`jitter`" in str(error.value)
     assert str(jitter) in str(error.value)
 
@@ -483,10 +497,10 @@ def test_bad_jitter_is_refused_by_name_and_value(jitter):
 @pytest.mark.parametrize("kernel", [0, -3, 2, 4])
 def test_an_even_or_empty_blur_kernel_is_refused_by_name_and_value(kernel):
     with pytest.raises(ConfigurationError, match=rf"`blur_kernel`.*got {kernel}"):
-        Ladder(3, blur_kernel=kernel)
+        BatchAugmentation(3, blur_kernel=kernel)
 
 
 @pytest.mark.parametrize("name", ["crop_scale", "jitter"])
 def test_a_number_in_place_of_a_range_is_refused_by_name(name):
     with pytest.raises(ConfigurationError, match=f"`{name}`"):
-        Ladder(3, **{name: 0.2})
+        BatchAugmentation(3, **{name: 0.2})

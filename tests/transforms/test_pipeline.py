@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
-from diet_lightning.data.indexed import ArrayDataset
-from diet_lightning.data.statistics import CHUNK, IMAGENET_MEAN, IMAGENET_STD, colour_statistics
+from diet_lightning.data.adapters import adapt
+from diet_lightning.data.dataset import ArrayDataset
+from diet_lightning.data.statistics import CHUNK, IMAGENET_MEAN, IMAGENET_STD, channel_statistics
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.transforms.pipeline import InputPipeline
 from diet_lightning.utilities.seeding import derive_seed
@@ -21,9 +22,9 @@ quick = settings(max_examples=30, deadline=None, derandomize=True, database=None
 STEP = (0, 3, 7)  # a (seed, epoch, step)
 
 
-def pipeline(sample=None, image_size=None, strength=0, ranges=None, augment=None, mean=(), std=()):
+def pipeline(sample=None, image_size=None, strength=0, augmentation=None, mean=(), std=()):
     sample = images(1)[0] if sample is None else sample
-    return InputPipeline(sample, image_size, strength, ranges or {}, augment, mean, std)
+    return InputPipeline(sample, image_size, strength, augmentation or {}, mean, std)
 
 
 # -- evaluation --------------------------------------------------------------------------------------------------------
@@ -135,16 +136,18 @@ def test_float64_images_are_augmented_too(strength):
 def test_augmentation_commutes_with_normalisation_and_erases_to_the_mean_colour():
     stored = images(64, side=16)
     mean, std = [0.2, 0.4, 0.6], [0.5, 0.25, 1.0]
-    ranges = {"erase_p": 1.0, "erase_scale": (0.2, 0.3)}
-    raw = pipeline(stored[0], strength=3, ranges=ranges).augmented(stored, STEP, 1, 0)
-    normalised = pipeline(stored[0], strength=3, ranges=ranges, mean=mean, std=std).augmented(stored, STEP, 1, 0)
+    settings_ = {"erase_p": 1.0, "erase_scale": (0.2, 0.3)}
+    raw = pipeline(stored[0], strength=3, augmentation=settings_).augmented(stored, STEP, 1, 0)
+    normalised = pipeline(stored[0], strength=3, augmentation=settings_, mean=mean, std=std).augmented(
+        stored, STEP, 1, 0
+    )
     erased = (normalised == 0.0).all(dim=1)
     expected = (raw - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     expected = expected.masked_fill(erased[:, None], 0.0)
     torch.testing.assert_close(normalised, expected, rtol=0, atol=1e-6)
     share = erased.float().mean(dim=(1, 2))  # the boxes are drawn for 20 to 30 % of the area, and rounded
     assert 0.1 < share.min() <= share.max() < 0.4
-    weaker = pipeline(stored[0], strength=2, ranges=ranges).augmented(stored, STEP, 1, 0)
+    weaker = pipeline(stored[0], strength=2, augmentation=settings_).augmented(stored, STEP, 1, 0)
     assert (weaker == 0.0).all(dim=1).float().mean() < 0.1  # strength 2 erases nothing
 
 
@@ -152,7 +155,7 @@ def test_augmentation_commutes_with_normalisation_and_erases_to_the_mean_colour(
 @given(st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 2, 3]), st.integers(0, 1000))
 def test_ranks_together_draw_what_one_process_draws_for_the_total_batch(batch, world, strength, seed):
     stored = images(batch * world, seed=seed)
-    made = pipeline(strength=strength, ranges={"erase_p": 0.5, "jitter_p": 0.7})
+    made = pipeline(strength=strength, augmentation={"erase_p": 0.5, "jitter_p": 0.7})
     alone = made.augmented(stored, (seed, 1, 2), 1, 0)
     for rank in range(world):  # the rank's j-th sample is number j * world + rank of the step
         part = made.augmented(stored[rank::world], (seed, 1, 2), world, rank)
@@ -170,7 +173,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_step():
 @pytest.mark.parametrize("with_function", [False, True])
 def test_augmentation_neither_reads_nor_moves_the_global_generators(with_function):
     stored = images(8)
-    made = pipeline(strength=3, augment=shaken if with_function else None)
+    made = pipeline(strength=3, augmentation=shaken if with_function else None)
     state = torch.get_rng_state(), np.random.get_state()[1].copy()
     first = made.augmented(stored, STEP, 1, 0)
     assert torch.equal(torch.get_rng_state(), state[0])
@@ -195,8 +198,8 @@ def test_the_users_function_gets_floats_in_0_to_1_and_a_generator_and_is_normali
         return inputs.flip(3)
 
     stored = images(4)
-    # an unsuitable strength does not matter: the function stands in for the ladder
-    made = pipeline(strength=3, augment=augment, mean=[0.5] * 3, std=[0.25] * 3)
+    # an unsuitable strength does not matter: the function replaces BatchAugmentation
+    made = pipeline(strength=3, augmentation=augment, mean=[0.5] * 3, std=[0.25] * 3)
     augmented = made.augmented(stored, STEP, 1, 0)
     (inputs, generator), *more = seen
     assert not more
@@ -209,7 +212,7 @@ def test_the_users_function_gets_floats_in_0_to_1_and_a_generator_and_is_normali
 
 
 def test_the_users_generator_follows_seed_epoch_step_and_rank():
-    stored, made = torch.zeros(4, 7), pipeline(torch.zeros(7), strength=3, augment=shaken)
+    stored, made = torch.zeros(4, 7), pipeline(torch.zeros(7), strength=3, augmentation=shaken)
     first = made.augmented(stored, STEP, 2, 0)
     assert torch.equal(made.augmented(stored, STEP, 2, 0), first)
     assert not torch.equal(made.augmented(stored, STEP, 2, 1), first)
@@ -225,7 +228,7 @@ def test_the_users_generator_follows_seed_epoch_step_and_rank():
 def test_mean_and_std_of_images_in_memory_equal_numpys(channels):
     stored = images(CHUNK + 7, channels, side=3)  # more than one chunk
     stored[:CHUNK] //= 2  # so that the chunks differ
-    mean, std = colour_statistics(ArrayDataset(stored), stored[0])
+    mean, std = channel_statistics(ArrayDataset(stored), stored[0])
     pixels = stored.numpy() / 255.0
     np.testing.assert_allclose(mean, pixels.mean(axis=(0, 2, 3)), rtol=1e-10)
     np.testing.assert_allclose(std, pixels.std(axis=(0, 2, 3)), rtol=1e-8)
@@ -233,23 +236,23 @@ def test_mean_and_std_of_images_in_memory_equal_numpys(channels):
 
 def test_images_of_one_colour_do_not_divide_by_zero():
     stored = torch.full((4, 1, 2, 2), 255, dtype=torch.uint8)
-    mean, std = colour_statistics(ArrayDataset(stored), stored[0])
+    mean, std = channel_statistics(ArrayDataset(stored), stored[0])
     assert mean == [1.0]
     assert std == [pytest.approx(0.01)]
     assert torch.equal(pipeline(stored[0], mean=mean, std=std).plain(stored), torch.zeros(4, 1, 2, 2))
 
 
-def test_images_read_as_they_come_take_imagenets_colours_and_others_one_half():
+def test_images_decoded_on_the_fly_take_imagenets_colours_and_others_one_half():
     rgb, gray = images(4), images(4, channels=1)
-    assert colour_statistics(TensorDataset(rgb), rgb[0]) == (IMAGENET_MEAN, IMAGENET_STD)
-    assert colour_statistics(TensorDataset(gray), gray[0]) == ([0.5], [0.5])
+    assert channel_statistics(adapt(TensorDataset(rgb)), rgb[0]) == (IMAGENET_MEAN, IMAGENET_STD)
+    assert channel_statistics(adapt(TensorDataset(gray)), gray[0]) == ([0.5], [0.5])
 
 
 @pytest.mark.parametrize(
     "stored", [torch.rand(4, 3, 8, 8), torch.rand(4, 5), images(4)[:, 0]], ids=["float", "flat", "gray"]
 )
 def test_inputs_that_are_no_uint8_images_are_not_normalised(stored):
-    assert colour_statistics(ArrayDataset(stored), stored[0]) == ([], [])
+    assert channel_statistics(ArrayDataset(stored), stored[0]) == ([], [])
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
@@ -259,7 +262,7 @@ def test_inputs_that_are_no_uint8_images_are_not_normalised(stored):
 def test_a_strength_for_inputs_that_are_no_images_is_refused_with_the_cure(shape):
     with pytest.raises(ConfigurationError) as error:
         pipeline(torch.zeros(shape), strength=1)
-    for part in ("strength=1", str(tuple(shape)), "`augment`", "`strength` to 0"):
+    for part in ("strength=1", str(tuple(shape)), "`augmentation`", "`strength` to 0"):
         assert part in str(error.value)
 
 
@@ -277,19 +280,19 @@ def test_float_images_outside_0_to_1_are_refused_where_colours_are_changed(sampl
 @pytest.mark.parametrize("strength", [0, 1, 3])
 def test_an_unknown_name_of_a_range_is_refused(strength):
     with pytest.raises(
-        ConfigurationError, match=r"Unknown name in `ranges`: \[.crop_scael.\]; expected some of .*crop_scale"
+        ConfigurationError, match=r"Unknown name in `augmentation`: \[.crop_scael.\]; expected some of .*crop_scale"
     ):
-        pipeline(strength=strength, ranges={"crop_scael": (0.2, 1.0)})
+        pipeline(strength=strength, augmentation={"crop_scael": (0.2, 1.0)})
 
 
 def test_a_bad_value_of_a_range_is_refused_by_its_own_message():
     with pytest.raises(ConfigurationError, match=r"`crop_scale`.*\[0\.9, 0\.1\]"):
-        pipeline(strength=1, ranges={"crop_scale": [0.9, 0.1]})
+        pipeline(strength=1, augmentation={"crop_scale": [0.9, 0.1]})
 
 
 def test_a_number_in_place_of_a_range_is_not_called_an_unknown_name():
     with pytest.raises(ConfigurationError) as error:
-        pipeline(strength=1, ranges={"crop_scale": 0.2})
+        pipeline(strength=1, augmentation={"crop_scale": 0.2})
     assert "Unknown name" not in str(error.value)
 
 
@@ -308,8 +311,10 @@ def test_a_wrong_number_of_mean_or_std_is_refused_by_value(mean, std):
 )
 def test_a_function_that_returns_another_number_of_samples_is_refused(wrong, found):
     stored = images(4)
-    with pytest.raises(ConfigurationError, match=f"`augment` to return .* 4 samples of the batch, but got {found}"):
-        pipeline(stored[0], augment=wrong).augmented(stored, STEP, 1, 0)
+    with pytest.raises(
+        ConfigurationError, match=f"`augmentation` to return .* 4 samples of the batch, but got {found}"
+    ):
+        pipeline(stored[0], augmentation=wrong).augmented(stored, STEP, 1, 0)
 
 
 def test_images_of_other_integers_are_normalised_as_floats():

@@ -115,4 +115,4 @@ def audit_data(
 
 def _batches(data: DIETDataModule, name: str) -> Any:
     total = -(-data.num_samples // data.batch_size)
-    return tqdm(data.stored_batches("train"), name, total=total, leave=False, delay=2)
+    return tqdm(data.raw_batches("train"), name, total=total, leave=False, delay=2)

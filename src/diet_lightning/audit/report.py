@@ -78,7 +78,7 @@ def sections(
     images = len(data.input_shape) == 3
 
     def card(sample: int, *lines: str) -> Card:
-        pixels = to_pixels(data.stored("train", [sample]).input[0]) if images else None
+        pixels = to_pixels(data.raw_samples("train", [sample]).input[0]) if images else None
         own = [names[sample]] if names is not None else []
         label = word(int(found.labels[sample]))
         return Card(pixels, f"#{sample}", [*own, *([f"label {label}"] if label else []), *lines])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.data.indexed import IndexedDataset
-from diet_lightning.data.metadata import names_of
+from diet_lightning.data.loaders import PredictionStore
 from diet_lightning.embeddings.formats import check_format
 from diet_lightning.embeddings.resumable import PartialEmbeddings, refuse_existing
 from diet_lightning.errors import ConfigurationError, DIETError
@@ -28,16 +27,16 @@ from diet_lightning.transforms.convert import tensor_bytes
 FIELDS = ("features", "index", "label")
 
 
-class EmbeddingWriter(BasePredictionWriter):
+class EmbeddingWriter(PredictionStore, BasePredictionWriter):
     """Writes the embeddings of `Trainer.predict` to a file that `read_embeddings` reads.
 
     It holds ``features`` (float32, N×K), ``index``, ``label`` (int64, -1 for none) and, where the samples have names,
     ``path``. Rows are in the order of the index, each sample once, whatever the number of ranks.
 
     Rows go to the folder ``.NAME.partial`` beside the file as they are computed, which all ranks need to see, as they do a
-    checkpoint's; no process holds them all. With a `DIETDataModule` a run that was killed goes on there when it is started
+    checkpoint's; no process holds them all. With a `DIETDataModule` a run that was killed resumes there when it is started
     again, on any number of ranks, and computes the batches that are missing, to the same bits; other weights, data or
-    precision begin anew. Pass ``return_predictions=False`` to `Trainer.predict`, or Lightning keeps a copy of everything.
+    precision start over. Pass ``return_predictions=False`` to `Trainer.predict`, or Lightning keeps a copy of everything.
 
     Args:
         path: The file, ``.npz``, ``.parquet`` or ``.safetensors``; None for ``embeddings.npz`` in the Trainer's
@@ -53,31 +52,28 @@ class EmbeddingWriter(BasePredictionWriter):
         if path is not None:
             check_format(Path(path))
         self.path = path
+        self._is_set_up = False  # for a run of `predict` that has not ended
         self._partial: PartialEmbeddings | None = None
         self._lock: BaseFileLock | None = None  # rank 0's
         self._data: DIETDataModule | None = None  # where it is what is predicted
-        self._withdraw: Callable[[], None] = _nothing  # what was given to a data module
 
     def _file(self, trainer: Trainer) -> Path:
         return Path(self.path or Path(trainer.default_root_dir) / "embeddings.npz")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses to overwrite, before anything is computed, and lets the data module ask what is computed already."""
+        """Refuses to overwrite, before anything is computed."""
         super().setup(trainer, pl_module, stage)
-        if stage != "predict":
-            return
-        refuse_existing(self._file(trainer))
-        self._release()
-        data = getattr(trainer, "datamodule", None)
-        if isinstance(data, DIETDataModule):
-            # asked when the loader is made: by then a checkpoint's weights are there
-            skip = partial(self._computed, trainer, pl_module, data)
-            data.predict_skips.append(skip)
-            self._withdraw = partial(data.predict_skips.remove, skip)
+        if stage == "predict":
+            refuse_existing(self._file(trainer))
+            self._release()
+            self._is_set_up = True
 
-    def _computed(
-        self, trainer: Trainer, pl_module: LightningModule, data: DIETDataModule, count: int
-    ) -> NDArray[np.bool_]:
+    def stored_samples(self, trainer: Trainer, count: int) -> NDArray[np.bool_]:
+        """Which samples of the data module's `predict_split` an earlier run with these weights has written."""
+        if not self._is_set_up:  # a Trainer that was interrupted still says that it predicts
+            return np.zeros(count, np.bool_)
+        data: DIETDataModule = trainer.datamodule  # type: ignore[attr-defined]  # it is what asks
+        pl_module = trainer.lightning_module
         split, weights = data.predict_split, _digest(getattr(pl_module, "backbone", pl_module))
         opened = self._open(
             trainer,
@@ -92,7 +88,7 @@ class EmbeddingWriter(BasePredictionWriter):
         done = opened.done(count)
         trainer.strategy.barrier()  # no rank marks more before all have seen the same
         if done.any():
-            rank_zero_info(f"Going on with {self._file(trainer)}: {done.sum()} of {len(done)} embeddings are there.")
+            rank_zero_info(f"Resuming {self._file(trainer)}: {done.sum()} of {len(done)} embeddings are there.")
         return done
 
     def _open(self, trainer: Trainer, identity: Callable[[], Mapping[str, Any] | None]) -> PartialEmbeddings:
@@ -101,14 +97,14 @@ class EmbeddingWriter(BasePredictionWriter):
         def prepare() -> None:
             self._lock, discarded = PartialEmbeddings.lock(file, identity())
             if discarded:
-                rank_zero_info(f"Unfinished embeddings beside {file} are of other weights or data: beginning anew.")
+                rank_zero_info(f"Unfinished embeddings beside {file} are of other weights or data: starting over.")
 
         _on_rank_zero(trainer, prepare)
         self._partial = PartialEmbeddings(file)
         return self._partial
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins anew with a loader of which nobody knows what it holds."""
+        """Starts over with a loader whose content is unknown."""
         if self._partial is None:
             self._open(trainer, lambda: None)
 
@@ -163,7 +159,7 @@ class EmbeddingWriter(BasePredictionWriter):
         if self._data is not None:
             return self._data.names(self._data.predict_split)
         dataset = getattr(trainer.predict_dataloaders, "dataset", None)
-        return names_of(dataset.dataset) if isinstance(dataset, IndexedDataset) else None
+        return dataset.dataset.names if isinstance(dataset, IndexedDataset) else None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keeps what was computed."""
@@ -172,17 +168,12 @@ class EmbeddingWriter(BasePredictionWriter):
         self._release()
 
     def _release(self) -> None:
-        self._withdraw()
         if self._partial is not None:
             self._partial.close()
         if self._lock is not None:
             self._lock.release()
         self._partial = self._lock = self._data = None
-        self._withdraw = _nothing
-
-
-def _nothing() -> None:
-    pass
+        self._is_set_up = False
 
 
 def _digest(network: nn.Module) -> str:

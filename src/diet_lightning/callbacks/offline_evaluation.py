@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from diet_lightning.backbones.factory import create_backbone
 from diet_lightning.data.batch import DatumBatch
-from diet_lightning.data.datamodule import DIETDataModule, Split
+from diet_lightning.data.datamodule import DIETDataModule
+from diet_lightning.data.reading import Split
 from diet_lightning.errors import ConfigurationError, DIETError
 from diet_lightning.evaluation.neighbours import nearest_neighbours
 from diet_lightning.evaluation.probes import EvaluationConfig, evaluate_features
@@ -133,7 +134,7 @@ class OfflineEvaluation(Callback):
 
     def _embed(self, network: nn.Module, trainer: Trainer, data: DIETDataModule, split: Split, name: str) -> Features:
         parts = []
-        batches = data.stored_batches(split)
+        batches = data.raw_batches(split)
         with torch.inference_mode(), trainer.precision_plugin.forward_context():
             for stored in tqdm(batches, name, leave=False, delay=2, disable=not trainer.is_global_zero):
                 batch = trainer.strategy.batch_to_device(stored)  # the data module's hooks are called by this
@@ -260,7 +261,7 @@ def _gallery(train: Features, test: Features, data: DIETDataModule, names: list[
 
     rows, notes = [], []
     for query, near, cosine in zip(queries.tolist(), found.tolist(), similarity.tolist(), strict=True):
-        images = [*data.stored("test", [query]).input, *data.stored("train", near).input]
+        images = [*data.raw_samples("test", [query]).input, *data.raw_samples("train", near).input]
         rows.append([to_pixels(image) for image in images])
         labels = [word(train[1][n]) for n in near]
         notes.append(

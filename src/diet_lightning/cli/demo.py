@@ -13,7 +13,8 @@ from rich.table import Table
 
 from diet_lightning.backbones.factory import create_backbone
 from diet_lightning.cli.lightning import run_lightning
-from diet_lightning.data.datamodule import DIETDataModule, Split
+from diet_lightning.data.datamodule import DIETDataModule
+from diet_lightning.data.reading import Split
 from diet_lightning.evaluation.probes import EvaluationConfig, evaluate_features, extract_features
 
 SHOTS, TRIALS = 5, 20
@@ -49,8 +50,8 @@ def demo(run_dir: str | None = None, epochs: int = 40) -> None:
     figures: dict[str, Any] = {}
     labels = _labels(data, "train"), _labels(data, "test")
     for key, (name, network) in features.items():
-        train = extract_features(network, (batch.input for batch in data.clean_batches("train")))
-        test = extract_features(network, (batch.input for batch in data.clean_batches("test")))
+        train = extract_features(network, (batch.input for batch in data.eval_batches("train")))
+        test = extract_features(network, (batch.input for batch in data.eval_batches("test")))
         scores, _ = evaluate_features(
             train, labels[0], test, labels[1], EvaluationConfig(c=1.0, shots=(SHOTS,), num_trials=TRIALS)
         )
@@ -64,4 +65,4 @@ def demo(run_dir: str | None = None, epochs: int = 40) -> None:
 
 
 def _labels(data: DIETDataModule, split: Split) -> NDArray[Any]:
-    return torch.cat([batch.label for batch in data.clean_batches(split)]).numpy()
+    return torch.cat([batch.label for batch in data.eval_batches(split)]).numpy()

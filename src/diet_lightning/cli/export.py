@@ -76,7 +76,7 @@ def run_facts(run: TrainedRun) -> RunFacts:
         head.pop("num_sampled")
     recipe |= {f"head.{name}": value for name, value in head.items()}
     recipe |= {"total_batch_size": run.record.batch_size}
-    recipe |= {name: data.get(name) for name in ("strength", "ranges")}
+    recipe |= {name: data.get(name) for name in ("strength", "augmentation")}
     recipe |= {name: trainer.get(name) for name in ("max_epochs", "accumulate_grad_batches", "devices", "precision")}
     recipe |= {"seed": run.config.get("seed_everything"), "optimiser steps taken": steps}
     recipe |= {"versions": ", ".join(f"{name} {version}" for name, version in run.record.versions.items())}

@@ -15,9 +15,8 @@ from filelock import FileLock
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from diet_lightning.data.fingerprint import content_key
-from diet_lightning.data.images import ImageDataset, in_order
-from diet_lightning.data.indexed import ArrayDataset
+from diet_lightning.data.dataset import ArrayDataset, SampleDataset
+from diet_lightning.data.images import ImageDataset, map_threaded
 from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.utilities.files import partial_of, read_json, write_json
 from diet_lightning.utilities.row_store import DONE, META, RowStore
@@ -37,15 +36,27 @@ class MappedDataset(ArrayDataset):
         images: File of N·C·H·W bytes.
         labels: File of N int64.
         shape: ``(N, C, H, W)``.
+        origin: As for `ArrayDataset`.
     """
 
-    def __init__(self, images: Path, labels: Path, shape: tuple[int, ...]) -> None:
+    def __init__(self, images: Path, labels: Path, shape: tuple[int, ...], origin: SampleDataset | None = None) -> None:
         self._files = (images, labels, shape)
         # shared, as a private mapping would count as memory that may be written to, and a large one be refused
         super().__init__(
             torch.from_file(str(images), shared=True, size=_count(shape), dtype=torch.uint8).reshape(shape),
             torch.from_file(str(labels), shared=True, size=shape[0], dtype=torch.int64),
+            origin,
         )
+
+    def needs_workers(self, memory: float) -> bool:
+        """A mapped file that memory does not hold is read from the disk, which takes time as decoding does."""
+        return self.nbytes > memory
+
+    def loaded(self, in_memory: bool) -> ArrayDataset:
+        """Copied into memory where it is to be there, else mapped."""
+        if in_memory:
+            return ArrayDataset(self.inputs.clone(), self.labels, self.origin).loaded(in_memory)
+        return MappedDataset(*self._files, self.kept_origin())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What a loader's process gets: the names of the files."""
@@ -57,13 +68,11 @@ class CachedSplit:
     """A split as it was opened.
 
     Attributes:
-        data: The decoded images.
-        kept: The data set of those images, with their names.
+        data: The decoded images; their origin knows their names.
         dropped: One line for each unreadable image that was left out.
     """
 
     data: MappedDataset
-    kept: ImageDataset
     dropped: list[str]
 
 
@@ -121,7 +130,7 @@ class ImageCache:
                 self._decode(dataset, entry, wanted, drop_unreadable)
         dropped = _dropped(entry.path)
         kept = dataset.subset([n for n in range(len(dataset)) if str(n) not in dropped]) if dropped else dataset
-        return CachedSplit(entry.open(), kept, list(dropped.values()))
+        return CachedSplit(entry.open(kept), list(dropped.values()))
 
     def _check_replaceable(self, found: dict[str, Any] | None, split: str) -> None:
         if found is None:
@@ -184,7 +193,7 @@ class ImageCache:
         for index in sorted(map(int, dropped)):  # those before the next row
             first += index <= first
         block: list[tuple[Tensor, int]] = []
-        for index, item in enumerate(in_order(read, len(dataset), f"decoding {entry.split} images", first), first):
+        for index, item in enumerate(map_threaded(read, len(dataset), f"decoding {entry.split} images", first), first):
             if isinstance(item, str):
                 dropped[str(index)] = item
                 write_json(entry.partial / DROPPED, dropped)  # before a later row is marked as done
@@ -221,10 +230,10 @@ class _Entry:
             (self.path / name).is_file() and (self.path / name).stat().st_size == size for name, size in sizes.items()
         )
 
-    def open(self) -> MappedDataset:
-        """The mapped images."""
+    def open(self, origin: SampleDataset) -> MappedDataset:
+        """The mapped images, and what they were decoded from."""
         shape = ((self.path / DONE).stat().st_size, *read_json(self.path / META)["shape"])
-        return MappedDataset(self.path / "images", self.path / "labels", shape)
+        return MappedDataset(self.path / "images", self.path / "labels", shape, origin)
 
 
 def _dropped(folder: Path) -> dict[str, str]:
@@ -252,7 +261,7 @@ def _count(shape: Any) -> int:
 
 
 def _key(dataset: ImageDataset, drop_unreadable: bool) -> str:
-    return content_key(dataset, f" {dataset.image_size} {drop_unreadable}")
+    return dataset.content_key(f" {dataset.image_size} {drop_unreadable}")
 
 
 def _full(folder: Path, detail: str) -> str:

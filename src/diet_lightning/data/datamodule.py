@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
-import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
-from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from diet_lightning.data.adapters import adapt
 from diet_lightning.data.batch import DatumBatch
-from diet_lightning.data.cache import MappedDataset
-from diet_lightning.data.fingerprint import content_key
-from diet_lightning.data.images import ImageDataset
-from diet_lightning.data.indexed import ArrayDataset, IndexedDataset
-from diet_lightning.data.metadata import labels_of, names_of
-from diet_lightning.data.sampling import BlockSampler, EpochSampler, MemoryLoader, ResumableLoader, as_is, placed_on
-from diet_lightning.data.sources import Source, SourceOptions, load_source
-from diet_lightning.data.splits import open_splits
-from diet_lightning.data.statistics import colour_statistics
-from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
-from diet_lightning.transforms.augmentation import Ladder
+from diet_lightning.data.cache import ImageCache
+from diet_lightning.data.dataset import ArrayDataset
+from diet_lightning.data.indexed import IndexedDataset
+from diet_lightning.data.loaders import ResumableLoader, SplitLoaders, samples_in_all_stores, to_device_if_fits
+from diet_lightning.data.reading import Split, SplitReader, check_split
+from diet_lightning.data.source import Source, SourceOptions
+from diet_lightning.data.sources import load_source, needs_download
+from diet_lightning.data.splits import fill_cache, open_splits
+from diet_lightning.data.statistics import channel_statistics
+from diet_lightning.errors import ConfigurationError
+from diet_lightning.transforms.augmentation import BatchAugmentation
 from diet_lightning.transforms.pipeline import Augment, InputPipeline
-from diet_lightning.utilities.device_memory import available_memory
 
-Split = Literal["train", "val", "test"]
-STREAMING_WORKERS = 8
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-class DIETDataModule(LightningDataModule):
+class DIETDataModule(SplitReader, LightningDataModule):
     """Data for DIET: every sample comes with its index in the training set (DIET, Algorithm 2).
 
     Batches are `DatumBatch(input, index, label)`. Training images are augmented on the batch's device, each with its
@@ -52,26 +46,25 @@ class DIETDataModule(LightningDataModule):
         root: Where torchvision's and Hugging Face's data are kept; None for ``data`` and their own cache.
         batch_size: Samples per step and device.
         strength: Augmentation 0 (none) to 3 (the paper's default).
-        ranges: Ranges of the augmentation over the source's own and the paper's, such as ``{"crop_scale": [0.2, 1],
-            "flip": 0}``; `Ladder` lists the names.
-        augment: In place of the ladder: a function of a training batch on its device (uint8 images come as floats in
-            [0, 1], anything else as it is) and of a generator on that device, that returns the augmented batch.
+        augmentation: Arguments of `BatchAugmentation` that replace the source's own and the paper's, such as
+            ``{"crop_scale": [0.2, 1], "flip": 0}``; or a function in place of it, of a training batch on its device
+            (uint8 images as floats in [0, 1], anything else unchanged) and of a generator on that device, that returns
+            the augmented batch.
         image_size: Side of the square images that the network sees, in pixels; None keeps the data's own size.
         mean: Mean of each channel on a scale of 0 to 1; None computes it for uint8 images in memory and takes ImageNet's
-            for images read as they come.
+            for images decoded on the fly.
         std: Standard deviation of each channel, as `mean`.
         holdout: Share of one tree of class folders that is held out for validation.
         subset: Train on this many samples, drawn by `seed`; None for all.
         predict_split: The split that `predict` reads, unaugmented and in order.
         in_memory: Keep decoded images in memory; None does if they take at most 1 GiB.
         cache: Folder that keeps decoded images as bytes, mapped into memory, for the next run and for sets that are larger
-            than the memory; decoding goes on where it was interrupted. None for none.
+            than the memory; decoding resumes where it was interrupted. None for none.
         on_device: Keep a training set that is in memory on the accelerator; None does if it takes at most a quarter of what
             is left there.
-        compile_augment: Run the augmentation through `torch.compile`.
         drop_unreadable: Check every image before the run and leave out, with a warning, those that cannot be read.
         download: Let torchvision download what is missing.
-        num_workers: Loader processes; None for 0 in memory and up to 8 for images read as they come or mapped from a
+        num_workers: Loader processes; None for 0 in memory and up to 8 for images decoded on the fly or mapped from a
             cache that is larger than the memory.
         seed: Seed of order, augmentation, hold-out and subset.
 
@@ -91,8 +84,7 @@ class DIETDataModule(LightningDataModule):
         root: str | None = None,
         batch_size: int = 256,
         strength: int = 3,
-        ranges: dict[str, Any] | None = None,
-        augment: Augment | None = None,
+        augmentation: dict[str, Any] | Augment | None = None,
         image_size: int | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
@@ -102,7 +94,6 @@ class DIETDataModule(LightningDataModule):
         in_memory: bool | None = None,
         cache: str | None = None,
         on_device: bool | None = None,
-        compile_augment: bool = False,
         drop_unreadable: bool = False,
         download: bool = False,
         num_workers: int | None = None,
@@ -116,18 +107,14 @@ class DIETDataModule(LightningDataModule):
             raise ConfigurationError(f"Expected argument `holdout` to be in [0, 1), but got {holdout}.")
         if seed < 0:
             raise ConfigurationError(f"Expected argument `seed` to be at least 0, but got {seed}.")
-        if predict_split not in get_args(Split):
-            raise ConfigurationError(
-                f"Expected argument `predict_split` to be one of {list(get_args(Split))}, but got {predict_split!r}."
-            )
+        check_split("predict_split", predict_split)
         if (mean is None) != (std is None):
             raise ConfigurationError(f"Expected both `mean` and `std` or neither, but got mean={mean}, std={std}.")
-        Ladder(strength)  # refuses an unknown strength before any data are read
+        BatchAugmentation(strength)  # refuses an unknown strength before any data are read
         self.source = source
         self.batch_size = batch_size
         self.strength = strength
-        self.ranges = ranges or {}
-        self.augment = augment
+        self.augmentation = augmentation or {}
         self.image_size = image_size
         self.mean, self.std = mean, std
         self.subset = subset
@@ -135,7 +122,6 @@ class DIETDataModule(LightningDataModule):
         self.keep_in_memory = in_memory
         self.cache = cache
         self.on_device = on_device
-        self.compile_augment = compile_augment
         self.drop_unreadable = drop_unreadable
         self.num_workers = num_workers
         self.seed = seed
@@ -144,12 +130,9 @@ class DIETDataModule(LightningDataModule):
         self._splits: dict[str, IndexedDataset] = {}  # filled by `setup`
         self._class_names: Sequence[str] | None = None
         self._num_classes: int | None = None
-        self._originals: dict[str, Dataset[Any]] = {}  # of each split what knows names and fingerprint
         self._fingerprint = ""
-        # each says, given N, which samples of `predict_split` the loader of `predict` may leave out, shape (N,)
-        self.predict_skips: list[Callable[[int], NDArray[np.bool_]]] = []
+        self._stage = ""  # that Lightning has set up last
         self._placed: ArrayDataset | None = None  # the training set on the device that trains
-        self._pipeline: InputPipeline
 
     @classmethod
     def from_datasets(  # type: ignore[override]
@@ -174,82 +157,32 @@ class DIETDataModule(LightningDataModule):
         """
         module = cls(**options)
         module.source = "from_datasets"
-        module._given = Source(train, val, test, class_names)
+        module._given = Source(
+            adapt(train), None if val is None else adapt(val), None if test is None else adapt(test), class_names
+        )
         return module
-
-    # -- what the model reads ------------------------------------------------------------------------------------------
-
-    @property
-    def num_samples(self) -> int:
-        """N: the number of training samples, DIET's classes. Reads the data on first use."""
-        self.setup()
-        return len(self._splits["train"])
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input of the network, ``(C, H, W)`` for images. Reads the data on first use."""
-        self.setup()
-        return self._pipeline.input_shape
-
-    @property
-    def num_classes(self) -> int | None:
-        """Number of the user's classes, None without labels."""
-        self.setup()
-        return self._num_classes
-
-    @property
-    def train_labels(self) -> Tensor | None:
-        """The user's labels of the training samples, int64 ``(N,)``, -1 where there is none; None where they are not listed."""
-        self.setup()
-        return labels_of(self._splits["train"].dataset)
-
-    @property
-    def class_names(self) -> Sequence[str] | None:
-        """Names of the user's classes, where the source has them."""
-        self.setup()
-        return self._class_names
-
-    def names(self, split: Split) -> list[str] | None:
-        """A name for each sample of a split, in the order of the index.
-
-        Args:
-            split: ``"train"``, ``"val"`` or ``"test"``.
-
-        Returns:
-            Paths of the files below the source's folder, with ``/`` between folders, or what a data set offers as ``names``;
-            None where the samples have none.
-
-        Raises:
-            DataError: If there is no such split.
-        """
-        self._split(split)
-        return names_of(self._originals[split])
-
-    def identity(self, split: Split) -> dict[str, Any]:
-        """What the inputs of the network are for a split, unaugmented, as plain values that compare.
-
-        Args:
-            split: ``"train"``, ``"val"`` or ``"test"``.
-
-        Returns:
-            Name, N and fingerprint of the split, the shape of the inputs, and how images are normalised.
-
-        Raises:
-            DataError: If there is no such split.
-        """
-        return {
-            "split": split,
-            "num_samples": len(self._split(split)),
-            "fingerprint": content_key(self._originals[split]),
-            "input_shape": list(self.input_shape),
-            "mean": list(self._pipeline.mean),
-            "std": list(self._pipeline.std),
-        }
 
     # -- set-up --------------------------------------------------------------------------------------------------------
 
+    def prepare_data(self) -> None:
+        """Downloads what is missing and decodes images into the cache; Lightning calls it once per node, before `setup`.
+
+        Raises:
+            DataError: If the data cannot be downloaded or read, or the disk is full.
+            ConfigurationError: If an argument does not suit the data.
+        """
+        downloads = self._given is None and needs_download(self.source, self._options)
+        if self._splits or not (downloads or self.cache):
+            return
+        source = self._open_source()
+        if self.cache is not None:
+            fill_cache(source, ImageCache(self.cache, self.source), self.drop_unreadable)
+
     def setup(self, stage: str | None = None) -> None:
         """Opens the source, all splits together, once.
+
+        Without `prepare_data`, as where a script asks for `num_samples`, it also downloads and decodes what is missing, by
+        one process at a time.
 
         Args:
             stage: Lightning's name of what is to run.
@@ -258,17 +191,15 @@ class DIETDataModule(LightningDataModule):
             DataError: If the data cannot give every sample a class of its own.
             ConfigurationError: If an argument does not suit the data.
         """
+        self._stage = stage or self._stage
         if not self._splits:
             self._open()
-        if stage == "fit" and "val" not in self._splits:
-            # puts LightningDataModule's own hook back, which tells Lightning that there is nothing to validate on
-            self.val_dataloader = super().val_dataloader  # type: ignore[method-assign]
         if stage == "fit" and self.trainer is not None:
             # N is known now, and callbacks, whose `setup` comes next, may copy or freeze the network there
             self.trainer.lightning_module.configure_model()
 
     def _open(self) -> None:
-        source = self._given if self._given is not None else load_source(self.source, self._options)
+        source = self._open_source()
         opened = open_splits(
             source, self.source, self.subset, self.seed, self.keep_in_memory, self.cache, self.drop_unreadable
         )
@@ -276,172 +207,76 @@ class DIETDataModule(LightningDataModule):
         sample = train[0].input
         mean, std = self.mean, self.std
         if mean is None or std is None:
-            mean, std = colour_statistics(train.dataset, sample)
-        ranges = {**source.ranges, **self.ranges}
-        self._pipeline = InputPipeline(
-            sample, self.image_size, self.strength, ranges, self.augment, mean, std, self.compile_augment
-        )
-        self._class_names, self._num_classes = source.class_names, opened.count_classes(source.class_names)
-        self._fingerprint = opened.fingerprint
-        self._splits, self._originals = opened.indexed, opened.originals
+            mean, std = channel_statistics(train.dataset, sample)
+        augmentation = self.augmentation
+        if not callable(augmentation):
+            augmentation = {**source.augmentation, **augmentation}
+        self._pipeline = InputPipeline(sample, self.image_size, self.strength, augmentation, mean, std)
+        self._class_names, self._num_classes = source.class_names, opened.num_classes
+        self._splits, self._fingerprint = opened.indexed, opened.fingerprint
+
+    def _open_source(self) -> Source:
+        return load_source(self.source, self._options) if self._given is None else self._given
+
+    def teardown(self, stage: str) -> None:
+        """Frees what the training set took of an accelerator."""
+        self._placed = None
 
     # -- loaders -------------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> ResumableLoader:
-        """Shuffled by (seed, epoch); a resumed run goes on where it stopped, also within an epoch."""
-        self.setup()
-        dataset = self._splits["train"]
-        sampler = EpochSampler(dataset, self.batch_size, *self._ranks(), shuffle=True, seed=self.seed)
-        if self.batch_size > len(sampler):
-            raise ConfigurationError(
-                f"batch_size={self.batch_size} is larger than the {len(sampler)} training samples of a device: set "
-                f"`batch_size` to at most {len(sampler)}."
-            )
-        sampler.position = self._samples_seen
-        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        if isinstance(dataset.dataset, ArrayDataset) and self._workers(dataset) == 0:
+        """Shuffled by (seed, epoch); a resumed run continues where it stopped, also within an epoch."""
+        dataset, loaders = self._split("train"), self._loaders()
+        arrays = loaders.arrays_of(dataset)
+        if arrays is not None:
+            device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
             if self._placed is None or self._placed.inputs.device.type != device.type:
-                self._placed = placed_on(dataset.dataset, device, self.on_device, self._training_memory())
-            if self._placed.inputs.device.type == device.type:
-                return MemoryLoader(self._placed, dataset, batch_size=self.batch_size, sampler=sampler)
-        return ResumableLoader(dataset, batch_size=self.batch_size, sampler=sampler, **self._loader_options(dataset))
+                self._placed = to_device_if_fits(arrays, device, self.on_device, self._training_memory())
+            arrays = self._placed if self._placed.inputs.device.type == device.type else None
+        return loaders.for_training(dataset, self.seed, self._samples_seen, arrays)
 
-    def val_dataloader(self) -> DataLoader[DatumBatch]:
-        """In order, unaugmented."""
-        return self._evaluation_loader("val")
+    @property
+    def val_dataloader(self) -> Callable[[], DataLoader[DatumBatch]]:
+        """Makes the loader of the validation split: in order, unaugmented."""
+        if self._stage == "fit" and "val" not in self._splits:
+            # Lightning's own hook, which is how it knows that there is nothing to validate on: it warns of an empty list
+            return super().val_dataloader
+        return partial(self._evaluation_loader, "val")
 
     def test_dataloader(self) -> DataLoader[DatumBatch]:
         """In order, unaugmented."""
         return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader[DatumBatch]:
-        """The split `predict_split`, in order, unaugmented, without whole batches that `predict_skips` leave out."""
+        """The split `predict_split`, in order, unaugmented, without whole batches that every `PredictionStore` has."""
         dataset = self._split(self.predict_split)
-        count = len(dataset)
-        skipped = [skip(count) for skip in self.predict_skips] or [np.zeros(count, np.bool_)]
-        blocks = np.unique(np.flatnonzero(~np.logical_and.reduce(skipped)) // self.batch_size)
-        if len(blocks) == 0:
-            blocks = np.zeros(1, np.int64)  # without a batch Lightning would call no hook
-        sampler = BlockSampler(dataset, self.batch_size, *self._ranks(), blocks)
-        return DataLoader(dataset, batch_size=self.batch_size, sampler=sampler, **self._loader_options(dataset))
+        return self._loaders().without(dataset, samples_in_all_stores(self.trainer, len(dataset)))
 
-    def _split(self, split: str) -> IndexedDataset:
-        self.setup()
-        if split not in self._splits:
-            raise DataError(
-                f"Source {self.source!r} has no {split} split: it has {sorted(self._splits)}; add one, or choose another."
-            )
-        return self._splits[split]
+    def _evaluation_loader(self, split: Split) -> DataLoader[DatumBatch]:
+        return self._loaders().in_order(self._split(split))
 
-    def _evaluation_loader(self, split: str) -> DataLoader[DatumBatch]:
-        dataset = self._split(split)
-        sampler = EpochSampler(dataset, self.batch_size, *self._ranks(), shuffle=False)
-        return DataLoader(dataset, batch_size=self.batch_size, sampler=sampler, **self._loader_options(dataset))
-
-    def stored_batches(self, split: Split) -> Iterator[DatumBatch]:
-        """A split as it is kept, in order, without a Trainer's loop; under several processes this process's share of it.
-
-        Args:
-            split: ``"train"``, ``"val"`` or ``"test"``.
-
-        Yields:
-            Batches on the CPU; images are uint8. None where the split does not exist.
-        """
-        if split not in get_args(Split):
-            raise ConfigurationError(
-                f"Expected argument `split` to be one of {list(get_args(Split))}, but got {split!r}."
-            )
-        self.setup()
-        if split in self._splits:
-            yield from self._evaluation_loader(split)
-
-    def clean_batches(self, split: Split) -> Iterator[DatumBatch]:
-        """`stored_batches` as the network reads them: normalised, not augmented.
-
-        Args:
-            split: ``"train"``, ``"val"`` or ``"test"``.
-
-        Yields:
-            Batches on the CPU; none where the split does not exist.
-        """
-        for batch in self.stored_batches(split):
-            yield batch._replace(input=self.network_inputs(batch.input))
-
-    def stored(self, split: Split, indices: Sequence[int]) -> DatumBatch:
-        """Some samples of a split as they are kept.
-
-        Args:
-            split: ``"train"``, ``"val"`` or ``"test"``.
-            indices: Theirs in the split.
-
-        Returns:
-            The samples; images are uint8.
-
-        Raises:
-            DataError: If there is no such split or sample.
-        """
-        return self._split(split).__getitems__(indices)
-
-    def network_inputs(self, stored: Tensor, draw: int | None = None) -> Tensor:
-        """Stored inputs as the network reads them, on their device.
-
-        Args:
-            stored: Shape ``(B, ...)``.
-            draw: None for clean inputs, else augmented as in training, by this draw of the augmentation's parameters.
-
-        Returns:
-            Floats, shape ``(B, *input_shape)``.
-        """
-        self.setup()
-        if draw is None:
-            return self._pipeline.plain(stored)
-        return self._pipeline.augmented(stored, (self.seed, draw), 1, 0)
+    def _loaders(self) -> SplitLoaders:
+        return SplitLoaders(self.batch_size, self.num_workers, *self._ranks())
 
     def _training_memory(self) -> int:
         """Bytes of gradients and moments, which are made when the data have their place already."""
         module = None if self.trainer is None else self.trainer.lightning_module
         return 0 if module is None else 3 * sum(p.nbytes for p in module.parameters())
 
-    def teardown(self, stage: str) -> None:
-        """Frees what the training set took of an accelerator."""
-        self._placed = None
-
     def _samples_seen(self) -> int:
         """Samples of the current epoch that were trained on before its first batch is read: not 0 on resuming only."""
-        return 0 if self.trainer is None else self._batches_seen(self.trainer) * self.batch_size
+        return self._batches_seen() * self.batch_size
 
-    @staticmethod
-    def _batches_seen(trainer: Trainer) -> int:
-        return trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    def _batches_seen(self) -> int:
+        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def _ranks(self) -> tuple[int, int]:
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
-    def _workers(self, dataset: IndexedDataset) -> int:
-        if self.num_workers is not None:
-            return self.num_workers
-        held: Any = dataset.dataset
-        # a mapped file that memory does not hold is read from the disk, which takes time as decoding does
-        beyond_memory = isinstance(held, MappedDataset) and held.inputs.nbytes > (
-            available_memory(torch.device("cpu")) or math.inf
-        )
-        return min(STREAMING_WORKERS, os.cpu_count() or 1) if isinstance(held, ImageDataset) or beyond_memory else 0
-
-    def _loader_options(self, dataset: IndexedDataset) -> dict[str, Any]:
-        workers = self._workers(dataset)
-        return {
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-            "collate_fn": as_is,
-        }
-
-    # -- on the device -------------------------------------------------------------------------------------------------
-
     def on_after_batch_transfer(self, batch: DatumBatch, dataloader_idx: int) -> DatumBatch:
         """Turns a batch into the network's inputs: augmented while training, only normalised otherwise."""
         if self.trainer is not None and self.trainer.training:
-            position = (self.seed, self.trainer.current_epoch, self._batches_seen(self.trainer))
+            position = (self.seed, self.trainer.current_epoch, self._batches_seen())
             inputs = self._pipeline.augmented(batch.input, position, *self._ranks())
         else:
             inputs = self._pipeline.plain(batch.input)
@@ -454,12 +289,6 @@ class DIETDataModule(LightningDataModule):
 
     # -- what a checkpoint keeps ---------------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
-        """N, the fingerprint of the training data's order, and how the network's images were normalised."""
-        self.setup()
-        colours = {"mean": self._pipeline.mean, "std": self._pipeline.std}
-        return {"num_samples": self.num_samples, "fingerprint": self._fingerprint, **colours}
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Normalises as the checkpoint's network learnt it, and compares the data when training is resumed.
 
@@ -468,28 +297,7 @@ class DIETDataModule(LightningDataModule):
         """
         self.setup()
         if self.mean is None and len(state_dict.get("mean", [])) == len(self._pipeline.mean):
-            # the same images have other statistics in memory or a cache, their own, than read as they come, ImageNet's
+            # the same images have other statistics in memory or a cache, their own, than decoded on the fly, ImageNet's
             self._pipeline.normalize_by(state_dict["mean"], state_dict["std"])
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self.require_same_data(state_dict)
-
-    def require_same_data(self, state_dict: Mapping[str, Any]) -> None:
-        """Compares the training data with those that a checkpoint was trained on.
-
-        Args:
-            state_dict: What the checkpoint keeps of them.
-
-        Raises:
-            CheckpointError: If N or the samples differ: every row of the head belongs to one sample.
-        """
-        if state_dict["num_samples"] != self.num_samples:
-            raise CheckpointError(
-                f"The checkpoint was trained on {state_dict['num_samples']} samples, but source {self.source!r} has "
-                f"{self.num_samples}: use the same data, or start a new run without `ckpt_path`."
-            )
-        if state_dict["fingerprint"] != self._fingerprint:
-            raise CheckpointError(
-                f"The checkpoint was trained on other data of the same length (N={self.num_samples}), or on the same in "
-                f"another order, than source {self.source!r} holds: use the same data, or start a new run "
-                "without `ckpt_path`."
-            )

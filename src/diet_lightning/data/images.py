@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -16,10 +16,13 @@ from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
-from diet_lightning.data.indexed import ArrayDataset
-from diet_lightning.data.metadata import labels_of, names_of, relative_name, to_label
+from diet_lightning.data.dataset import ArrayDataset, SampleDataset
+from diet_lightning.data.metadata import fingerprint_parts_of, labels_of, names_of, relative_name, to_label
 from diet_lightning.errors import DataError
 from diet_lightning.transforms.convert import to_rgb, to_square, to_tensor
+
+if TYPE_CHECKING:
+    from diet_lightning.data.cache import CachedSplit, ImageCache
 
 AHEAD = 512  # images that threads decode before the first of them is asked for
 LONG = 2000  # images from which a bar is shown
@@ -59,18 +62,26 @@ class ImageFiles(Dataset[tuple[Image.Image, int]]):
         return [f"{name} {path.stat().st_size}".encode() for name, path in named]
 
 
-class ImageDataset(Dataset[tuple[Tensor, int]]):
-    """RGB images of one size from a data set of images of any size and mode.
+class ImageDataset(SampleDataset):
+    """RGB images of one size from a data set of images of any size and mode, decoded as they are read.
 
     Args:
         items: A map-style data set of ``(PIL image, array or tensor, label)``, such as torchvision's.
         image_size: Shorter side and central crop, in pixels; None keeps the images, which must then agree in size.
         keep: Indices of `items` to keep, in order; None for all.
+        pixels_in_memory: Whether `items` keeps the pixels of all images in memory.
     """
 
-    def __init__(self, items: Any, image_size: int | None = None, keep: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        items: Any,
+        image_size: int | None = None,
+        keep: Sequence[int] | None = None,
+        pixels_in_memory: bool = False,
+    ) -> None:
         self.items = items
         self.image_size = image_size
+        self.pixels_in_memory = pixels_in_memory
         self.keep: Sequence[int] = range(len(items)) if keep is None else keep
         self._size: tuple[int, ...] | None = None  # of the first image, found on first use
 
@@ -126,21 +137,12 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
     def name_of(self, index: int) -> str:
         """`` (path)`` where the images are files, else nothing."""
-        paths = getattr(self.items, "paths", None)
-        return f" ({paths[self.keep[index]]})" if paths else ""
+        return ""
 
     def fingerprint_parts(self) -> list[bytes] | None:
         """What identifies the images without decoding them; None where only their pixels do."""
-        parts = getattr(self.items, "fingerprint_parts", None)
-        if parts is None:
-            return None
-        every = parts()
-        return [str(self.image_size).encode(), *(every[n] for n in self.keep)]
-
-    def change_times(self) -> list[int]:
-        """When each file was last changed, in nanoseconds; empty where the images are no files."""
-        paths = getattr(self.items, "paths", None)
-        return [paths[n].stat().st_mtime_ns for n in self.keep] if paths else []
+        every = fingerprint_parts_of(self.items)
+        return None if every is None else [str(self.image_size).encode(), *(every[n] for n in self.keep)]
 
     @property
     def names(self) -> list[str] | None:
@@ -156,7 +158,31 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
     def subset(self, indices: Sequence[int]) -> ImageDataset:
         """The images at `indices`, in that order."""
-        return ImageDataset(self.items, self.image_size, [self.keep[n] for n in indices])
+        return type(self)(self.items, self.image_size, [self.keep[n] for n in indices], self.pixels_in_memory)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the decoded images; decodes the first."""
+        return len(self) * self[0][0].nbytes
+
+    def needs_workers(self, memory: float) -> bool:
+        """Decoding does."""
+        return True
+
+    def loaded(self, in_memory: bool) -> SampleDataset:
+        """Decoded into one tensor of uint8, with a progress bar, where they are to be in memory."""
+        if not in_memory:
+            return self
+        first, _ = self[0]
+        inputs = torch.empty(len(self), *first.shape, dtype=first.dtype)
+        labels = torch.empty(len(self), dtype=torch.int64)
+        for index, (image, label) in enumerate(map_threaded(self.__getitem__, len(self), "decoding images")):
+            inputs[index], labels[index] = image, label
+        return ArrayDataset(inputs, labels, self).loaded(in_memory)
+
+    def cached(self, cache: ImageCache, split: str, drop_unreadable: bool) -> CachedSplit:
+        """The decoded images in a cache."""
+        return cache.open(self, split, drop_unreadable)
 
     def without_unreadable(self) -> tuple[ImageDataset, list[str]]:
         """Decodes every image once and leaves out those that fail.
@@ -165,7 +191,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
             The data set of the readable images, and one line for each that was left out.
         """
         keep, dropped = [], []
-        for index, error in enumerate(in_order(self._error_of, len(self), "checking images")):
+        for index, error in enumerate(map_threaded(self._error_of, len(self), "checking images")):
             if error is None:
                 keep.append(index)
             else:
@@ -180,22 +206,21 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return None
 
 
-def in_memory(dataset: ImageDataset) -> ArrayDataset:
-    """Decodes a data set into one uint8 tensor, with a progress bar."""
-    first, _ = dataset[0]
-    inputs = torch.empty(len(dataset), *first.shape, dtype=first.dtype)
-    labels = torch.empty(len(dataset), dtype=torch.int64)
-    for index, (image, label) in enumerate(in_order(dataset.__getitem__, len(dataset), "decoding images")):
-        inputs[index], labels[index] = image, label
-    return ArrayDataset(inputs, labels)
+class ImageFileDataset(ImageDataset):
+    """As `ImageDataset`, of files: messages name them, and a change of one is noticed."""
+
+    items: ImageFiles
+
+    def name_of(self, index: int) -> str:
+        """`` (path)``."""
+        return f" ({self.items.paths[self.keep[index]]})"
+
+    def change_times(self) -> list[int]:
+        """When each file was last changed, in nanoseconds."""
+        return [self.items.paths[n].stat().st_mtime_ns for n in self.keep]
 
 
-def decoded_bytes(dataset: ImageDataset) -> int:
-    """Bytes that `in_memory` would take."""
-    return len(dataset) * dataset[0][0].numel()
-
-
-def in_order(function: Callable[[int], Any], count: int, description: str, first: int = 0) -> Iterator[Any]:
+def map_threaded(function: Callable[[int], Any], count: int, description: str, first: int = 0) -> Iterator[Any]:
     """Results of a function of first … count-1, computed by threads (PIL releases the lock while it decodes), with a bar.
 
     Args:
@@ -225,7 +250,7 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files below a folder, in natural order; hidden files and folders are passed over, links followed."""
+    """Image files below a folder, in natural order; hidden files and folders are ignored, links followed."""
     found: list[Path] = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         here = Path(parent)

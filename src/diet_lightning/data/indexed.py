@@ -2,49 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from diet_lightning.data.batch import NO_LABEL, DatumBatch
-from diet_lightning.data.metadata import to_label
-from diet_lightning.errors import DataError, DIETError
-from diet_lightning.transforms.convert import tensor_bytes, to_tensor
-
-INPUT_KEYS = ("image", "img", "input", "pixel_values")
-LABEL_KEYS = ("label", "labels", "target", "fine_label")
-
-
-class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Samples held in memory, served one at a time or by whole batches.
-
-    Args:
-        inputs: Shape ``(N, ...)``; images are uint8 ``(N, C, H, W)``.
-        labels: Shape ``(N,)``, int64, or None where there are none.
-    """
-
-    def __init__(self, inputs: Tensor, labels: Tensor | None = None) -> None:
-        if labels is None:
-            labels = torch.full((len(inputs),), NO_LABEL)
-        if len(labels) != len(inputs):
-            raise DataError(f"Expected one label per sample, but got {len(labels)} labels for {len(inputs)} samples.")
-        self.inputs = inputs
-        self.labels = labels.to(torch.int64)
-
-    def __len__(self) -> int:
-        """N."""
-        return len(self.inputs)
-
-    def __getitem__(self, index: int | Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The sample at an index, or the batch at several."""
-        return self.inputs[index], self.labels[index]
-
-    def fingerprint_parts(self) -> list[bytes]:
-        """Shape and values of the inputs, in order."""
-        return [repr(tuple(self.inputs.shape)).encode(), tensor_bytes(self.inputs)]
+from diet_lightning.data.adapters import adapt
+from diet_lightning.data.batch import DatumBatch
+from diet_lightning.errors import DataError
 
 
 class IndexedDataset(Dataset[DatumBatch]):
@@ -62,24 +28,14 @@ class IndexedDataset(Dataset[DatumBatch]):
         DataError: If the data set has no length or is empty.
     """
 
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset: Any = dataset
-        self._length = self._measure()
-        if self._length == 0:
-            raise DataError(f"Expected data set {type(dataset).__name__} to hold samples, but it is empty.")
-
-    def _measure(self) -> int:
-        try:
-            return len(self.dataset)
-        except TypeError as error:
-            raise DataError(
-                f"Data set {type(self.dataset).__name__} has no length: DIET gives every sample a class of its own, so "
-                "it needs a map-style data set with `__len__` and `__getitem__`."
-            ) from error
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = adapt(dataset)
+        if len(self.dataset) == 0:
+            raise DataError(f"Expected data set {self.dataset.kind} to hold samples, but it is empty.")
 
     def __len__(self) -> int:
         """N, as it was when the data set was wrapped."""
-        return self._length
+        return len(self.dataset)
 
     def __getitem__(self, index: int) -> DatumBatch:
         """One sample; index and label are scalars."""
@@ -92,45 +48,8 @@ class IndexedDataset(Dataset[DatumBatch]):
         Raises:
             DataError: For an index outside 0 … N-1, a changed length, or a sample that cannot be read or stacked.
         """
-        if (length := self._measure()) != self._length:
-            raise DataError(
-                f"The length of data set {type(self.dataset).__name__} changed from {self._length} to {length}: every "
-                "sample keeps one row of the head, so the data must not change during a run."
-            )
         rows = torch.as_tensor(indices, dtype=torch.int64)
-        if len(outside := rows[(rows < 0) | (rows >= self._length)]):
-            raise DataError(f"Expected an index in 0 … {self._length - 1}, but got {int(outside[0])}.")
-        if isinstance(self.dataset, ArrayDataset):
-            return DatumBatch(self.dataset.inputs[rows], rows, self.dataset.labels[rows])
-        samples = [self._read(n) for n in indices]
-        for n, (sample, _) in zip(indices, samples, strict=True):
-            if sample.shape != samples[0][0].shape:
-                raise DataError(
-                    f"Sample {n} has shape {tuple(sample.shape)}, but sample {indices[0]} has "
-                    f"{tuple(samples[0][0].shape)}: a batch needs one shape; resize in the data set, or set "
-                    "`image_size` where a source is used."
-                )
-        return DatumBatch(
-            torch.stack([sample for sample, _ in samples]), rows, torch.tensor([label for _, label in samples])
-        )
-
-    def _read(self, index: int) -> tuple[Tensor, int]:
-        try:
-            sample = self.dataset[index]
-            if isinstance(sample, Mapping):
-                sample = _pair_of_mapping(sample)
-            elif not isinstance(sample, tuple | list):
-                sample = (sample, None)
-            label = sample[1] if len(sample) > 1 else None
-            return to_tensor(sample[0]), to_label(label)
-        except DIETError:
-            raise
-        except Exception as error:  # a foreign data set may raise anything
-            raise DataError(f"Sample {index} of {type(self.dataset).__name__} cannot be read: {error}") from error
-
-
-def _pair_of_mapping(sample: Mapping[str, Any]) -> tuple[Any, Any]:
-    for key in INPUT_KEYS:
-        if key in sample:
-            return sample[key], next((sample[name] for name in LABEL_KEYS if name in sample), None)
-    raise KeyError(f"none of the keys {list(INPUT_KEYS)} is among {sorted(sample)}")
+        if len(outside := rows[(rows < 0) | (rows >= len(self))]):
+            raise DataError(f"Expected an index in 0 … {len(self) - 1}, but got {int(outside[0])}.")
+        inputs, labels = self.dataset.read_batch(indices)
+        return DatumBatch(inputs, rows, labels)

@@ -1,4 +1,7 @@
-"""Labels and names of a data set, without reading its samples."""
+"""Labels, names and fingerprint that a data set of a user or a library keeps, by the attributes such data sets have.
+
+No sample is read. What is found here decides nothing else: behind `SampleDataset` nobody looks for attributes.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def to_label(value: Any) -> int:
     """
     if value is None:
         return NO_LABEL
-    number = value.item() if hasattr(value, "item") else value
+    number = value.item() if isinstance(value, Tensor | np.ndarray | np.generic) else value
     if int(number) != number:
         raise ValueError(f"expected the label to be an integer, but got {number:.6g}")
     return int(number)
@@ -82,6 +85,12 @@ def _torchvision_files(dataset: Any) -> list[str] | None:
             if all(isinstance(path, str | Path) for path in paths):
                 return [relative_name(Path(path), Path(getattr(dataset, "root", ""))) for path in paths]
     return None
+
+
+def fingerprint_parts_of(dataset: Any) -> list[bytes] | None:
+    """What a data set says by a method ``fingerprint_parts()`` that identifies its samples; None without the method."""
+    own = getattr(dataset, "fingerprint_parts", None)
+    return own() if callable(own) else None
 
 
 def relative_name(path: Path, root: Path) -> str:

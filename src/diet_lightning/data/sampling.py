@@ -1,21 +1,16 @@
-"""The order of an epoch, as a function of (seed, epoch), and a loader whose position is known."""
+"""Which samples a rank reads, and in what order: of an epoch a function of (seed, epoch)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DistributedSampler
 
-from diet_lightning.data.batch import DatumBatch
-from diet_lightning.data.indexed import ArrayDataset, IndexedDataset
-from diet_lightning.utilities.device_memory import GIB, available_memory
+from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.utilities.seeding import derive_seed
 
 
@@ -95,78 +90,3 @@ class BlockSampler(DistributedSampler[Any]):
     def __len__(self) -> int:
         """Samples of this rank."""
         return sum(map(len, self._ranges))
-
-
-class ResumableLoader(DataLoader[DatumBatch]):
-    """A loader that Lightning may stop and resume in mid-epoch.
-
-    Lightning asks for the iterator before it restores the epoch and the position that its sampler needs, and workers
-    would then fetch the wrong samples ahead; so the iteration begins with the first batch that is asked for.
-    """
-
-    def __iter__(self) -> Iterator[DatumBatch]:  # type: ignore[override]
-        """Batches of the sampler's epoch, from its position on."""
-        yield from super().__iter__()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing to keep: order and position follow from the Trainer's progress. Without it Lightning warns."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to restore."""
-
-
-class MemoryLoader(ResumableLoader):
-    """Training batches cut out of arrays by the whole, on the arrays' own device: nothing is collated or copied there.
-
-    Args:
-        arrays: Inputs and labels on a device.
-        dataset: The same as an indexed data set.
-        batch_size: Samples a batch.
-        **options: As for `DataLoader`; the sampler's order goes to the device once an epoch.
-    """
-
-    def __init__(self, arrays: ArrayDataset, dataset: IndexedDataset, batch_size: int, **options: Any) -> None:
-        super().__init__(dataset, batch_size=batch_size, **options)
-        self._arrays = arrays
-        self._size = batch_size
-
-    def __iter__(self) -> Iterator[DatumBatch]:  # type: ignore[override]
-        """Batches of the sampler's epoch, from its position on."""
-        arrays = self._arrays
-        order = torch.tensor(list(self.sampler), dtype=torch.int64).to(arrays.inputs.device)
-        for start in range(0, len(order), self._size):
-            rows = order[start : start + self._size]
-            yield DatumBatch(arrays.inputs[rows], rows, arrays.labels[rows])
-
-
-def placed_on(arrays: ArrayDataset, device: torch.device, asked: bool | None, reserved: int = 0) -> ArrayDataset:
-    """Arrays on the device that trains, where there is room.
-
-    Args:
-        arrays: Inputs and labels in the CPU's memory.
-        device: The device.
-        asked: None places them on CUDA if they take at most a quarter of the memory that is left; True if they fit, and
-            warns where they do not; False never.
-        reserved: Bytes of what is left that training will take.
-
-    Returns:
-        Arrays on the device, or the same.
-    """
-    if device.type != "cuda" or asked is False:
-        return arrays
-    size, left = arrays.inputs.nbytes + arrays.labels.nbytes, max(0, (available_memory(device) or 0) - reserved)
-    if size <= (left if asked else left / 4):
-        with suppress(torch.OutOfMemoryError):
-            return ArrayDataset(arrays.inputs.to(device), arrays.labels.to(device))
-    if asked:
-        rank_zero_warn(
-            f"The training set of {size / GIB:.2f} GiB does not fit into the {left / GIB:.2f} GiB that {device} has left: it "
-            "stays in the CPU's memory; set `on_device` to false, or take a smaller `image_size`."
-        )
-    return arrays
-
-
-def as_is(batch: DatumBatch) -> DatumBatch:
-    """Collate function: `IndexedDataset` already returns whole batches."""
-    return batch

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from diet_lightning.data.indexed import ArrayDataset
+from diet_lightning.data.dataset import SampleDataset
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 CHUNK = 1024  # images a step while the mean colour is computed
-COLOUR_IMAGES = 2**16  # so many, evenly spaced, say what the mean colour is
+STATISTICS_IMAGES = 2**16  # so many, evenly spaced, say what the mean colour is
 
 
-def colour_statistics(train: Dataset[Any], sample: Tensor) -> tuple[list[float], list[float]]:
+def channel_statistics(train: SampleDataset, sample: Tensor) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel on a scale of 0 to 1.
 
     Args:
@@ -23,18 +20,18 @@ def colour_statistics(train: Dataset[Any], sample: Tensor) -> tuple[list[float],
         sample: One of its inputs.
 
     Returns:
-        Computed over uint8 images in memory, at most 65,536 of them, evenly spaced; ImageNet's for RGB images read as they
-        come, 0.5 for other channels; empty for inputs that are no uint8 images.
+        Computed over uint8 images in memory, at most 65,536 of them, evenly spaced; ImageNet's for RGB images decoded
+        on the fly, 0.5 for other channels; empty for inputs other than uint8 images.
     """
     if sample.dtype != torch.uint8 or sample.ndim != 3:
         return [], []
     channels = sample.shape[0]
-    if not isinstance(train, ArrayDataset):
+    if (arrays := train.arrays) is None:
         return (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ([0.5] * channels, [0.5] * channels)
-    every = torch.linspace(0, len(train) - 1, min(len(train), COLOUR_IMAGES), dtype=torch.float64).long()
+    every = torch.linspace(0, len(train) - 1, min(len(train), STATISTICS_IMAGES), dtype=torch.float64).long()
     counts = torch.zeros(channels, 256, dtype=torch.int64)  # of each value, so that the sums are exact
     for rows in torch.split(every, CHUNK):
-        pixels = train.inputs[rows]
+        pixels = arrays.inputs[rows]
         for channel in range(channels):
             counts[channel] += torch.bincount(pixels[:, channel].flatten(), minlength=256)
     share = counts.double() / counts.sum(dim=1, keepdim=True)

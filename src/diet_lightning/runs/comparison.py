@@ -20,7 +20,7 @@ FEWEST = 3  # runs that a rank correlation is given for; two always agree wholly
 # settings that change the loss by themselves; runs that differ in them are still compared
 LOSS_SETTINGS = (
     "data.strength",
-    "data.ranges",
+    "data.augmentation",
     "model.head.temperature",
     "model.head.normalize_features",
     "model.head.normalize_rows",

@@ -1,4 +1,4 @@
-"""The paper's augmentation ladder for whole batches: every sample has its own parameters, on the batch's own device."""
+"""The paper's augmentation for whole batches, at one of four strengths: drawn on the CPU, applied on the batch's device."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from diet_lightning.errors import ConfigurationError
+from diet_lightning.transforms.operations import (
+    apply_masked,
+    color_jitter,
+    gaussian_blur,
+    grayscale,
+    resized_crop,
+    resized_crop_of_bytes,
+)
 
 Array = NDArray[Any]
 ATTEMPTS = 10  # torchvision draws a crop or an erased box this often before it falls back
 LARGE = 48 * 48  # pixels from which a CPU is faster one by one; measured
-LUMA = (0.2989, 0.587, 0.114)  # weights of red, green and blue in torchvision's grayscale
 
 
-class LadderParameters(NamedTuple):
+class AugmentationParameters(NamedTuple):
     """What was drawn for a batch of B images; boxes are ``(top, left, height, width)`` in pixels.
 
     Attributes:
@@ -50,17 +56,19 @@ class LadderParameters(NamedTuple):
     sigma: Tensor
     erase: Tensor
 
-    def to(self, device: torch.device) -> LadderParameters:
+    def to(self, device: torch.device) -> AugmentationParameters:
         """The parameters on a device, sent there together."""
         if device.type == "cpu":
             return self
         columns = torch.cat([field.reshape(len(field), -1).float() for field in self], dim=1)
         widths = [field[:1].numel() for field in self]
         sent = torch.split(columns.to(device, non_blocking=True), widths, dim=1)
-        return LadderParameters(*(part.view_as(field).to(field.dtype) for part, field in zip(sent, self, strict=True)))
+        return AugmentationParameters(
+            *(part.view_as(field).to(field.dtype) for part, field in zip(sent, self, strict=True))
+        )
 
 
-class Ladder:
+class BatchAugmentation:
     """Augmentation at one of four strengths, with torchvision's distributions.
 
     0 none; 1 random resized crop and horizontal flip; 2 adds colour jitter and grayscale; 3 adds Gaussian blur and
@@ -118,7 +126,9 @@ class Ladder:
         }
         for name, pair in ranges.items():
             if not isinstance(pair, Sequence) or len(pair) != 2 or not 0.0 < pair[0] <= pair[1]:
-                raise ConfigurationError(f"Expected range `{name}` to be two numbers, 0 < low <= high, but got {pair}.")
+                raise ConfigurationError(
+                    f"Expected argument `{name}` to be two numbers, 0 < low <= high, but got {pair}."
+                )
         for name, p in {
             "flip": flip,
             "jitter_p": jitter_p,
@@ -127,14 +137,14 @@ class Ladder:
             "erase_p": erase_p,
         }.items():
             if not 0.0 <= p <= 1.0:
-                raise ConfigurationError(f"Expected range `{name}` to be a probability in [0, 1], but got {p}.")
+                raise ConfigurationError(f"Expected argument `{name}` to be a probability in [0, 1], but got {p}.")
         if not isinstance(jitter, Sequence) or len(jitter) != 4 or min(jitter) < 0.0 or jitter[3] > 0.5:
             raise ConfigurationError(
-                "Expected range `jitter` to be four strengths >= 0 (brightness, contrast, saturation, hue <= 0.5), but "
+                "Expected argument `jitter` to be four strengths >= 0 (brightness, contrast, saturation, hue <= 0.5), but "
                 f"got {jitter}."
             )
         if blur_kernel < 1 or blur_kernel % 2 == 0:
-            raise ConfigurationError(f"Expected range `blur_kernel` to be odd and positive, but got {blur_kernel}.")
+            raise ConfigurationError(f"Expected argument `blur_kernel` to be odd and positive, but got {blur_kernel}.")
         self.strength = strength
         self.crop_scale, self.crop_ratio, self.flip = crop_scale, crop_ratio, flip
         self.jitter, self.jitter_p, self.gray_p = jitter, jitter_p, gray_p
@@ -151,7 +161,7 @@ class Ladder:
 
     def draw(
         self, count: int, size: tuple[int, int], out: tuple[int, int], generator: np.random.Generator
-    ) -> LadderParameters:
+    ) -> AugmentationParameters:
         """Draws parameters for `count` images.
 
         Args:
@@ -209,9 +219,9 @@ class Ladder:
             "sigma": between(self.blur_sigma[0], self.blur_sigma[1]),
             "erase": erase,
         }
-        return LadderParameters(**{name: torch.from_numpy(values) for name, values in drawn.items()})
+        return AugmentationParameters(**{name: torch.from_numpy(values) for name, values in drawn.items()})
 
-    def apply(self, images: Tensor, parameters: LadderParameters, out: tuple[int, int]) -> Tensor:
+    def apply(self, images: Tensor, parameters: AugmentationParameters, out: tuple[int, int]) -> Tensor:
         """Applies the operations of this strength, all but the erasing, which comes after normalisation.
 
         Args:
@@ -235,51 +245,11 @@ class Ladder:
             images = self._crop(images, crop, flip, out)
         if self.strength >= 2 and images.shape[1] in (1, 3):
             factors = [brightness, contrast, saturation, hue]
-            images = on_some(self._jitter, images, parameters.jitter, factors[: 4 if images.shape[1] == 3 else 2])
-            images = on_some(grayscale, images, parameters.gray, [])
+            images = apply_masked(self._jitter, images, parameters.jitter, factors[: 4 if images.shape[1] == 3 else 2])
+            images = apply_masked(grayscale, images, parameters.gray, [])
         if self.strength >= 3:
-            images = on_some(self._blur, images, parameters.blur, [sigma])
+            images = apply_masked(self._blur, images, parameters.blur, [sigma])
         return images
-
-
-def on_some(operation: Callable[..., Tensor], images: Tensor, mask: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """Changes some images of a batch in place.
-
-    Args:
-        operation: Of images ``(n, C, H, W)`` and their parameters; its result is broadcast over the channels.
-        images: Shape ``(B, C, H, W)``.
-        mask: Which ones, ``(B,)`` bool, on the CPU.
-        parameters: Of all images, ``(B, ...)`` each.
-
-    Returns:
-        `images`.
-    """
-    ids = mask.nonzero()[:, 0].to(images.device, non_blocking=True)
-    if len(ids):
-        changed = operation(*(each.index_select(0, ids) for each in (images, *parameters)))
-        images.index_copy_(0, ids, changed.expand(-1, images.shape[1], -1, -1).to(images.dtype))
-    return images
-
-
-def color_jitter(
-    images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor | None = None, hue: Tensor | None = None
-) -> Tensor:
-    """Brightness, contrast and, of RGB images, saturation and hue, in this order.
-
-    Args:
-        images: Shape ``(B, C, H, W)``.
-        brightness: Factor, ``(B,)``.
-        contrast: Factor, ``(B,)``.
-        saturation: Factor, ``(B,)``, or None.
-        hue: Shift, ``(B,)``, or None.
-
-    Returns:
-        Shape ``(B, C, H, W)``.
-    """
-    images = adjust_contrast(adjust_brightness(images, brightness), contrast)
-    if saturation is not None and hue is not None:
-        images = adjust_hue(adjust_saturation(images, saturation), hue)
-    return images
 
 
 def _central_crop(size: tuple[int, int], ratio: Sequence[float]) -> tuple[int, int, int, int]:
@@ -292,125 +262,3 @@ def _central_crop(size: tuple[int, int], ratio: Sequence[float]) -> tuple[int, i
     else:
         box = (height, width)
     return (height - box[0]) // 2, (width - box[1]) // 2, *box
-
-
-def resized_crop(images: Tensor, crop: Tensor, flip: Tensor, out: tuple[int, int]) -> Tensor:
-    """Crops each image to its own box, resizes it with antialiased bilinear weights, and mirrors some.
-
-    Two batched matrix products, one along each axis.
-
-    Args:
-        images: Shape ``(B, C, H, W)``, uint8 or float.
-        crop: Boxes ``(B, 4)``: top, left, height, width in pixels.
-        flip: Which to mirror, ``(B,)`` bool.
-        out: Height and width of the result.
-
-    Returns:
-        Shape ``(B, C, *out)``, float; uint8 images are brought to [0, 1].
-    """
-    count, channels, height, width = images.shape
-    scale = 255.0 if images.dtype == torch.uint8 else 1.0
-    images = images if images.is_floating_point() else images.float()
-    rows = _resize_weights(crop[:, 0], crop[:, 2], torch.zeros_like(flip), height, out[0], scale)  # (B, out_h, H)
-    columns = _resize_weights(crop[:, 1], crop[:, 3], flip, width, out[1])  # (B, out_w, W)
-    narrow = images.reshape(count, channels * height, width) @ columns.transpose(1, 2).to(images.dtype)
-    narrow = narrow.reshape(count, channels, height, out[1])
-    return torch.einsum("boh,bchw->bcow", rows.to(images.dtype), narrow)
-
-
-def resized_crop_of_bytes(images: Tensor, crop: Tensor, flip: Tensor, out: tuple[int, int]) -> Tensor:
-    """As `resized_crop`, one uint8 image after another by torch's kernel for bytes, on the CPU only: uint8 again."""
-    resized = images.new_empty(*images.shape[:2], *out)
-    for image, target, box, mirror in zip(images, resized, crop.int().tolist(), flip.tolist(), strict=True):
-        part = image[:, box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
-        part = F.interpolate(part[None], out, mode="bilinear", antialias=True)[0]
-        target.copy_(part.flip(2) if mirror else part)
-    return resized
-
-
-def _resize_weights(start: Tensor, length: Tensor, mirror: Tensor, size: int, out: int, divisor: float = 1.0) -> Tensor:
-    """Weights ``(B, out, size)`` of each input pixel in each output pixel: a triangle as wide as the scale, at least 1.
-
-    Args:
-        start: First pixel of the box, ``(B,)``.
-        length: Its pixels, ``(B,)``.
-        mirror: Whether to run backwards, ``(B,)`` bool.
-        size: Pixels of the input.
-        out: Pixels of the output.
-        divisor: The weights of an output pixel sum to one over it.
-    """
-    start, length, mirror = start[:, None, None], length[:, None, None], mirror[:, None, None]
-    scale = length / out
-    width = scale.clamp(min=1.0)
-    place = torch.arange(out, device=start.device, dtype=start.dtype)[:, None]
-    center = (torch.where(mirror, out - 1 - place, place) + 0.5) * scale / width  # (B, out, 1), in widths
-    pixel = torch.arange(size, device=start.device) - start  # (B, 1, size)
-    outside = (pixel < 0) | (pixel >= length)
-    pixel = torch.where(outside, torch.inf, (pixel + 0.5) / width)  # far from every centre
-    weights = (pixel - center).abs_().neg_().add_(1.0).clamp_(min=0.0)
-    return weights.div_(weights.sum(dim=2, keepdim=True).mul_(divisor))
-
-
-def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    factor = factor[:, None, None, None]
-    return (factor * images + (1.0 - factor) * other).clamp(0.0, 1.0)
-
-
-def grayscale(images: Tensor) -> Tensor:
-    """Luma of RGB images ``(B, 3, H, W)`` as ``(B, 1, H, W)``; one-channel images unchanged."""
-    if images.shape[1] == 1:
-        return images
-    return torch.einsum("bchw,c->bhw", images, images.new_tensor(LUMA))[:, None]
-
-
-def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Scales each image ``(B, C, H, W)`` by its factor ``(B,)``."""
-    return (images * factor[:, None, None, None]).clamp(0.0, 1.0)
-
-
-def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Blends each image ``(B, C, H, W)`` with the mean of its grayscale by its factor ``(B,)``."""
-    return _blend(images, grayscale(images).mean(dim=(1, 2, 3), keepdim=True), factor)
-
-
-def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Blends each RGB image ``(B, 3, H, W)`` with its grayscale by its factor ``(B,)``."""
-    return _blend(images, grayscale(images), factor)
-
-
-def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turns the hue of each RGB image ``(B, 3, H, W)`` by its shift ``(B,)``, a share of the colour circle."""
-    value, low = images.amax(dim=1), images.amin(dim=1)
-    chroma = value - low
-    safe = torch.where(chroma == 0, 1.0, chroma)
-    red, green, blue = images.unbind(dim=1)
-    hue = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, 2.0 + (blue - red) / safe, 4.0 + (red - green) / safe),
-    )
-    hue = hue + 6.0 * shift[:, None, None]  # in sixths of the circle
-    # HSV back to RGB in closed form: channel n is value - chroma * max(0, min(k, 4 - k, 1)), k = (n + hue) mod 6
-    k = (torch.tensor([5.0, 3.0, 1.0], device=images.device)[None, :, None, None] + hue[:, None]) % 6.0
-    return value[:, None] - chroma[:, None] * torch.minimum(k, 4.0 - k).clamp(0.0, 1.0)
-
-
-def gaussian_blur(images: Tensor, sigma: Tensor, kernel: int = 3) -> Tensor:
-    """Blurs each image ``(B, C, H, W)`` with its own standard deviation ``(B,)``, reflecting at the borders."""
-    half = kernel // 2
-    offsets = torch.arange(-half, half + 1, device=images.device)
-    taps = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
-    taps = (taps / taps.sum(dim=1, keepdim=True))[:, :, None, None, None]  # (B, kernel, 1, 1, 1)
-    height, width = images.shape[2:]
-    padded = F.pad(images, (half, half, half, half), mode="reflect")
-    rows = torch.stack([taps[:, t] * padded[:, :, t : t + height] for t in range(kernel)]).sum(dim=0)
-    return torch.stack([taps[:, t] * rows[:, :, :, t : t + width] for t in range(kernel)]).sum(dim=0)
-
-
-def erase_boxes(images: Tensor, boxes: Tensor) -> Tensor:
-    """Sets a box of each image ``(B, C, H, W)`` to 0, which is the mean colour once images are normalised."""
-    top, left, height, width = boxes[:, :, None, None].unbind(dim=1)  # each (B, 1, 1)
-    row = torch.arange(images.shape[2], device=images.device)[:, None]
-    column = torch.arange(images.shape[3], device=images.device)
-    inside = (row >= top) & (row < top + height) & (column >= left) & (column < left + width)
-    return images.masked_fill(inside[:, None], 0.0)

@@ -12,7 +12,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.transforms.augmentation import Ladder, LadderParameters, erase_boxes, on_some
+from diet_lightning.transforms.augmentation import AugmentationParameters, BatchAugmentation
+from diet_lightning.transforms.operations import apply_masked, erase_boxes
 from diet_lightning.utilities.seeding import derive_seed
 
 Augment = Callable[..., Any]  # (Tensor, Generator) → Tensor; spelt out, `diet fit --help` would list Tensor subclasses
@@ -24,12 +25,10 @@ class InputPipeline:
     Args:
         sample: One stored input, for its shape and dtype.
         image_size: Side of the square images that the network sees; None keeps the sample's.
-        strength: Of the ladder, 0 to 3.
-        ranges: Of the ladder.
-        augment: A function of batch and generator in place of the ladder, or None.
+        strength: Of `BatchAugmentation`, 0 to 3.
+        augmentation: Other arguments of `BatchAugmentation`, or a function of batch and generator in its place.
         mean: Of each channel on a scale of 0 to 1; empty for no normalisation.
         std: As `mean`.
-        compiled: Whether the ladder is compiled.
 
     Raises:
         ConfigurationError: If an argument does not suit the sample.
@@ -40,11 +39,9 @@ class InputPipeline:
         sample: Tensor,
         image_size: int | None,
         strength: int,
-        ranges: Mapping[str, Any],
-        augment: Augment | None,
+        augmentation: Mapping[str, Any] | Augment,
         mean: Sequence[float],
         std: Sequence[float],
-        compiled: bool = False,
     ) -> None:
         self.is_image = sample.ndim == 3
         self.input_shape = tuple(sample.shape)
@@ -57,8 +54,12 @@ class InputPipeline:
             )
         self.mean, self.std = list(mean), list(std)
         self._scale_and_shift: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}  # sent once
-        self.augment = augment
-        self.ladder = None if augment is not None else _ladder_for(sample, self.input_shape, strength, ranges, compiled)
+        self.function: Augment | None = None
+        self.augmentation: BatchAugmentation | None = None
+        if callable(augmentation):
+            self.function = augmentation
+        else:
+            self.augmentation = _augmentation_for(sample, self.input_shape, strength, augmentation)
 
     def normalize_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Takes another mean and standard deviation of each channel, on a scale of 0 to 1."""
@@ -93,27 +94,27 @@ class InputPipeline:
         Raises:
             ConfigurationError: If the user's function returns something else.
         """
-        if self.augment is not None:
+        if self.function is not None:
             generator = torch.Generator(inputs.device).manual_seed(derive_seed(*position, rank))
-            augmented = self.augment(_unit_range(inputs), generator)
+            augmented = self.function(_unit_range(inputs), generator)
             if not isinstance(augmented, Tensor) or augmented.shape[:1] != inputs.shape[:1]:
                 found = f"shape {tuple(augmented.shape)}" if isinstance(augmented, Tensor) else type(augmented).__name__
                 raise ConfigurationError(
-                    f"Expected argument `augment` to return a tensor with one input for each of the {len(inputs)} samples "
+                    f"Expected argument `augmentation` to return a tensor with one input for each of the {len(inputs)} samples "
                     f"of the batch, but got {found}."
                 )
             return self._normalised(augmented)
-        if self.ladder is None or self.ladder.strength == 0:
+        if self.augmentation is None or self.augmentation.strength == 0:
             return self.plain(inputs)
         numbers = np.random.default_rng(derive_seed(*position))
         size, out = (inputs.shape[2], inputs.shape[3]), (self.input_shape[1], self.input_shape[2])
         # sample j of rank r is sample j * world + r of the step: the draws do not depend on the number of ranks
-        every = self.ladder.draw(len(inputs) * world, size, out, numbers)
-        parameters = LadderParameters(*(drawn[rank::world] for drawn in every))
+        every = self.augmentation.draw(len(inputs) * world, size, out, numbers)
+        parameters = AugmentationParameters(*(drawn[rank::world] for drawn in every))
         stored = inputs if inputs.dtype == torch.uint8 else _unit_range(inputs)  # bytes are scaled with the crop
-        inputs = self._normalised(self.ladder.apply(stored, parameters, out))
-        if self.ladder.strength >= 3:
-            inputs = on_some(erase_boxes, inputs, parameters.erase[:, 2] > 0, [parameters.erase.to(inputs.device)])
+        inputs = self._normalised(self.augmentation.apply(stored, parameters, out))
+        if self.augmentation.strength >= 3:
+            inputs = apply_masked(erase_boxes, inputs, parameters.erase[:, 2] > 0, [parameters.erase.to(inputs.device)])
         return inputs
 
     def _normalised(self, inputs: Tensor) -> Tensor:
@@ -135,14 +136,14 @@ class InputPipeline:
         return scaled.add_(shift)
 
 
-def _ladder_for(
-    sample: Tensor, input_shape: tuple[int, ...], strength: int, ranges: Mapping[str, Any], compiled: bool
-) -> Ladder | None:
+def _augmentation_for(
+    sample: Tensor, input_shape: tuple[int, ...], strength: int, settings: Mapping[str, Any]
+) -> BatchAugmentation | None:
     if sample.ndim != 3:
         if strength > 0:
             raise ConfigurationError(
                 f"strength={strength} augments images of shape (channels, height, width), but the inputs have shape "
-                f"{input_shape}: pass a function as `augment`, or set `strength` to 0."
+                f"{input_shape}: pass a function as `augmentation`, or set `strength` to 0."
             )
         return None
     if sample.is_floating_point() and strength >= 2 and (sample.min() < 0.0 or sample.max() > 1.0):
@@ -151,10 +152,10 @@ def _ladder_for(
             f"{sample.max():.3g}: pass uint8 or unnormalised images (`mean` and `std` normalise them), or set `strength` "
             "to 1."
         )
-    names = inspect.signature(Ladder).parameters.keys() - {"strength", "compiled"}
-    if unknown := sorted(ranges.keys() - names):
-        raise ConfigurationError(f"Unknown name in `ranges`: {unknown}; expected some of {sorted(names)}.")
-    return Ladder(strength, **ranges, compiled=compiled)
+    names = inspect.signature(BatchAugmentation).parameters.keys() - {"strength"}
+    if unknown := sorted(settings.keys() - names):
+        raise ConfigurationError(f"Unknown name in `augmentation`: {unknown}; expected some of {sorted(names)}.")
+    return BatchAugmentation(strength, **settings)
 
 
 def _unit_range(inputs: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class Preprocessing:
 
     @cached_property
     def _pipeline(self) -> InputPipeline:
-        return InputPipeline(torch.empty(self.input_shape, dtype=torch.uint8), None, 0, {}, None, self.mean, self.std)
+        return InputPipeline(torch.empty(self.input_shape, dtype=torch.uint8), None, 0, {}, self.mean, self.std)
 
     def __call__(self, inputs: Image.Image | Sequence[Image.Image] | Tensor) -> Tensor:
         """Makes a batch of the network's inputs.

@@ -1,0 +1,278 @@
+"""SampleDataset: what every data set is adapted to, and its form in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from diet_lightning.data.batch import NO_LABEL
+from diet_lightning.errors import ConfigurationError, DataError
+from diet_lightning.transforms.convert import tensor_bytes
+
+if TYPE_CHECKING:
+    from diet_lightning.data.cache import CachedSplit, ImageCache
+
+PROBES = 16  # samples of a data set without a fingerprint that identify it
+
+
+class SampleDataset(Dataset[tuple[Tensor, Any]], ABC):
+    """Samples by position, and what is known of them without reading them.
+
+    Arrays, images in files, images of libraries, mapped caches and the user's data sets are all adapted to it once, by
+    `adapt` or by the source that opens them, so that loaders, caches and statistics treat them alike.
+    """
+
+    pixels_in_memory = False  # whether the whole is in memory besides what is read of it
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """N."""
+
+    @abstractmethod
+    def read(self, index: int) -> tuple[Tensor, int]:
+        """One sample.
+
+        Args:
+            index: Position, 0 to N-1.
+
+        Returns:
+            The input, and its label, -1 where there is none.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+
+    def read_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Several samples.
+
+        Args:
+            indices: Positions, shape ``(B,)``.
+
+        Returns:
+            The inputs, shape ``(B, ...)``, and the labels, int64, shape ``(B,)``.
+
+        Raises:
+            DataError: If one cannot be read, or their shapes differ.
+        """
+        samples = [self[n] for n in indices]
+        for n, (sample, _) in zip(indices, samples, strict=True):
+            if sample.shape != samples[0][0].shape:
+                raise DataError(
+                    f"Sample {n} has shape {tuple(sample.shape)}, but sample {indices[0]} has "
+                    f"{tuple(samples[0][0].shape)}: a batch needs one shape; resize in the data set, or set "
+                    "`image_size` where a source is used."
+                )
+        return torch.stack([sample for sample, _ in samples]), torch.tensor([label for _, label in samples])
+
+    @abstractmethod
+    def subset(self, indices: Sequence[int]) -> SampleDataset:
+        """The samples at `indices`, in that order."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> Tensor | None:
+        """All labels, int64, shape ``(N,)``; None where they are not kept in one place."""
+
+    @property
+    @abstractmethod
+    def names(self) -> list[str] | None:
+        """A name for each sample, of files the path; None where they have none."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int | None:
+        """Bytes of all inputs as tensors; None where this is not known without reading all."""
+
+    @abstractmethod
+    def fingerprint_parts(self) -> list[bytes] | None:
+        """What identifies the samples and their order; None where only their values do."""
+
+    @property
+    def kind(self) -> str:
+        """What messages call it."""
+        return type(self).__name__
+
+    @property
+    def arrays(self) -> ArrayDataset | None:
+        """The data set where it consists of tensors in memory or mapped into it, else None."""
+        return None
+
+    def needs_workers(self, memory: float) -> bool:
+        """Whether reading takes so long that loader processes pay off.
+
+        Args:
+            memory: Bytes of memory that are available.
+        """
+        return False
+
+    def loaded(self, in_memory: bool) -> SampleDataset:
+        """The data set in the form in which batches are read from it.
+
+        Args:
+            in_memory: Whether to decode images into memory.
+
+        Returns:
+            The data set, or an `ArrayDataset` of its samples.
+        """
+        return self
+
+    def without_unreadable(self) -> tuple[SampleDataset, list[str]]:
+        """Leaves out images that cannot be read.
+
+        Returns:
+            The data set of the others, and one line for each that was left out.
+        """
+        return self, []
+
+    def cached(self, cache: ImageCache, split: str, drop_unreadable: bool) -> CachedSplit:
+        """The decoded images in a cache, which are decoded into it first where they are missing.
+
+        Args:
+            cache: The cache.
+            split: Name of the split.
+            drop_unreadable: Leave out what cannot be read.
+
+        Raises:
+            ConfigurationError: If the samples are not images that are decoded.
+        """
+        raise ConfigurationError(
+            f"Expected argument `cache` to be None for source {cache.source!r}, but got {cache.given!r}: it keeps images "
+            "that are decoded from files, and these come as arrays or from a data set of yours."
+        )
+
+    def change_times(self) -> list[int]:
+        """When each file was last changed, in nanoseconds; empty where the samples are not files."""
+        return []
+
+    def fingerprint(self) -> str:
+        """Identifies the samples and their order, so that a resumed run keeps its classes.
+
+        Where `fingerprint_parts` gives None, up to 16 evenly spaced samples are read twice; if all come out equal they
+        count by their values, else (random transforms) by their shape.
+
+        Returns:
+            32 hexadecimal digits.
+        """
+        parts = self.fingerprint_parts()
+        digest = hashlib.blake2b(digest_size=16)
+        for part in self._probed_parts() if parts is None else parts:
+            digest.update(part)
+        return digest.hexdigest()
+
+    def _probed_parts(self) -> Iterator[bytes]:
+        count = len(self)
+        yield str(count).encode()
+        indices = sorted({round(i * (count - 1) / (PROBES - 1)) for i in range(PROBES)})
+        reads = [(self[index][0], self[index][0]) for index in indices]
+        # one agreement may be chance, as of a random flip
+        fixed = all(tensor_bytes(first) == tensor_bytes(second) for first, second in reads)
+        for index, (first, _) in zip(indices, reads, strict=True):
+            yield f"{index} {tuple(first.shape)} {first.dtype}".encode()
+            if fixed:
+                yield tensor_bytes(first)
+
+    def content_key(self, options: str = "") -> str:
+        """Identifies samples, their order and labels; of files also the time of the last change.
+
+        Args:
+            options: What else the key distinguishes.
+
+        Returns:
+            32 hexadecimal digits.
+        """
+        digest = hashlib.blake2b(f"{self.fingerprint()}{options}".encode(), digest_size=16)
+        for time in self.change_times():
+            digest.update(time.to_bytes(8, "little"))
+        if (labels := self.labels) is not None:
+            digest.update(tensor_bytes(labels))
+        return digest.hexdigest()
+
+    def __getitem__(self, index: Any) -> tuple[Tensor, Any]:
+        """One sample, as `read` gives it."""
+        return self.read(index)
+
+
+class ArrayDataset(SampleDataset):
+    """Samples held in memory, served one at a time or by whole batches.
+
+    Args:
+        inputs: Shape ``(N, ...)``; images are uint8 ``(N, C, H, W)``.
+        labels: Shape ``(N,)``, int64, or None where there are none.
+        origin: What the samples were decoded from: it knows their names and identifies them.
+    """
+
+    def __init__(self, inputs: Tensor, labels: Tensor | None = None, origin: SampleDataset | None = None) -> None:
+        if labels is None:
+            labels = torch.full((len(inputs),), NO_LABEL)
+        if len(labels) != len(inputs):
+            raise DataError(f"Expected one label per sample, but got {len(labels)} labels for {len(inputs)} samples.")
+        self.inputs = inputs
+        self._labels = labels.to(torch.int64)
+        self.origin = origin
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.inputs)
+
+    def __getitem__(self, index: int | Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The sample at an index, or the batch at several."""
+        return self.inputs[index], self.labels[index]
+
+    def read(self, index: int) -> tuple[Tensor, int]:
+        """One sample."""
+        return self.inputs[index], int(self.labels[index])
+
+    def read_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Several samples, read at once."""
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        return self.inputs[rows], self.labels[rows]
+
+    def subset(self, indices: Sequence[int]) -> ArrayDataset:
+        """A copy of the samples at `indices`, in that order."""
+        return ArrayDataset(*self.read_batch(indices), None if self.origin is None else self.origin.subset(indices))
+
+    @property
+    def labels(self) -> Tensor:
+        """All labels, -1 where there is none."""
+        return self._labels
+
+    @property
+    def names(self) -> list[str] | None:
+        """Names of what the samples were decoded from."""
+        return None if self.origin is None else self.origin.names
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the inputs."""
+        return self.inputs.nbytes
+
+    @property
+    def arrays(self) -> ArrayDataset:
+        """Itself."""
+        return self
+
+    def loaded(self, in_memory: bool) -> ArrayDataset:
+        """The same samples; where the origin keeps all pixels in memory it is given up, as they would be there twice."""
+        return ArrayDataset(self.inputs, self.labels, self.kept_origin())
+
+    def kept_origin(self) -> SampleDataset | None:
+        """The origin, unless it keeps all pixels in memory a second time."""
+        return None if self.origin is None or self.origin.pixels_in_memory else self.origin
+
+    def fingerprint_parts(self) -> list[bytes] | None:
+        """Shape and values of the inputs, in order."""
+        return [repr(tuple(self.inputs.shape)).encode(), tensor_bytes(self.inputs)]
+
+    def fingerprint(self) -> str:
+        """As for `SampleDataset`; of decoded images that of their files."""
+        return super().fingerprint() if self.origin is None else self.origin.fingerprint()
+
+    def content_key(self, options: str = "") -> str:
+        """As for `SampleDataset`; of decoded images that of their files."""
+        return super().content_key(options) if self.origin is None else self.origin.content_key(options)

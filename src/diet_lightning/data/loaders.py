@@ -1,0 +1,219 @@
+"""Loaders of whole batches: resumable in mid-epoch, cut out of arrays where there are any, or read by processes."""
+
+from __future__ import annotations
+
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Sampler
+
+from diet_lightning.data.batch import DatumBatch
+from diet_lightning.data.dataset import ArrayDataset
+from diet_lightning.data.indexed import IndexedDataset
+from diet_lightning.data.sampling import BlockSampler, EpochSampler
+from diet_lightning.errors import ConfigurationError
+from diet_lightning.utilities.device_memory import GIB, available_memory
+
+STREAMING_WORKERS = 8
+
+
+class PredictionStore(ABC):
+    """A callback that keeps predictions, also those of an earlier run; `DIETDataModule` asks it what it has."""
+
+    @abstractmethod
+    def stored_samples(self, trainer: Trainer, count: int) -> NDArray[np.bool_]:
+        """Which samples need not be predicted again; called when the loader of `predict` is made, with the weights loaded.
+
+        Args:
+            trainer: The Trainer that predicts.
+            count: N of the split that is predicted.
+
+        Returns:
+            Shape ``(N,)``.
+        """
+
+
+def samples_in_all_stores(trainer: Trainer | None, count: int) -> NDArray[np.bool_]:
+    """Which samples every `PredictionStore` of a Trainer that predicts has; none without such a callback.
+
+    Args:
+        trainer: The Trainer, or None.
+        count: N of the split that is predicted.
+
+    Returns:
+        Shape ``(N,)``.
+    """
+    stored = []
+    if trainer is not None and trainer.predicting:
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        stored = [each.stored_samples(trainer, count) for each in callbacks if isinstance(each, PredictionStore)]
+    done: NDArray[np.bool_] = np.logical_and.reduce(stored or [np.zeros(count, np.bool_)])
+    return done
+
+
+class ResumableLoader(DataLoader[DatumBatch]):
+    """A loader that Lightning may stop and resume in mid-epoch.
+
+    Lightning asks for the iterator before it restores the epoch and the position that its sampler needs, and workers
+    would then fetch the wrong samples ahead; so the iteration begins with the first batch that is asked for.
+    """
+
+    def __iter__(self) -> Iterator[DatumBatch]:  # type: ignore[override]
+        """Batches of the sampler's epoch, from its position on."""
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing to keep: order and position follow from the Trainer's progress. Without it Lightning warns."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to restore."""
+
+
+class MemoryLoader(ResumableLoader):
+    """Training batches cut out of arrays by the whole, on the arrays' own device: nothing is collated or copied there.
+
+    Args:
+        arrays: Inputs and labels on a device.
+        dataset: The same as an indexed data set.
+        batch_size: Samples a batch.
+        **options: As for `DataLoader`; the sampler's order goes to the device once an epoch.
+    """
+
+    def __init__(self, arrays: ArrayDataset, dataset: IndexedDataset, batch_size: int, **options: Any) -> None:
+        super().__init__(dataset, batch_size=batch_size, **options)
+        self._arrays = arrays
+        self._size = batch_size
+
+    def __iter__(self) -> Iterator[DatumBatch]:  # type: ignore[override]
+        """Batches of the sampler's epoch, from its position on."""
+        arrays = self._arrays
+        order = torch.tensor(list(self.sampler), dtype=torch.int64).to(arrays.inputs.device)
+        for start in range(0, len(order), self._size):
+            rows = order[start : start + self._size]
+            yield DatumBatch(arrays.inputs[rows], rows, arrays.labels[rows])
+
+
+def to_device_if_fits(
+    arrays: ArrayDataset, device: torch.device, asked: bool | None, reserved: int = 0
+) -> ArrayDataset:
+    """Arrays on the device that trains, where there is room.
+
+    Args:
+        arrays: Inputs and labels in the CPU's memory.
+        device: The device.
+        asked: None places them on CUDA if they take at most a quarter of the memory that is left; True if they fit, and
+            warns where they do not; False never.
+        reserved: Bytes of what is left that training will take.
+
+    Returns:
+        Arrays on the device, or the same.
+    """
+    if device.type != "cuda" or asked is False:
+        return arrays
+    size, left = arrays.nbytes + arrays.labels.nbytes, max(0, (available_memory(device) or 0) - reserved)
+    if size <= (left if asked else left / 4):
+        with suppress(torch.OutOfMemoryError):
+            return ArrayDataset(arrays.inputs.to(device), arrays.labels.to(device))
+    if asked:
+        rank_zero_warn(
+            f"The training set of {size / GIB:.2f} GiB does not fit into the {left / GIB:.2f} GiB that {device} has left: it "
+            "stays in the CPU's memory; set `on_device` to false, or take a smaller `image_size`."
+        )
+    return arrays
+
+
+def identity_collate(batch: DatumBatch) -> DatumBatch:
+    """Collate function: `IndexedDataset` already returns whole batches."""
+    return batch
+
+
+@dataclass(frozen=True)
+class SplitLoaders:
+    """Makes the loaders of one process.
+
+    Attributes:
+        batch_size: Samples per step and device.
+        num_workers: Loader processes; None for what the data set needs.
+        num_replicas: Ranks that share the samples.
+        rank: This rank.
+    """
+
+    batch_size: int
+    num_workers: int | None
+    num_replicas: int
+    rank: int
+
+    def arrays_of(self, dataset: IndexedDataset) -> ArrayDataset | None:
+        """The data set's arrays, where batches are to be cut out of them by this process."""
+        return dataset.dataset.arrays if self._workers(dataset) == 0 else None
+
+    def for_training(
+        self, dataset: IndexedDataset, seed: int, position: Callable[[], int], arrays: ArrayDataset | None
+    ) -> ResumableLoader:
+        """Batches shuffled by (seed, epoch).
+
+        Args:
+            dataset: The training split.
+            seed: Seed of the order.
+            position: Gives the samples of the current epoch that a resumed run has already seen.
+            arrays: The same samples on the device that trains, or None.
+
+        Raises:
+            ConfigurationError: If a batch is larger than the data of a device.
+        """
+        sampler = EpochSampler(dataset, self.batch_size, self.num_replicas, self.rank, shuffle=True, seed=seed)
+        if self.batch_size > len(sampler):
+            raise ConfigurationError(
+                f"batch_size={self.batch_size} is larger than the {len(sampler)} training samples of a device: set "
+                f"`batch_size` to at most {len(sampler)}."
+            )
+        sampler.position = position
+        if arrays is not None:
+            return MemoryLoader(arrays, dataset, batch_size=self.batch_size, sampler=sampler)
+        return ResumableLoader(dataset, **self._options(dataset, sampler))
+
+    def in_order(self, dataset: IndexedDataset) -> DataLoader[DatumBatch]:
+        """All samples in order; the first few twice where the ranks do not divide N."""
+        sampler = EpochSampler(dataset, self.batch_size, self.num_replicas, self.rank, shuffle=False)
+        return DataLoader(dataset, **self._options(dataset, sampler))
+
+    def without(self, dataset: IndexedDataset, done: NDArray[np.bool_]) -> DataLoader[DatumBatch]:
+        """In order, the batches that hold a sample which is not done yet; the first batch where all are done.
+
+        Args:
+            dataset: A split.
+            done: Which samples to leave out, shape ``(N,)``.
+        """
+        blocks = np.unique(np.flatnonzero(~done) // self.batch_size)
+        if len(blocks) == 0:
+            blocks = np.zeros(1, np.int64)  # without a batch Lightning would call no hook
+        sampler = BlockSampler(dataset, self.batch_size, self.num_replicas, self.rank, blocks)
+        return DataLoader(dataset, **self._options(dataset, sampler))
+
+    def _workers(self, dataset: IndexedDataset) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        memory = available_memory(torch.device("cpu")) or math.inf
+        return min(STREAMING_WORKERS, os.cpu_count() or 1) if dataset.dataset.needs_workers(memory) else 0
+
+    def _options(self, dataset: IndexedDataset, sampler: Sampler[Any]) -> dict[str, Any]:
+        workers = self._workers(dataset)
+        return {
+            "batch_size": self.batch_size,
+            "sampler": sampler,
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": identity_collate,
+        }

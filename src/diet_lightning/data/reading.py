@@ -1,0 +1,210 @@
+"""SplitReader: what models, callbacks and scripts ask of opened data, without a Trainer's loop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from diet_lightning.data.batch import DatumBatch
+from diet_lightning.data.indexed import IndexedDataset
+from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
+from diet_lightning.transforms.pipeline import InputPipeline
+
+Split = Literal["train", "val", "test"]
+
+
+def check_split(argument: str, value: str) -> None:
+    """Checks the name of a split.
+
+    Args:
+        argument: The argument that has it.
+        value: The name.
+
+    Raises:
+        ConfigurationError: If it is not ``"train"``, ``"val"`` or ``"test"``.
+    """
+    if value not in get_args(Split):
+        raise ConfigurationError(
+            f"Expected argument `{argument}` to be one of {list(get_args(Split))}, but got {value!r}."
+        )
+
+
+class SplitReader(ABC):
+    """The part of `DIETDataModule` that reads: sizes, labels, names and batches of the splits that `setup` opens."""
+
+    source: str
+    seed: int
+    _splits: dict[str, IndexedDataset]  # empty before `setup`
+    _class_names: Sequence[str] | None
+    _num_classes: int | None
+    _fingerprint: str  # of the training samples and their order
+    _pipeline: InputPipeline
+
+    @abstractmethod
+    def setup(self, stage: str | None = None) -> None:
+        """Opens the data, once."""
+
+    @abstractmethod
+    def _evaluation_loader(self, split: Split) -> DataLoader[DatumBatch]:
+        """A split in order."""
+
+    @property
+    def num_samples(self) -> int:
+        """N: the number of training samples, DIET's classes. Reads the data on first use."""
+        self.setup()
+        return len(self._splits["train"])
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input of the network, ``(C, H, W)`` for images. Reads the data on first use."""
+        self.setup()
+        return self._pipeline.input_shape
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of the user's classes, None without labels."""
+        self.setup()
+        return self._num_classes
+
+    @property
+    def train_labels(self) -> Tensor | None:
+        """The user's labels of the training samples, int64 ``(N,)``, -1 where there is none; None where they are not listed."""
+        self.setup()
+        return self._splits["train"].dataset.labels
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """Names of the user's classes, where the source has them."""
+        self.setup()
+        return self._class_names
+
+    def names(self, split: Split) -> list[str] | None:
+        """A name for each sample of a split, in the order of the index.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Returns:
+            Paths of the files below the source's folder, with ``/`` between folders, or what a data set offers as ``names``;
+            None where the samples have none.
+
+        Raises:
+            DataError: If there is no such split.
+        """
+        return self._split(split).dataset.names
+
+    def identity(self, split: Split) -> dict[str, Any]:
+        """What the inputs of the network are for a split, unaugmented, as plain values that compare.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Returns:
+            Name, N and fingerprint of the split, the shape of the inputs, and how images are normalised.
+
+        Raises:
+            DataError: If there is no such split.
+        """
+        return {
+            "split": split,
+            "num_samples": len(self._split(split)),
+            "fingerprint": self._split(split).dataset.content_key(),
+            "input_shape": list(self.input_shape),
+            "mean": list(self._pipeline.mean),
+            "std": list(self._pipeline.std),
+        }
+
+    def _split(self, split: str) -> IndexedDataset:
+        self.setup()
+        if split not in self._splits:
+            raise DataError(
+                f"Source {self.source!r} has no {split} split: it has {sorted(self._splits)}; add one, or choose another."
+            )
+        return self._splits[split]
+
+    def raw_batches(self, split: Split) -> Iterator[DatumBatch]:
+        """A split as it is kept, in order, without a Trainer's loop; under several processes this process's share of it.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Yields:
+            Batches on the CPU; images are uint8. None where the split does not exist.
+        """
+        check_split("split", split)
+        self.setup()
+        if split in self._splits:
+            yield from self._evaluation_loader(split)
+
+    def eval_batches(self, split: Split) -> Iterator[DatumBatch]:
+        """`raw_batches` as the network reads them: normalised, not augmented.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Yields:
+            Batches on the CPU; none where the split does not exist.
+        """
+        for batch in self.raw_batches(split):
+            yield batch._replace(input=self.network_inputs(batch.input))
+
+    def raw_samples(self, split: Split, indices: Sequence[int]) -> DatumBatch:
+        """Some samples of a split as they are kept.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+            indices: Theirs in the split.
+
+        Returns:
+            The samples; images are uint8.
+
+        Raises:
+            DataError: If there is no such split or sample.
+        """
+        return self._split(split).__getitems__(indices)
+
+    def network_inputs(self, stored: Tensor, draw: int | None = None) -> Tensor:
+        """Stored inputs as the network reads them, on their device.
+
+        Args:
+            stored: Shape ``(B, ...)``.
+            draw: None for clean inputs, else augmented as in training, by this draw of the augmentation's parameters.
+
+        Returns:
+            Floats, shape ``(B, *input_shape)``.
+        """
+        self.setup()
+        if draw is None:
+            return self._pipeline.plain(stored)
+        return self._pipeline.augmented(stored, (self.seed, draw), 1, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """N, the fingerprint of the training data's order, and how the network's images were normalised."""
+        self.setup()
+        normalization = {"mean": self._pipeline.mean, "std": self._pipeline.std}
+        return {"num_samples": self.num_samples, "fingerprint": self._fingerprint, **normalization}
+
+    def require_same_data(self, state_dict: Mapping[str, Any]) -> None:
+        """Compares the training data with those that a checkpoint was trained on.
+
+        Args:
+            state_dict: What the checkpoint keeps of them.
+
+        Raises:
+            CheckpointError: If N or the samples differ: every row of the head belongs to one sample.
+        """
+        if state_dict["num_samples"] != self.num_samples:
+            raise CheckpointError(
+                f"The checkpoint was trained on {state_dict['num_samples']} samples, but source {self.source!r} has "
+                f"{self.num_samples}: use the same data, or start a new run without `ckpt_path`."
+            )
+        if state_dict["fingerprint"] != self._fingerprint:
+            raise CheckpointError(
+                f"The checkpoint was trained on other data of the same length (N={self.num_samples}), or on the same in "
+                f"another order, than source {self.source!r} holds: use the same data, or start a new run "
+                "without `ckpt_path`."
+            )

@@ -1,0 +1,95 @@
+"""``torchvision:NAME``: torchvision's classification sets, downloaded where that is asked for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torchvision.datasets
+from filelock import FileLock
+from torchvision.datasets import CIFAR10, MNIST, SEMEION, STL10, SVHN, USPS
+
+from diet_lightning.data.images import ImageDataset
+from diet_lightning.data.source import Source, SourceOptions
+from diet_lightning.errors import ConfigurationError, DataError
+
+# (train, val, test) of the torchvision sets whose `split` is not just train and test
+TORCHVISION_SPLITS: dict[str, tuple[str, str | None, str | None]] = {
+    "CLEVRClassification": ("train", "val", None),
+    "Country211": ("train", "valid", "test"),
+    "DTD": ("train", "val", "test"),
+    "FGVCAircraft": ("trainval", None, "test"),
+    "Flowers102": ("train", "val", "test"),
+    "ImageNet": ("train", "val", None),
+    "Imagenette": ("train", "val", None),
+    "OxfordIIITPet": ("trainval", None, "test"),
+    "PCAM": ("train", "val", "test"),
+    "RenderedSST2": ("train", "val", "test"),
+}
+PIXELS_IN_MEMORY = (CIFAR10, MNIST, SEMEION, STL10, SVHN, USPS)  # and what is derived of them
+
+
+def torchvision_source(name: str, options: SourceOptions) -> Source:
+    """A torchvision classification set with a train and a test (or val) split.
+
+    Args:
+        name: Name of the class in `torchvision.datasets`.
+        options: How to read it. With `download`, what is missing is downloaded by one process; others wait for it.
+
+    Returns:
+        The splits.
+
+    Raises:
+        ConfigurationError: If torchvision has no such set.
+        DataError: If it cannot be opened.
+    """
+    factory = getattr(torchvision.datasets, name, None)
+    parameters = inspect.signature(factory).parameters if inspect.isclass(factory) else {}
+    if not {"train", "split"} & set(parameters) or "root" not in parameters:
+        raise ConfigurationError(
+            f"Unknown source 'torchvision:{name}': expected a torchvision classification set with a train and a test "
+            "split, such as CIFAR10 or Food101; wrap any other in DIETDataModule.from_datasets."
+        )
+    root = options.root or "data"
+
+    def split(part: str | None) -> ImageDataset | None:
+        if part is None:
+            return None
+        arguments: dict[str, Any] = {"root": root}
+        if name == "EMNIST":
+            arguments |= {"split": "balanced", "train": part == "train"}
+        else:
+            arguments |= {"train": part == "train"} if "train" in parameters else {"split": part}
+        # some pass it on among their keywords
+        if any("download" in inspect.signature(base.__init__).parameters for base in factory.__mro__[:-1]):  # type: ignore[union-attr]
+            arguments["download"] = False
+        try:
+            items = _opened(factory, arguments, options.download and "download" in arguments)  # type: ignore[arg-type]
+        except Exception as error:  # readers of .mat, .json and .txt files raise whatever they like
+            raise DataError(
+                f"The {part} split of torchvision's {name} cannot be opened in root={root!r}: {error}; put the data "
+                "there, or set `download` to true."
+            ) from error
+        return ImageDataset(items, options.image_size, pixels_in_memory=isinstance(items, PIXELS_IN_MEMORY))
+
+    train, val, test = (split(part) for part in TORCHVISION_SPLITS.get(name, ("train", None, "test")))
+    if train is None:
+        raise DataError(f"torchvision's {name} has no train split.")
+    return Source(train, val, test, getattr(train.items, "classes", None))
+
+
+def _opened(factory: Callable[..., Any], arguments: dict[str, Any], download: bool) -> Any:
+    """A split, downloaded first where it is missing; of several processes one downloads it and the others find it."""
+    if not download:
+        return factory(**arguments)
+    with suppress(Exception):  # that of the last attempt is what counts
+        return factory(**arguments)
+    root = Path(arguments["root"]).expanduser()
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / ".download.lock"):
+        with suppress(Exception):
+            return factory(**arguments)
+        return factory(**{**arguments, "download": True})
