@@ -14,7 +14,7 @@ def main(args: list[str] | None = None) -> int:
         args: Arguments; None for the process's own.
 
     Returns:
-        The exit status: 0; 1 after an error, told in one sentence; 143 after SIGTERM.
+        The exit status: 0 on success; 1 after an error, which is printed in one sentence; 143 after SIGTERM.
     """
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 

@@ -18,6 +18,8 @@ from diet_lightning.audit.audit import audit_data
 from diet_lightning.audit.html_page import Card, Section, page
 from diet_lightning.transforms.augmentation import BatchAugmentation
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 COPIES = 6
 

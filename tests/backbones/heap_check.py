@@ -26,8 +26,9 @@ def train_step(name: str, side: int, dtype: torch.dtype) -> None:
     assert torch.isfinite(features).all()
 
 
-for case in sys.argv[1:]:
-    name, side, dtype = case.split(",")
-    print(case, flush=True)
-    train_step(name, int(side), getattr(torch, dtype))
-print("done")
+if __name__ == "__main__":  # the doctests import this file
+    for case in sys.argv[1:]:
+        name, side, dtype = case.split(",")
+        print(case, flush=True)
+        train_step(name, int(side), getattr(torch, dtype))
+    print("done")

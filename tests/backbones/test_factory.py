@@ -12,6 +12,8 @@ from diet_lightning.backbones.factory import create_backbone
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.objective import DatumHead
 
+pytestmark = pytest.mark.slow
+
 # name, side of the images, dimension as the family's own classifier states it (read off the definition, not the code)
 FAMILIES = [
     ("resnet18", 16, 512),

@@ -19,6 +19,8 @@ from diet_lightning.backbones.initial_weights import load_start
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.export.folder import export_backbone
 
+pytestmark = pytest.mark.slow
+
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 
 

@@ -19,6 +19,8 @@ from torch import nn
 from diet_lightning.backbones import create_backbone
 from diet_lightning.backbones.pointwise import unstride_pointwise
 
+pytestmark = pytest.mark.slow
+
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 

@@ -32,6 +32,8 @@ from diet_lightning.embeddings.resumable import COLUMNS
 from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.utilities import row_store
 
+pytestmark = pytest.mark.slow
+
 FORMATS = ("npz", "parquet", "safetensors")
 COUNT, BATCH = 203, 16  # 13 batches, the last of 11
 

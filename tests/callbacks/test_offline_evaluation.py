@@ -24,6 +24,8 @@ from diet_lightning.evaluation.probes import EvaluationConfig, evaluate_features
 from diet_lightning.figures.embeddings import confusion, embedding_map, neighbour_gallery, spectrum
 from diet_lightning.transforms.convert import to_pixels
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 
 

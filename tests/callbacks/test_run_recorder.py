@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule, IndexedDataset, RunRecorder
 from diet_lightning.__main__ import main
-from diet_lightning.data.fingerprint import fingerprint
+from diet_lightning.data.adapters import adapt
 from diet_lightning.runs.record import RunRecord, current_versions
 
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
@@ -51,7 +51,7 @@ def test_notebook_makes_a_run_that_the_commands_read(make_trainer, capsys):
     assert (record.num_samples, record.batch_size, record.class_names) == (48, 16, list("abcd"))
     assert (record.source, record.backbone, record.num_classes) == (None, "resnet8", 4)
     train = TensorDataset(images(48), torch.arange(48) % 4)
-    assert record.fingerprint == fingerprint(train)
+    assert record.fingerprint == adapt(train).fingerprint()
     assert main(["export", "run", "--output", "out"]) == 0
     assert "`data sets passed in Python`" in Path("out/README.md").read_text()
     capsys.readouterr()

@@ -19,6 +19,8 @@ import yaml
 from diet_lightning.__main__ import main
 from diet_lightning.cli import COMMANDS
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 CONFIGS = sorted(path.stem for path in Path(str(resources.files("diet_lightning"))).glob("configs/*.yaml"))
 

@@ -27,6 +27,8 @@ from diet_lightning.export.folder import export_backbone, load_backbone, load_pr
 from diet_lightning.training.trained_run import open_run
 from diet_lightning.transforms.preprocessing import Preprocessing
 
+pytestmark = pytest.mark.slow
+
 try:
     import onnx
     import onnxruntime

@@ -198,6 +198,7 @@ INSTRUCTION_SETS = [  # of oneDNN, and of torch's own kernels: the most that may
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(INSIDE in os.environ, reason="runs the others once")
 @pytest.mark.parametrize(("onednn", "aten"), INSTRUCTION_SETS)
 def test_numerics_hold_on_the_instruction_set(onednn, aten):

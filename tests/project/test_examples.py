@@ -14,6 +14,8 @@ import torch
 from helpers import images
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("[0-9]*.py"))
 PERCENT = r"\d+\.\d%"
 EXPECTED = {  # what each prints, and the files it leaves in its run folder

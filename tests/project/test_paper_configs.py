@@ -36,6 +36,8 @@ from diet_lightning.__main__ import main
 from diet_lightning.backbones.factory import Backbone, create_backbone
 from diet_lightning.cli.lightning import DIETCLI, run_lightning
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "examples/configs"
 PAPER = CONFIGS / "paper"

@@ -14,6 +14,8 @@ import pytest
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.runs.folder import claim_run_dir, create_run_dir
 
+pytestmark = pytest.mark.slow
+
 RUNS, EPOCHS = 20, 2
 # forked after the imports, as a scheduler starts many runs at once
 START_AT_ONCE = f"""

@@ -18,6 +18,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from diet_lightning import DIETModule, InterruptCheckpoint, OnlineLinearProbe, RunFigure
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 4
 STEPS = 4  # per epoch: 52 samples, 3 batches of 16 and one of 4
 

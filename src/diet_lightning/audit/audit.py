@@ -30,7 +30,7 @@ class AuditResult:
 
     Attributes:
         features: Embeddings of the samples without augmentation, ``(N, K)``.
-        labels: ``(N,)``, -1 where there is none.
+        labels: ``(N,)``, -1 for a sample without a label.
         loss: Mean over the augmentations, nats, ``(N,)``.
         loss_std: Its standard deviation over them, nats, ``(N,)``.
         confused_with: The other sample with the largest logit, ``(N,)``.
@@ -61,9 +61,9 @@ def audit_data(
     Args:
         module: Trained on these data.
         data: The data.
-        augmentations: Augmented views of each sample that its loss is the mean of.
+        augmentations: Number of augmented views of each sample; its loss is the mean over them.
         fdr: False discovery rate: the expected share of false pairs among the near-duplicates.
-        k: Neighbours that a label is compared with.
+        k: Number of neighbours that a label is compared with.
 
     Returns:
         The results; tensors are on the CPU.
@@ -80,7 +80,7 @@ def audit_data(
             other, above = most_confused(module.head, clean, index)
             drawn = []
             for draw in range(augmentations):
-                # the same draw for all batches would be the same crops for all of them
+                # one draw for all batches would give every batch the same crops
                 seen = module(data.network_inputs(stored, draw * data.num_samples + int(batch.index[0])))
                 drawn.append(datum_losses(module.head, seen, index))
         features.append(clean.float().cpu())

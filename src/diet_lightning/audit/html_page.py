@@ -1,4 +1,4 @@
-"""The audit's page: one HTML file with its pictures inside, to look through without a server."""
+"""The page of an audit: one HTML file with embedded pictures, which needs no server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Card:
     Attributes:
         picture: ``(H, W)`` or ``(H, W, 3)``, uint8; None where the sample is not an image.
         title: Its index, in bold.
-        lines: What else is written below it.
+        lines: Further lines of text below the title.
     """
 
     picture: NDArray[np.uint8] | None
@@ -46,7 +46,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page.
+    """A section of the page.
 
     Attributes:
         name: The heading.
@@ -60,12 +60,12 @@ class Section:
 
 
 def page(title: str, words: Sequence[str], sections: Sequence[Section]) -> str:
-    """Writes the page.
+    """Makes the page.
 
     Args:
         title: Heading.
-        words: Paragraphs below it.
-        sections: The parts.
+        words: Paragraphs below the heading.
+        sections: Sections of the page.
 
     Returns:
         HTML that needs no other file.

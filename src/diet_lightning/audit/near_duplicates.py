@@ -17,13 +17,13 @@ from torchvision.transforms.v2 import functional as tv
 
 from diet_lightning.evaluation.neighbours import CHUNK
 
-NEIGHBOURS = 40  # that the local dimension is estimated from
-MOST_CERTAIN = 1e6  # neighbours' worth, where all neighbourhoods of a data set look alike
-VIEW_SCALE = 0.9  # side of a cropped view, of the image's
-RIDGE = 0.01  # of the mean variance, added to each direction's before it is divided by
+NEIGHBOURS = 40  # from which the local dimension is estimated
+MOST_CERTAIN = 1e6  # upper limit of the prior's weight, in neighbours
+VIEW_SCALE = 0.9  # side of a crop as a fraction of the image's
+RIDGE = 0.01  # fraction of the mean variance that is added to each variance before whitening
 THUMBNAIL = 8  # pixels a side
 TINY = np.finfo(np.float64).tiny
-MAX_EMBEDDING_P_VALUE = 0.5  # of a pair, from its embeddings alone, for its pixels to be considered
+MAX_EMBEDDING_P_VALUE = 0.5  # the p-value of the pixels is considered below this p-value of the embeddings
 
 
 def weak_augmentations(inputs: Tensor) -> Iterator[Tensor]:
@@ -33,7 +33,7 @@ def weak_augmentations(inputs: Tensor) -> Iterator[Tensor]:
         inputs: Stored inputs; images have shape ``(B, C, H, W)``.
 
     Yields:
-        Batches like `inputs`; only `inputs` itself where they are no images.
+        Batches like `inputs`; only `inputs` itself if they are not images.
     """
     yield inputs
     if inputs.ndim != 4:
@@ -102,7 +102,7 @@ def neighbourhoods(
     Args:
         features: Embeddings of the samples, shape ``(N, K)``.
         views: Batches of indices ``(B,)`` with the embeddings of these samples' augmentations, ``(B, K)`` each.
-        k: Neighbours; fewer in a data set with fewer.
+        k: Number of neighbours; at most all other samples.
 
     Returns:
         The neighbourhoods.
@@ -128,10 +128,11 @@ def neighbourhoods(
 def closeness_p_values(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     r"""P-values of the distances of neighbours under the null hypothesis that samples are distributed uniformly.
 
-    In m dimensions one of k neighbours lies within a fraction r of the largest distance with probability
-    :math:`r^m`, the nearest of them with :math:`1 - (1 - r^m)^{k-1}`. The estimate of m from a sample's neighbourhood (Levina
-    and Bickel, 2004; of the closest two, which may be duplicates, only that they are closer counts) is shrunk towards that of
-    the whole data set (empirical Bayes), and :math:`r^m` is averaged over the posterior of m.
+    In m dimensions one of k neighbours is within a fraction r of the largest distance with probability :math:`r^m`, and the
+    nearest of them with probability :math:`1 - (1 - r^m)^{k-1}`. The dimension m is estimated from a sample's neighbourhood
+    (Levina and Bickel, 2004). The distances of the closest two neighbours, which may be duplicates, are treated as censored
+    at the third's. The estimate is shrunk towards that of the whole data set (empirical Bayes), and :math:`r^m` is averaged
+    over the posterior of m.
 
     Args:
         distance: Of each sample's neighbours, ascending, shape ``(N, k)``, k at least 4.
@@ -144,15 +145,15 @@ def closeness_p_values(distance: NDArray[np.float64]) -> NDArray[np.float64]:
         np.log(np.maximum(distance, TINY)) - np.log(np.maximum(distance[:, -1:], TINY))
     )  # -log r: exponential, mean 1/m
     inner = far[:, 2:-1]
-    total = inner.sum(axis=1) + 2.0 * inner[:, 0]  # the closest two are at least as far out as the third
+    total = inner.sum(axis=1) + 2.0 * inner[:, 0]  # the closest two are censored at the distance of the third
     share = inner.shape[1]
     mean = max(float(np.mean(total / share)), TINY)
     # variance of 1/m over the data set beyond that of its estimates: an inverse gamma distribution
     variance = float(np.mean((total / share) ** 2)) / (1.0 + 1.0 / share) - mean**2
     shape = 2.0 + mean**2 / max(variance, mean**2 / MOST_CERTAIN)
-    # and given the neighbourhood, -log r is Pareto: its tail is heavier the less is known of m
+    # given the neighbourhood, -log r has a Pareto distribution; the less is known of m, the heavier its tail
     rate = ((shape - 1.0) * mean + total)[:, None]
-    within = np.minimum((1.0 + far[:, :-1] / rate) ** -(shape + share), 1.0 - 1e-12)  # as far as the farthest, it is 1
+    within = np.minimum((1.0 + far[:, :-1] / rate) ** -(shape + share), 1.0 - 1e-12)  # the p-value at the largest distance is 1
     p_values: NDArray[np.float64] = -np.expm1((k - 1) * np.log1p(-within))
     return p_values
 
@@ -164,8 +165,8 @@ class Duplicates:
     Attributes:
         pairs: Indices, the smaller first, shape ``(P, 2)``.
         similarity: Cosine of the whitened embeddings, the largest over the weak augmentations, shape ``(P,)``.
-        p_value: Probability of lying so close without being a duplicate, ascending, shape ``(P,)``.
-        group: For each sample the number of its group, -1 for none, shape ``(N,)``.
+        p_value: Probability that two samples which are not duplicates are so close, ascending, shape ``(P,)``.
+        group: Number of the group of each sample, -1 outside of all groups, shape ``(N,)``.
     """
 
     pairs: NDArray[np.int64]
@@ -182,9 +183,9 @@ def near_duplicates(found: Neighbourhoods, fdr: float = 0.1, pixels: Neighbourho
     p-value from the embeddings alone is 0.5 or more is not reported, whatever its pixels.
 
     Args:
-        found: The embeddings' neighbourhoods, of at least five neighbours; with fewer nothing is found.
-        fdr: False discovery rate: the expected share of false pairs among the found ones, as far as the null model holds.
-        pixels: The thumbnails' neighbourhoods, None where there are none.
+        found: Neighbourhoods of the embeddings, of at least five neighbours; with fewer no pair is reported.
+        fdr: False discovery rate: the expected share of false pairs among the reported ones, if the null model holds.
+        pixels: Neighbourhoods of the thumbnails; None if the inputs are not images.
 
     Returns:
         The pairs and their groups.
@@ -217,7 +218,7 @@ def near_duplicates(found: Neighbourhoods, fdr: float = 0.1, pixels: Neighbourho
 
 
 def _combined(p_values: NDArray[np.float64], index: NDArray[np.int64], pixels: Neighbourhoods) -> NDArray[np.float64]:
-    """Fisher's combination with the pixels' p-value of the same neighbour; 1 where it is not among their nearest."""
+    """Fisher's combination with the p-value of the same neighbour by pixels, which is 1 if it is not among the nearest there."""
     theirs_p = closeness_p_values(pixels.distance)
     rows = np.arange(len(index))[:, None] * len(index)
     theirs = (rows + pixels.index[:, : theirs_p.shape[1]]).ravel()

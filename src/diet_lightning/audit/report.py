@@ -149,5 +149,5 @@ def summary(found: AuditResult) -> dict[str, Any]:
         numbers["label_issues"] = int((found.label_issues.score > 0.0).sum())
         words += f" Neighbours disagree with {numbers['label_issues']} labels."
     else:
-        words += " The data have no labels, so label issues cannot be found; all other results need none."
+        words += " The data have no labels, so label issues were not searched for; all other results need no labels."
     return {**numbers, "words": words}

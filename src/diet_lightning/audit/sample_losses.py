@@ -37,7 +37,7 @@ def datum_losses(head: DatumHead, features: Tensor, index: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def most_confused(head: DatumHead, features: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """For each sample the other one with the largest logit.
+    """Finds, for each sample, the other sample with the largest logit.
 
     Args:
         head: The trained head.
@@ -45,7 +45,7 @@ def most_confused(head: DatumHead, features: Tensor, index: Tensor) -> tuple[Ten
         index: Sample indices, shape ``(B,)``, int64.
 
     Returns:
-        Its index, int64, and its logit minus the sample's own, both ``(B,)``: from 0 on the sample is misclassified.
+        Its index, int64, and its logit minus the sample's own, both ``(B,)``: at 0 or above the sample is misclassified.
     """
     weight = F.normalize(head.weight, dim=1) if head.normalize_rows else head.weight
     rows = head.scaled(features)
@@ -79,13 +79,13 @@ class LabelIssues:
 
 @torch.inference_mode()
 def label_issues(features: Tensor, labels: Tensor, k: int = 20, temperature: float = 0.07) -> LabelIssues:
-    """Compares each label with those of the sample's nearest neighbours, itself left out.
+    """Compares the label of each sample with the labels of its nearest neighbours.
 
     Args:
         features: Embeddings, shape ``(N, K)``.
-        labels: Shape ``(N,)``, int64, -1 where there is none; such samples neither vote nor get a score.
-        k: Neighbours; fewer where fewer samples have labels.
-        temperature: Of their weights (see `knn_probabilities`).
+        labels: Shape ``(N,)``, int64. Samples without a label (-1) neither vote nor get a score.
+        k: Number of neighbours; at most all other samples with a label.
+        temperature: Temperature of the votes, see `knn_probabilities`.
 
     Returns:
         The label issues.

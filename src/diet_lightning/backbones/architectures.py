@@ -13,7 +13,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from diet_lightning.errors import ConfigurationError
 
 Stem = Literal["auto", "small", "standard"]
-SMALL_IMAGE = 64  # pixels; up to here a ResNet's stride-4 stem would leave too few positions
+SMALL_IMAGE = 64  # pixels; on images up to this size the stride-4 stem of a ResNet leaves too few positions
 RESNET8_WIDTH = 32
 RESNET8_NAME = re.compile(r"resnet8(?:_w([1-9][0-9]{0,3}))?")
 
@@ -48,7 +48,7 @@ class ResNet8(nn.Sequential):
 
 
 def is_architecture(name: str) -> bool:
-    """Whether a name is one of a network, rather than of an exported folder."""
+    """Whether a name is the name of a network and not of an exported folder."""
     return RESNET8_NAME.fullmatch(name) is not None or name.startswith("timm/") or name in _torchvision_names()
 
 
@@ -65,10 +65,10 @@ def named_model(name: str, input_shape: tuple[int, ...]) -> nn.Module:
         input_shape: Shape of an image, ``(C, H, W)``.
 
     Returns:
-        The model, with its classifier where it is torchvision's.
+        The model; torchvision's models keep their classifier.
 
     Raises:
-        ConfigurationError: For an unknown name, or a model that does not come in this shape.
+        ConfigurationError: For an unknown name, or a model that cannot be built for this shape.
     """
     channels, height, width = input_shape
     if resnet8 := RESNET8_NAME.fullmatch(name):
@@ -120,7 +120,7 @@ def _timm_model(name: str, input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def timm_arguments(name: str, input_shape: tuple[int, ...]) -> dict[str, Any]:
-    """What timm needs beside a model's name to build it for images of `input_shape`."""
+    """Keyword arguments with which timm builds a model for images of `input_shape`."""
     import timm
 
     options: dict[str, Any] = {"in_chans": input_shape[0]}
@@ -132,7 +132,7 @@ def timm_arguments(name: str, input_shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _adapt_channels(model: nn.Module, channels: int) -> None:
-    """Gives the first convolution `channels` input channels, freshly drawn as the layer itself draws them."""
+    """Replaces the first convolution by one with `channels` input channels and the default initialisation."""
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d):
             if layer.in_channels != channels:
@@ -141,7 +141,7 @@ def _adapt_channels(model: nn.Module, channels: int) -> None:
 
 
 def _like(layer: nn.Conv2d, **changes: Any) -> nn.Conv2d:
-    """A new convolution with the settings of `layer` but for `changes`."""
+    """A new convolution with the settings of `layer`, except for `changes`."""
     settings = {
         name: getattr(layer, name)
         for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
@@ -150,7 +150,7 @@ def _like(layer: nn.Conv2d, **changes: Any) -> nn.Conv2d:
 
 
 def adapt_stem(model: nn.Module, name: str, input_shape: tuple[int, ...], stem: Stem) -> Stem:
-    """Gives a ResNet the stem for small images, where that is asked for.
+    """Gives a ResNet the stem for small images, if requested.
 
     Args:
         model: The model, which is changed.
@@ -162,7 +162,7 @@ def adapt_stem(model: nn.Module, name: str, input_shape: tuple[int, ...], stem: 
         The stem in use.
 
     Raises:
-        ConfigurationError: If the small stem is asked of another architecture.
+        ConfigurationError: If the small stem is requested for another architecture.
     """
     is_resnet = isinstance(model, ResNet) or (
         name.startswith("timm/") and isinstance(getattr(model, "conv1", None), nn.Conv2d) and hasattr(model, "maxpool")
@@ -180,6 +180,6 @@ def adapt_stem(model: nn.Module, name: str, input_shape: tuple[int, ...], stem: 
 
 
 def replace_part(model: nn.Module, name: str, layer: nn.Module) -> None:
-    """Puts a layer in the place of the submodule of this dotted name."""
+    """Replaces the submodule with this dotted name by a layer."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, layer)

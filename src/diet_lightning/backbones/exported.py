@@ -23,17 +23,17 @@ PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What ``config.json`` says of an exported network.
+    """Contents of the ``config.json`` of an exported network.
 
     Attributes:
         format: ``"safetensors"``, ``"timm"`` or ``"onnx"``.
-        backbone: Name of the architecture, as for `create_backbone`; None for a module of the user's own.
+        backbone: Name of the architecture, as for `create_backbone`; None for a custom module.
         stem: ``"small"`` or ``"standard"``.
-        channels_last: Whether the channels of images and convolutions lie last in memory.
+        channels_last: Whether images and convolutions have the channels-last memory format.
         input_shape: Shape of one input, ``(C, H, W)`` for images.
         embed_dim: K, the dimension of the embeddings.
-        normalization: Mean and standard deviation of each channel on a scale of 0 to 1, empty where the inputs are only scaled;
-            None where it is not known how they were made.
+        normalization: Mean and standard deviation of each channel on a scale of 0 to 1; empty if the inputs are only scaled;
+            None if it is unknown how the inputs were made.
     """
 
     format: str
@@ -45,7 +45,7 @@ class ExportConfig:
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None
 
     def to_json(self) -> dict[str, Any]:
-        """As the file holds it, but for the version of the package."""
+        """The values in the form of the file, without the version of the package."""
         preprocessing: dict[str, Any] | None = None
         if self.normalization is not None:
             mean, std = self.normalization
@@ -75,7 +75,7 @@ def read_config(folder: str | Path) -> ExportConfig:
         The config.
 
     Raises:
-        CheckpointError: If there is none, or it is damaged, another library's or of another version.
+        CheckpointError: If the file is missing or damaged, or was written by another library or in another format version.
     """
     file = Path(folder) / CONFIG
     if not file.is_file():
@@ -125,10 +125,10 @@ def read_weights(folder: str | Path) -> dict[str, Tensor]:
         folder: An exported folder.
 
     Returns:
-        The tensors by their names.
+        The tensors by name.
 
     Raises:
-        CheckpointError: If there is no such file, or it is truncated or damaged.
+        CheckpointError: If the file is missing, truncated or damaged.
     """
     file = Path(folder) / WEIGHTS
     if not file.is_file():
@@ -164,14 +164,14 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def first_difference(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> str | None:
-    """Where weights do not fit a network.
+    """Finds the first weight that does not fit a network.
 
     Args:
-        there: The weights.
-        here: The network's.
+        there: The weights to load.
+        here: The weights of the network.
 
     Returns:
-        The first that is missing on one side or has another shape, with both shapes; None where all fit.
+        Name and both shapes of the first weight that is missing on one side or differs in shape; None if all fit.
     """
     theirs, ours = ({name: tuple(value.shape) for name, value in each.items()} for each in (there, here))
     for name in {**theirs, **ours}:
@@ -181,14 +181,14 @@ def first_difference(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) ->
 
 
 def load_weights(model: nn.Module, folder: str | Path) -> None:
-    """Gives a network the weights of an exported folder, in their dtype.
+    """Loads the weights of an exported folder, and their dtype, into a network.
 
     Args:
-        model: The network, of the exported one's architecture.
+        model: A network of the exported architecture.
         folder: An exported folder.
 
     Raises:
-        CheckpointError: If the weights cannot be read, or are another network's.
+        CheckpointError: If the weights cannot be read, or do not fit the network.
     """
     weights = read_weights(folder)
     if (difference := first_difference(weights, model.state_dict())) is not None:

@@ -25,8 +25,8 @@ class Backbone(nn.Module):
             are computed with a stride of 1, see `unstride_pointwise`.
         embed_dim: K, the dimension of the embeddings.
         stem: ``"small"`` if the first layers were adapted to small images, else ``"standard"``.
-        name: Of the architecture, as for `create_backbone`; None for a module of the user's own.
-        input_shape: Shape of the inputs that the network was built for; None where that is not known.
+        name: Name of the architecture, as for `create_backbone`; None for a custom module.
+        input_shape: Shape of the inputs that the network was built for; None if unknown.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Backbone(nn.Module):
         self.layout = torch.contiguous_format
 
     def lay_out(self, channels_last: bool) -> None:
-        """Puts the channels of weights and images last in memory, which tensor cores want, or in their usual place."""
+        """Switches weights and images to the channels-last memory format, which suits tensor cores, or to the default one."""
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         for parameter in self.model.parameters():
-            if parameter.ndim == 4:  # volumes have a layout of their own
+            if parameter.ndim == 4:  # the memory format of volumes is another one
                 parameter.data = parameter.data.contiguous(memory_format=self.layout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,18 +74,18 @@ def create_backbone(
             classification model, ``"timm/NAME"``, a folder that `diet export` wrote (``"./NAME"`` where it has the name of a
             model), or a module. Named models start from random weights and take their channels and image size from
             `input_shape`, exported ones start from their own weights. The classifier of torchvision and timm models is
-            removed; any other module is taken whole and must return embeddings of shape ``(B, K)``, unless `classifier` names
-            the part to remove.
+            removed; any other module is used unchanged and must return embeddings of shape ``(B, K)``, unless `classifier`
+            names the part to remove.
         input_shape: Shape of one input, without the batch: ``(C, H, W)`` for images. None for ``(3, 224, 224)``, or for the
-            exported network's.
+            shape of the exported network.
         stem: ``"small"`` gives a ResNet the stem for 32×32 images (first convolution 3×3, stride 1, padding 2, no
-            max-pool), ``"standard"`` leaves it, ``"auto"`` chooses small up to 64 pixels. Other architectures have no
-            such stem and stay as they are under ``"auto"``.
+            max-pool), ``"standard"`` keeps its own, ``"auto"`` chooses the small one for images of up to 64 pixels.
+            ``"auto"`` does not change other architectures.
         classifier: Dotted name of a submodule of `backbone` to replace by the identity.
 
     Returns:
-        The feature extractor. Batch-norm statistics, training mode and the random state are what they were before
-        its dimension was found.
+        The feature extractor. Finding its dimension changes neither batch-norm statistics nor training mode nor the
+        random state.
 
     Raises:
         ConfigurationError: For an unknown name or stem, or a module that cannot give embeddings for `input_shape`.
@@ -128,25 +128,25 @@ def load_exported(
     stem: Stem = "auto",
     classifier: str | None = None,
 ) -> Backbone:
-    """Builds an exported network again, with its weights.
+    """Rebuilds an exported network with its weights.
 
     Args:
         folder: A folder that `diet export` wrote.
-        input_shape: As for `create_backbone`; None for the exported network's.
-        stem: The exported network's, or ``"auto"``.
+        input_shape: As for `create_backbone`; None for the shape of the exported network.
+        stem: The stem of the exported network, or ``"auto"``.
         classifier: As for `create_backbone`.
 
     Returns:
         The feature extractor.
 
     Raises:
-        CheckpointError: If the folder cannot be read, or holds a module of the user's own.
+        CheckpointError: If the folder cannot be read, or holds the weights of a custom module.
         ConfigurationError: If the network has another stem, or cannot read `input_shape`.
     """
     config = read_config(folder)
     if config.backbone is None:
         raise CheckpointError(
-            f"Folder '{folder}' holds the weights of a module of your own: pass it, untrained, as "
+            f"Folder '{folder}' holds the weights of a custom module: pass the untrained module as "
             "load_backbone(folder, backbone=...)."
         )
     if not is_architecture(config.backbone):
@@ -196,18 +196,20 @@ def _remove_classifier(model: Any, classifier: str | None) -> None:
 
 
 def find_embed_dim(model: nn.Module, name: str, input_shape: tuple[int, ...]) -> int:
-    """Runs two zeros through a network and reads the dimension; the network and the random state stay untouched.
+    """Runs a batch of two zero inputs through a network and reads the dimension of the embeddings.
+
+    The network and the random state are not changed.
 
     Args:
         model: Maps ``(B, *input_shape)`` to ``(B, K)``.
-        name: What an error calls it.
+        name: Name of the network in error messages.
         input_shape: Shape of one input.
 
     Returns:
         K.
 
     Raises:
-        ConfigurationError: If it cannot read such inputs, or returns something else.
+        ConfigurationError: If the network cannot read such inputs, or returns another shape.
     """
     training = {module: module.training for module in model.modules()}
     tensor = next(model.parameters(), torch.empty(0))

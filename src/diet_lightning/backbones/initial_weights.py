@@ -1,4 +1,4 @@
-"""Weights that a backbone starts from: its library's own, a file's, an exported folder's or another run's."""
+"""Initial weights of a backbone, from its library, a file, an exported folder or another run."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from diet_lightning.runs.checkpoint import read_checkpoint
 from diet_lightning.runs.folder import find_checkpoint
 
 PRETRAINED = "pretrained"
-PREFIX = "backbone.model."  # of the network within `DIETModule`
+PREFIX = "backbone.model."  # name of the network within `DIETModule`
 CLASSIFIERS = {*CLASSIFIER_NAMES, "head_dist", "aux1", "aux2", "AuxLogits"}  # parts that create_backbone removes
 DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")  # in torchvision's files: norm.1 for norm1
 
 
 def load_start(backbone: Backbone, weights: str) -> None:
-    """Gives a network the weights that its training is to start from; no code of a file is run.
+    """Loads the initial weights of a network; code in files is never run.
 
     Args:
         backbone: The network, which keeps its dtype.
         weights: ``"pretrained"``: torchvision's or timm's own, from their cache or downloaded by them; timm fits them to
             other channels and image sizes. A ``.safetensors`` file of the network's state dict, under its library's names.
-            A folder of `diet export`. Or a run of `diet fit`: its folder or a checkpoint, of which the backbone is taken.
-            A classifier's weights are left out.
+            A folder of `diet export`. Or a run of `diet fit`, by its folder or a checkpoint: its backbone is loaded.
+            Weights of a classifier are ignored.
 
     Raises:
         CheckpointError: If the weights cannot be read, or do not fit the network.
-        ConfigurationError: If there are no pretrained ones, or the network was exported with its own.
+        ConfigurationError: If the network has no pretrained weights, or is an exported network, which has its own weights.
     """
     model = backbone.model
     found = {**_read(backbone, weights)}
@@ -45,7 +45,7 @@ def load_start(backbone: Backbone, weights: str) -> None:
         if name.partition(".")[0] in CLASSIFIERS:
             del found[name]
     for name in here.keys() - found.keys():
-        if name.endswith("num_batches_tracked"):  # files older than this count of torch's, which is not used
+        if name.endswith("num_batches_tracked"):  # missing in old files, and without effect
             found[name] = here[name]
     if (difference := first_difference(found, here)) is not None:
         raise CheckpointError(
@@ -85,7 +85,7 @@ def _library_weights(backbone: Backbone) -> Mapping[str, Tensor]:
     name = backbone.name
     if name is None or backbone.input_shape is None or RESNET8_NAME.fullmatch(name):
         raise ConfigurationError(
-            f"Backbone {name or 'of your own'!r} has no pretrained weights: give a file, an exported folder or a run as "
+            f"Backbone {name or 'custom'!r} has no pretrained weights: give a file, an exported folder or a run as "
             "`weights`."
         )
     try:

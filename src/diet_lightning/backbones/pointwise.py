@@ -1,4 +1,4 @@
-"""Strided 1×1 convolutions of few channels, kept from a fault of oneDNN's that writes past their memory."""
+"""A workaround for a bug of oneDNN, which writes past the memory of strided 1×1 convolutions with few channels."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
-MIN_CHANNELS = 16  # float32 numbers in the widest vector register; with as many the kernel's writes are whole registers
+MIN_CHANNELS = 16  # float32 values in the widest vector register; the bug needs fewer input channels than this
 
 
 def unstride_pointwise(model: nn.Module) -> list[str]:
     """Makes strided 1×1 convolutions of few channels read every s-th pixel and convolve those with a stride of 1.
 
-    That is the same function, with the same weights under the same names. It is needed since on a CPU the gradient of
-    such a layer's input, in channels-last layout, is computed by a kernel of oneDNN's that writes whole vector registers:
-    with fewer channels than a register holds, past the end of the memory (docs/convolution_fault.md).
-    `torch.compile` chooses that layout by itself, so the layer's input layout alone is not enough.
+    The function, the weights and their names stay the same. On a CPU, with the channels-last memory format, oneDNN computes
+    the gradient of the input of such a layer by a kernel that writes whole vector registers. With fewer channels than a
+    register holds it writes past the end of the memory (docs/convolution_fault.md). A contiguous input is not enough,
+    since `torch.compile` chooses the channels-last format by itself.
 
     Args:
         model: Any network; the layers' `stride` is changed in place, and a forward pre-hook is added. Subclasses of
-            torch's convolutions are covered, calls of `torch.nn.functional.conv2d` in the user's own code are not.
+            torch's convolutions are covered; direct calls of `torch.nn.functional.conv2d` are not.
 
     Returns:
         The names of the layers that were changed.
@@ -42,7 +42,7 @@ def _is_unpadded(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
 
 
 def _take_every(stride: tuple[int, ...], layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    """Every s-th position of the input, a copy of a quarter of it with the usual stride of 2."""
+    """A copy of every s-th position of the input: a quarter of it at the usual stride of 2."""
     x: Tensor = inputs[0]
     positions: tuple[Any, ...] = (..., *(slice(None, None, step) for step in stride))
     return (x[positions], *inputs[1:])

@@ -2,5 +2,5 @@
 
 import lazy_loader
 
-# the names are listed in the stub; what is not used is not imported, as Lightning and scikit-learn take seconds
+# the stub lists the names; each is imported on first use, since importing Lightning and scikit-learn takes seconds
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""EmbeddingWriter: what `predict` computes, in one file."""
+"""EmbeddingWriter: writes the embeddings of `predict` to one file."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
     It holds ``features`` (float32, N×K), ``index``, ``label`` (int64, -1 for none) and, where the samples have names,
     ``path``. Rows are in the order of the index, each sample once, whatever the number of ranks.
 
-    Rows go to the folder ``.NAME.partial`` beside the file as they are computed, which all ranks need to see, as they do a
-    checkpoint's; no process holds them all. With a `DIETDataModule` a run that was killed resumes there when it is started
-    again, on any number of ranks, and computes the batches that are missing, to the same bits; other weights, data or
-    precision start over. Pass ``return_predictions=False`` to `Trainer.predict`, or Lightning keeps a copy of everything.
+    Rows are written as they are computed, to the folder ``.NAME.partial`` beside the file. All ranks need access to it; no
+    process holds all rows in memory. With a `DIETDataModule` a killed run resumes when it is started again, on any number of
+    ranks: it computes the missing batches, and the file is bitwise the same. With other weights, data or precision it starts
+    over. Pass ``return_predictions=False`` to `Trainer.predict`, else Lightning keeps a copy of all predictions.
 
     Args:
         path: The file, ``.npz``, ``.parquet`` or ``.safetensors``; None for ``embeddings.npz`` in the Trainer's
             ``default_root_dir``.
 
     Raises:
-        ConfigurationError: If the suffix is another or its library is missing; when `predict` starts, if the file exists
-            or cannot be written; later, if the disk is full: what was computed is kept.
+        ConfigurationError: If the suffix is unknown or its library is missing; when `predict` starts, if the file exists
+            or cannot be written; later, if the disk is full, where the computed rows are kept.
     """
 
     def __init__(self, path: str | None = None) -> None:
@@ -61,7 +61,7 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
         return Path(self.path or Path(trainer.default_root_dir) / "embeddings.npz")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses to overwrite, before anything is computed."""
+        """Raises an error if the file exists, before anything is computed."""
         super().setup(trainer, pl_module, stage)
         if stage == "predict":
             refuse_existing(self._file(trainer))
@@ -70,7 +70,7 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
 
     def stored_samples(self, trainer: Trainer, count: int) -> NDArray[np.bool_]:
         """Which samples of the data module's `predict_split` an earlier run with these weights has written."""
-        if not self._is_set_up:  # a Trainer that was interrupted still says that it predicts
+        if not self._is_set_up:  # an interrupted Trainer still reports that it predicts
             return np.zeros(count, np.bool_)
         data: DIETDataModule = trainer.datamodule  # type: ignore[attr-defined]  # it is what asks
         pl_module = trainer.lightning_module
@@ -86,7 +86,7 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
         )
         self._data = data
         done = opened.done(count)
-        trainer.strategy.barrier()  # no rank marks more before all have seen the same
+        trainer.strategy.barrier()  # no rank marks further rows before all ranks have read the same ones
         if done.any():
             rank_zero_info(f"Resuming {self._file(trainer)}: {done.sum()} of {len(done)} embeddings are there.")
         return done
@@ -143,7 +143,7 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
         return self._partial
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Turns the rows of all ranks into the file."""
+        """Writes the file from the rows of all ranks."""
         opened, file = self._opened, self._file(trainer)
         opened.flush()
         trainer.strategy.barrier()
@@ -185,7 +185,7 @@ def _digest(network: nn.Module) -> str:
 
 
 def _on_rank_zero(trainer: Trainer, action: Callable[[], None]) -> None:
-    """Runs an action on rank 0 while the others wait; what it raises they raise too."""
+    """Runs an action on rank 0 while the other ranks wait; an error is raised on all ranks."""
     error: DIETError | None = None
     if trainer.is_global_zero:
         try:

@@ -13,21 +13,21 @@ from diet_lightning.callbacks.split_callback import SplitCallback, originals
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.evaluation.rank import effective_rank, rankme, singular_values
 
-ENOUGH = 16  # samples; of fewer the rank says little
+ENOUGH = 16  # samples; the rank of fewer is not meaningful
 
 
 class FeatureRank(SplitCallback):
     """Measures the rank of the embeddings, without labels.
 
-    Logs ``val/rankme`` (Garrido et al., ICML 2023) and ``val/effective_rank``, the directions that the embeddings vary in, both
-    between 1 and the embeddings' dimension, of the clean validation samples. Where there are none, ``train/rankme`` and
-    ``train/effective_rank`` are of the augmented samples of the training epoch; under `Trainer.test`, ``test/rankme`` and
-    ``test/effective_rank`` of the test samples. Nothing waits for the device before the epoch's end, and K² sums in float64
-    are all that is held.
+    Logs ``val/rankme`` (Garrido et al., ICML 2023) and ``val/effective_rank``, the number of directions in which the
+    embeddings vary. Both are between 1 and the dimension of the embeddings, and are measured on the clean validation
+    samples. Without validation samples, ``train/rankme`` and ``train/effective_rank`` are measured on the augmented samples
+    of the training epoch. `Trainer.test` logs ``test/rankme`` and ``test/effective_rank``. The device is synchronised at
+    the end of an epoch only; the callback holds K² sums in float64.
 
     Args:
-        warn_below: RankMe from which on down embeddings count as collapsed: 1 is one direction for all of them; what has
-            learnt something uses tens.
+        warn_below: Value of RankMe below which a warning reports a collapse. RankMe is 1 if all embeddings have one
+            direction; a trained backbone reaches tens.
     """
 
     def __init__(self, warn_below: float = 1.5) -> None:
@@ -70,7 +70,7 @@ class FeatureRank(SplitCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DatumBatch, batch_idx: int
     ) -> None:
-        """Counts the step's embeddings, where no validation does it."""
+        """Adds the embeddings of the training step, if the run has no validation."""
         if not self._has_validation(trainer):
             self._add(outputs["features"], torch.ones(len(batch.index), device=batch.index.device))
 
@@ -79,14 +79,14 @@ class FeatureRank(SplitCallback):
         return trainer.enable_validation and sum(trainer.num_val_batches) > 0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs the rank of the training samples, where they were counted."""
+        """Logs the rank of the training samples, if they were added."""
         if not self._has_validation(trainer):
             self._log("train", trainer, pl_module)
 
     def measure_batch(
         self, split: str, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DatumBatch
     ) -> None:
-        """Counts clean samples, each once."""
+        """Adds clean samples, each once."""
         if not trainer.sanity_checking:
             self._add(outputs["features"], originals(batch, trainer).to(torch.float32))
 

@@ -41,11 +41,11 @@ class FiniteGuard(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: DatumBatch, batch_idx: int
     ) -> None:
-        """Keeps the batch at hand."""
+        """Keeps a reference to the batch, to name its samples."""
         self._batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Looks at the loss, without waiting for an accelerator that still computes it."""
+        """Starts to copy the loss to the CPU, without waiting for the accelerator."""
         if self._batch is None:
             return
         finite, known = torch.isfinite(loss.detach()), None
@@ -58,9 +58,9 @@ class FiniteGuard(Callback):
         self._unchecked.append(_Loss(self._batch, loss.detach(), finite, known))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Stops the run before its step; with several ranks all of them stop if one must.
+        """Stops the run before the optimiser's step; if one rank stops, all of them do.
 
-        By now the backward pass is queued behind the loss, so that an accelerator stays busy meanwhile.
+        The backward pass is already queued behind the loss, so the accelerator stays busy while the loss is read.
         """
         unchecked, self._unchecked = self._unchecked, []
         for seen in unchecked:
@@ -78,7 +78,7 @@ class FiniteGuard(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets what a broken run left."""
+        """Clears the state of an aborted run."""
         self._unchecked.clear()
 
     @staticmethod
@@ -89,7 +89,7 @@ class FiniteGuard(Callback):
         listed = ", ".join(map(str, indices[:SHOWN])) + (", …" if len(indices) > SHOWN else "")
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         cause = (
-            f"the inputs with index {listed} are not finite: mend or remove them"
+            f"the inputs with index {listed} are not finite: correct or remove them"
             if bad
             else f"its inputs are finite (index {listed}): lower `lr`, or use precision 32-true or bf16-mixed"
         )
@@ -99,5 +99,5 @@ class FiniteGuard(Callback):
         )
 
     def on_train_batch_end(self, *_: object) -> None:
-        """Lets go of the batch."""
+        """Drops the reference to the batch."""
         self._batch = None

@@ -28,7 +28,7 @@ class InterruptCheckpoint(Callback):
 
     def __init__(self, dirpath: str | None = None) -> None:
         self.dirpath = dirpath
-        self._previous: Any = None  # the SIGINT handler to put back
+        self._previous: Any = None  # the SIGINT handler to restore
 
     def path(self, trainer: Trainer) -> Path:
         """Where the checkpoint is written."""
@@ -57,6 +57,6 @@ class InterruptCheckpoint(Callback):
             rank_zero_info(f"Saved {self.path(trainer)}: resume with ckpt_path.")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts the handler back and removes a checkpoint that is no longer needed."""
+        """Restores the signal handler and removes the checkpoint of an earlier interruption."""
         self._restore_handler()
         trainer.strategy.remove_checkpoint(self.path(trainer))

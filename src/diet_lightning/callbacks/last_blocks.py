@@ -1,4 +1,4 @@
-"""LastBlocks: continued pretraining, the head alone at first and then the end of the backbone (DIET-CP)."""
+"""LastBlocks: continued pretraining of the head alone at first, then of the last blocks of the backbone (DIET-CP)."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ BLOCK = re.compile(r"Block|Bottleneck|InvertedResidual|EdgeResidual|DepthwiseSep
 
 
 class LastBlocks(BaseFinetuning):
-    """Trains the head alone at first, and then the last blocks of the backbone with it; all else stays as it started.
+    """Trains the head alone at first, then the last blocks of the backbone with it; the other weights are frozen.
 
     The regime of continued pretraining, DIET-CP (https://arxiv.org/abs/2509.06990). A block is a part of the network whose
     class is a residual or transformer block, such as the entries of a ViT's ``blocks``, a ResNet's ``BasicBlock`` or
-    ``Bottleneck``, a ConvNeXt's ``ConvNeXtBlock``, and that does not lie within another. What follows the blocks, such as a
-    final norm, trains with them.
+    ``Bottleneck``, a ConvNeXt's ``ConvNeXtBlock``; blocks nested in another block are not counted. Layers after the blocks,
+    such as a final norm, train with them.
 
-    What does not train is in eval mode: its batch norms keep their statistics and normalise by them, and it drops nothing.
-    The blocks' gradients are computed from the start, and dropped while the head trains alone: ranks of a DDP run agree on
-    the parameters that they exchange once, when training starts. Where a run stands follows from its epoch, so it resumes
+    Frozen parts are in eval mode: batch norm uses its running statistics and does not update them, and dropout is off.
+    The gradients of the blocks are computed from the start and discarded while the head trains alone, since DDP fixes the
+    parameters that it synchronises when training starts. The epoch alone determines which parts train, so a run resumes
     exactly.
 
     Args:
-        blocks: How many.
-        head_only: Share of the run's epochs, the first, in which the head trains alone, in ``[0, 1)``; rounded to whole
-            epochs.
-        modules: In place of the last blocks: names of the parts of the network to train, as `named_modules` gives them.
+        blocks: Number of blocks to train.
+        head_only: Fraction of the epochs, at the start of the run, in which the head trains alone, in ``[0, 1)``; rounded
+            to whole epochs.
+        modules: Names of the parts of the network to train, as `named_modules` gives them, in place of the last blocks.
 
     Raises:
-        ConfigurationError: For an argument outside its range; when training starts, if the network has not as many blocks or
-            no such part.
+        ConfigurationError: For an argument outside its range; when training starts, if the network has fewer blocks or
+            lacks one of `modules`.
     """
 
     def __init__(self, blocks: int = 2, head_only: float = 0.05, modules: list[str] | None = None) -> None:
@@ -61,11 +61,11 @@ class LastBlocks(BaseFinetuning):
         self._head_alone = False  # in the present epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: Lightning would keep the optimiser's groups, which stay as they are."""
+        """Does nothing: Lightning's state describes parameter groups, which this callback does not change."""
         return {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Freezes the backbone before DDP looks which parameters train."""
+        """Freezes the backbone before DDP collects the parameters that train."""
         if stage == TrainerFn.FITTING:
             pl_module.configure_model()  # at once where it is built
             super().setup(trainer, pl_module, stage)
@@ -80,7 +80,7 @@ class LastBlocks(BaseFinetuning):
         self.make_trainable(self._parts.values())
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says what trains when, and finds its place in a run that goes on within an epoch."""
+        """Logs which parts train when, and restores the state of a run that resumes within an epoch."""
         module: Any = pl_module
         epochs, parameters = module.count_epochs(), list(module.backbone.parameters())
         self._head_epochs = round(self.head_only * epochs)
@@ -93,7 +93,7 @@ class LastBlocks(BaseFinetuning):
         )
 
     def finetune_function(self, pl_module: LightningModule, epoch: int, optimizer: Optimizer) -> None:
-        """At the start of each epoch: what does not train is in eval mode."""
+        """Puts frozen parts into eval mode at the start of each epoch."""
         backbone: Any = pl_module.backbone
         backbone.eval()
         self._head_alone = epoch < self._head_epochs
@@ -102,24 +102,24 @@ class LastBlocks(BaseFinetuning):
                 part.train()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Drops the blocks' gradients while the head trains alone: without one a parameter does not even decay."""
+        """Discards the gradients of the blocks while the head trains alone; AdamW skips such parameters, also their decay."""
         if self._head_alone:
             backbone: Any = pl_module.backbone
             backbone.zero_grad(set_to_none=True)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leaves a backbone that trains as a whole, should it be fitted again without this callback."""
+        """Unfreezes the backbone, for a later fit without this callback."""
         backbone: Any = pl_module.backbone
         self.make_trainable(backbone)
         backbone.train()
 
 
 def last_blocks(model: nn.Module, count: int) -> list[str]:
-    """The last residual or transformer blocks of a network, and what follows them.
+    """The last residual or transformer blocks of a network, and the layers after them.
 
     Args:
-        model: The network, whose parts are registered in the order that they compute in.
-        count: How many blocks.
+        model: A network whose submodules are registered in the order of computation.
+        count: Number of blocks.
 
     Returns:
         Names of its parts, as `named_modules` gives them.

@@ -39,25 +39,27 @@ class OfflineEvaluation(Callback):
     """Fits probes on the frozen embeddings of the training split and measures them on the test split.
 
     Logs ``test/linear_top1`` (logistic regression on standardised features), ``test/knn{k}_top1`` (weighted nearest
-    neighbours), ``test/{n}shot_top1`` (n labels per class, mean over trials) and ``test/linear_top5``, and with
-    `baselines` the same of pixels as ``test/raw_linear_top1`` and of the untrained network as ``test/untrained_linear_top1``. ``evaluation.json`` keeps them with their bootstrap
-    intervals, and ``figures/`` the probe's confusion, a map, the spectrum and a gallery of neighbours; loggers that take
-    images (W&B) get those too. Without labels spectrum and gallery are drawn.
+    neighbours), ``test/{n}shot_top1`` (n labels per class, mean over trials) and ``test/linear_top5``. With `baselines` it
+    logs the same metrics of raw pixels, such as ``test/raw_linear_top1``, and of the untrained network, such as
+    ``test/untrained_linear_top1``. The metrics and their bootstrap intervals are written to ``evaluation.json``. The confusion
+    matrix of the probe, a map, the spectrum and a gallery of neighbours are drawn in ``figures/`` and passed to loggers that
+    take images (W&B). Without labels only the spectrum and the gallery are drawn.
 
-    Every sample counts once on any number of ranks. The training split's embeddings are held in memory on rank 0.
+    Every sample counts once on any number of ranks. Rank 0 holds the embeddings of the training split in memory.
 
     Args:
         dirpath: Folder of the results; None for the Trainer's ``default_root_dir``.
         c: Inverse regularisation of the linear probe; None chooses it on a fifth of the training samples.
-        k: Neighbours.
-        temperature: Of the neighbours' weights.
-        shots: Labels per class.
-        num_trials: How often those labels are drawn; scores are means over the trials.
+        k: Number of neighbours.
+        temperature: Temperature of the neighbours' votes, see `knn_probabilities`.
+        shots: Labels per class, for each of the few-label probes.
+        num_trials: Number of draws of those labels; scores are means over the trials.
         level: Coverage of the bootstrap intervals.
         baselines: Measure raw pixels and the untrained backbone too.
         umap: Draw the map by UMAP (needs the package umap-learn) instead of PCA.
-        seed: Of hold-out, trials and intervals.
-        enabled: None does without probes, with a message, where there are no labels; True raises there; False is off.
+        seed: Seed of the hold-out, the trials and the intervals.
+        enabled: None skips the probes, with a message, if the data have no labels; True raises an error then; False switches
+            the evaluation off.
 
     Raises:
         ConfigurationError: When testing starts, for an argument that does not suit the data.
@@ -96,7 +98,7 @@ class OfflineEvaluation(Callback):
         self._test: list[DatumBatch] = []  # embeddings of this rank in place of inputs
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses what cannot be served before anything is embedded."""
+        """Checks the arguments and the data before anything is embedded."""
         if stage != "test" or self.enabled is False:
             return
         read_scores(Path(self.dirpath or trainer.default_root_dir))  # a damaged file is refused before the work is done
@@ -154,7 +156,7 @@ class OfflineEvaluation(Callback):
             for name, network in self._baselines(pl_module, data).items():
                 splits = [self._embed(network, trainer, data, split, f"{name} features") for split in ("train", "test")]
                 every[name] = (splits[0], splits[1])
-        # a sentence of rank 0 must reach the others, which would wait for ever
+        # an error on rank 0 must reach the other ranks, which would otherwise wait forever
         measured = self._measured(every, trainer, data) if trainer.is_global_zero else {}
         found = trainer.strategy.broadcast(measured)
         if isinstance(found, DIETError):
@@ -195,7 +197,7 @@ class OfflineEvaluation(Callback):
         name, stem = pl_module.hparams.get("backbone"), pl_module.hparams.get("stem", "auto")
         if name is None:
             rank_zero_info(
-                "No untrained baseline: the backbone is a module of yours, of which only the trained one exists."
+                "The untrained baseline is left out: the backbone is a custom module, which cannot be rebuilt untrained."
             )
             return networks
         with torch.random.fork_rng(devices=[]):
@@ -238,7 +240,7 @@ def _gathered(parts: Sequence[DatumBatch], trainer: Trainer) -> Features:
         every = [None] * trainer.world_size
         torch.distributed.all_gather_object(every, own)
     features, index, labels = (np.concatenate(column) for column in zip(*every, strict=True))
-    _, first = np.unique(index, return_index=True)  # repeats of the distributed sampler go
+    _, first = np.unique(index, return_index=True)  # without the repeats of the distributed sampler
     return features[first], labels[first]
 
 

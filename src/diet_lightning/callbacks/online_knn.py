@@ -18,18 +18,18 @@ from diet_lightning.evaluation.neighbours import knn_probabilities, nearest_neig
 class OnlineKNN(SplitAccuracy):
     """Weighted nearest neighbours of the validation samples among the embeddings of the last training batches.
 
-    The bank holds what the training steps computed anyway (augmented samples, by a backbone that was still learning), so
-    nothing is embedded twice, and accuracies lie a little below those of `diet test`. It is not kept in checkpoints: after
-    resuming within an epoch the first measurement sees that epoch's later samples only. Logs ``val/{name}_top1``, and
-    ``top5`` with more than five classes; ``test/{name}_top1`` too in the process that has trained.
+    The bank holds the embeddings of the training steps, so nothing is embedded twice. They are of augmented samples, by a
+    backbone that was still training, so accuracies are slightly below those of `diet test`. The bank is not saved in
+    checkpoints: after resuming within an epoch the first measurement uses the later samples of that epoch only. Logs
+    ``val/{name}_top1``, and ``top5`` with more than five classes; also ``test/{name}_top1`` in the process that has trained.
 
     Args:
-        name: What the metrics are called.
-        k: Neighbours; fewer where the bank holds fewer.
-        temperature: Of their weights, see `knn_probabilities`.
-        bank_size: Samples kept, on each device, in half precision: 32,768 of 512 dimensions take 32 MiB.
+        name: Name of the metrics.
+        k: Number of neighbours; at most the samples in the bank.
+        temperature: Temperature of the neighbours' votes, see `knn_probabilities`.
+        bank_size: Samples in the bank, on each device, in half precision: 32,768 of 512 dimensions take 32 MiB.
         num_classes: Number of classes; None reads it from the data module.
-        enabled: None switches it off, with a message, where the data have no labels; True raises there.
+        enabled: None switches the callback off, with a message, if the data have no labels; True raises an error then.
 
     Raises:
         ConfigurationError: If an argument is outside its range, or labels are missing.
@@ -66,7 +66,7 @@ class OnlineKNN(SplitAccuracy):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DatumBatch, batch_idx: int
     ) -> None:
-        """Keeps the step's embeddings, and lets the oldest go."""
+        """Adds the embeddings of the step to the bank and drops the oldest."""
         if self.num_classes is None or self.enabled is False:
             return
         self._check_labels(batch.label, self.num_classes)
@@ -79,7 +79,7 @@ class OnlineKNN(SplitAccuracy):
         if not self._parts or self.num_classes is None:
             return
         features, labels = (torch.cat(parts)[-self.bank_size :] for parts in zip(*self._parts, strict=True))
-        if trainer.world_size > 1:  # every rank has trained on as many samples
+        if trainer.world_size > 1:  # every rank has trained on the same number of samples
             features, labels = (trainer.strategy.all_gather(part).flatten(0, 1) for part in (features, labels))
         known = labels != NO_LABEL
         if bool(known.any()):

@@ -25,11 +25,11 @@ class OnlineLinearProbe(SplitAccuracy):
     images), and ``top5`` where there are more than five classes.
 
     Args:
-        name: What the metrics are called; several probes at once need different names.
+        name: Name of the metrics; several probes at once need different names.
         num_classes: Number of classes; None reads it from the data module.
         lr: Learning rate.
-        weight_decay: AdamW's.
-        enabled: None switches the probe off, with a message, where the data have no labels; True raises there.
+        weight_decay: Weight decay of AdamW.
+        enabled: None switches the probe off, with a message, if the data have no labels; True raises an error then.
 
     Raises:
         ConfigurationError: When training starts, if `enabled` is True and labels or the number of classes are missing.
@@ -78,7 +78,7 @@ class OnlineLinearProbe(SplitAccuracy):
         if self._off or self._classifier is not None:
             return
         embed_dim: Any = pl_module.embed_dim
-        with torch.random.fork_rng(devices=[]):  # a probe must not change what the backbone draws
+        with torch.random.fork_rng(devices=[]):  # the probe must not advance the random generator that the backbone uses
             torch.manual_seed(derive_seed(0))
             classifier = nn.Linear(embed_dim, self.num_classes or 0, dtype=torch.float32)
         self._classifier = classifier.to(pl_module.device)
@@ -114,7 +114,7 @@ class OnlineLinearProbe(SplitAccuracy):
         self._check_labels(label, self.num_classes)
         with torch.enable_grad():
             logits = self.classifier(features)
-            # the sum, so that ranks with unequal numbers of labelled samples average rightly
+            # a sum, so that the average over ranks with unequal numbers of labelled samples is exact
             loss = F.cross_entropy(logits, label, ignore_index=NO_LABEL, reduction="sum")
             torch.autograd.backward(loss)
         for metric in self._metrics["train"].values():

@@ -1,4 +1,4 @@
-"""FitProgressBar: how a run goes, on one line."""
+"""FitProgressBar: the progress of a fit on one line."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ INTERVAL = 0.5  # seconds between updates: each of them waits for the accelerato
 
 
 class FitProgressBar(TQDMProgressBar):
-    """Lightning's bar with loss, loss gap, the probe's accuracy, samples per second and the time that the fit still takes.
+    """Lightning's bar with loss, loss gap, the probe's accuracy, samples per second and the remaining time of the fit.
 
-    It is drawn twice a second at most, and between that reads nothing from the device.
+    It is drawn at most twice a second; between two updates nothing is read from the device.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class FitProgressBar(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DatumBatch, batch_idx: int
     ) -> None:
-        """Counts the samples of all ranks, and draws the line when it is time to."""
+        """Counts the samples of all ranks, and draws the line if it is due."""
         self._samples += len(batch.index) * trainer.world_size
         elapsed = time.perf_counter() - self._drawn
         if elapsed >= INTERVAL or batch_idx + 1 == self.total_train_batches:
@@ -46,12 +46,12 @@ class FitProgressBar(TQDMProgressBar):
             self._samples, self._drawn = 0, time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps validation out of the rate."""
+        """Excludes the time of validation from the rate."""
         super().on_validation_end(trainer, pl_module)
         self._samples, self._drawn = 0, time.perf_counter()
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What the line ends with."""
+        """The items at the end of the line."""
         logged = trainer.progress_bar_metrics
         shown: dict[str, Any] = {}
         if (loss := logged.get("train/loss_step")) is not None:

@@ -36,7 +36,7 @@ class RunFigure(Callback):
             self._record(trainer, "val")
 
     def _record(self, trainer: Trainer, split: str) -> None:
-        # the other split's values are old ones, where not every epoch is validated
+        # values of the other split are from an earlier epoch if not every epoch is validated
         for name, value in trainer.callback_metrics.items():
             if is_accuracy(name, (split,)) or (name == LOSS_GAP and split == "train"):
                 self._curves.setdefault(name, {})[trainer.current_epoch + 1] = float(value)
@@ -46,7 +46,7 @@ class RunFigure(Callback):
         self._draw(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Draws what there is."""
+        """Draws the curves so far."""
         if self._curves:
             self._draw(trainer)
 
@@ -66,5 +66,5 @@ class RunFigure(Callback):
         return {"curves": self._curves}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with a checkpoint's curves."""
+        """Restores the curves of a checkpoint."""
         self._curves = state_dict["curves"]

@@ -1,4 +1,4 @@
-"""RunRecorder: the facts of a run, kept for `diet compare`, `diet audit` and `diet export`."""
+"""RunRecorder: writes the facts of a run for `diet compare`, `diet audit` and `diet export`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from diet_lightning.runs.record import RunRecord
 class RunRecorder(Callback):
     """Writes ``run.json`` when a fit starts: N, fingerprint and classes of the data, network, batch size and versions.
 
-    `diet fit` adds it by itself. With it, the folder of a run from a notebook is one that `diet export` takes, and, with a
-    ``CSVLogger(folder, name="", version="")``, one that `diet compare` takes.
+    `diet fit` adds it by itself. In a notebook it makes the folder of the run readable by `diet export`, and, together with
+    ``CSVLogger(folder, name="", version="")``, by `diet compare`.
 
     Args:
         dirpath: Folder of the run; None for the Trainer's ``default_root_dir``.
@@ -24,7 +24,7 @@ class RunRecorder(Callback):
         self.dirpath = dirpath
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the record, on rank zero: the network is built, and a checkpoint's data have been compared."""
+        """Writes the record, on rank zero. The network is built by now, and the data of a checkpoint have been compared."""
         if trainer.is_global_zero:
             record_of(trainer, pl_module).write(self.dirpath or trainer.default_root_dir)
 

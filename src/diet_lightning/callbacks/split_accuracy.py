@@ -1,4 +1,4 @@
-"""SplitAccuracy: how a classifier on the embeddings is measured, each sample once, whatever the number of ranks."""
+"""SplitAccuracy: the accuracy of a classifier on the embeddings, each sample counted once on any number of ranks."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class SplitAccuracy(SplitCallback):
     Samples without a label (-1) are ignored. Subclasses give the logits.
 
     Args:
-        name: What the metrics are called.
-        owner: What messages call it.
+        name: Name of the metrics.
+        owner: Name of the classifier in messages.
     """
 
     def __init__(self, name: str, owner: str) -> None:
@@ -34,14 +34,14 @@ class SplitAccuracy(SplitCallback):
 
     @abstractmethod
     def start_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Calls `_measure`, or does not: then the split is ignored."""
+        """Calls `_measure` for a split that is to be measured; other splits are ignored."""
 
     @abstractmethod
     def _logits(self, features: Tensor, pl_module: LightningModule) -> Tensor:
         """Logits of embeddings ``(B, K)`` in float32, shape ``(B, classes)``."""
 
     def _find_num_classes(self, trainer: Trainer, enabled: bool | None) -> int | None:
-        """The data's number of classes; None without labels, with a message, where `enabled` is None."""
+        """The number of classes of the data; None, with a message, if the data have no labels and `enabled` is None."""
         found: int | None = getattr(getattr(trainer, "datamodule", None), "num_classes", None)
         if found is None and enabled is None:
             rank_zero_info(f"The training data have no labels: {self._owner[0].lower()}{self._owner[1:]} is off.")
@@ -61,7 +61,7 @@ class SplitAccuracy(SplitCallback):
             self._metrics.setdefault(split, {})[f"top{top_k}"] = metric.to(pl_module.device)
 
     def _check_labels(self, label: Tensor, num_classes: int | None) -> None:
-        # on an accelerator the comparison would make every step wait
+        # on an accelerator the comparison would synchronise at every step
         if label.device.type == "cpu" and num_classes and bool((label >= num_classes).any()):
             raise ConfigurationError(
                 f"{self._owner} has {num_classes} classes, but a sample has label {int(label.max())}: set `num_classes` to at "
@@ -98,14 +98,14 @@ class SplitAccuracy(SplitCallback):
                     "out, or do without it."
                 )
             accuracy = correct / labelled.clamp(min=1)
-            # averaging equal values only tells Lightning that it is synchronised
+            # the values are equal on all ranks; `sync_dist` marks them as synchronised for Lightning
             pl_module.log(f"{split}/{self.name}_{name}", accuracy, prog_bar=name == "top1", sync_dist=True)
 
 
 class ClassifierAccuracy(SplitAccuracy):
-    """Logs the accuracy of the head of a supervised `DIETModule`: ``val/supervised_top1`` and the like.
+    """Logs the accuracy of the head of a `SupervisedModule`, ``val/supervised_top1`` and ``test/supervised_top1``.
 
-    The module brings it along itself.
+    `SupervisedModule` adds it to the Trainer's callbacks.
     """
 
     def __init__(self) -> None:

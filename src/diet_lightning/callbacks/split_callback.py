@@ -1,4 +1,4 @@
-"""SplitCallback: what is measured on clean samples, of the validation and of the test split alike."""
+"""SplitCallback: the base of callbacks that measure clean samples of the validation and the test split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diet_lightning.data.batch import DatumBatch
 
 
 class SplitCallback(Callback, ABC):
-    """Turns Lightning's hooks of the two evaluations into one set, which knows the split by its name."""
+    """Maps Lightning's validation and test hooks to one set of hooks that take the name of the split."""
 
     def start_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called before the first batch of ``"val"`` or ``"test"``."""
@@ -69,8 +69,8 @@ class SplitCallback(Callback, ABC):
 
 
 def originals(batch: DatumBatch, trainer: Trainer) -> Tensor:
-    """Which samples of a batch in order are no repeats, shape ``(B,)``.
+    """Which samples of an ordered batch are originals and not repeats, bool, shape ``(B,)``.
 
-    Distributed samplers repeat the first samples at the end; an original sits on the rank of its index.
+    Distributed samplers repeat the first samples at the end; an original is on the rank ``index % world_size``.
     """
     return batch.index % trainer.world_size == trainer.global_rank
