@@ -105,14 +105,6 @@ def test_no_write_permission(monkeypatch, tmp_path, capfd):
     assert "'locked' cannot be written (no write permission): choose another `run_dir`" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("args", [["fit", "--model.nonsense", "1"], ["fot"], ["fit", "--config", "no_such_config"]])
-def test_words_that_are_off_exit_with_two(args, capfd):
-    with pytest.raises(SystemExit) as stop:
-        main(args)
-    assert stop.value.code == 2
-    assert args[-1].lstrip("-") in capfd.readouterr().err or "nonsense" in args[1]
-
-
 def test_dropping_unreadable_images_lists_them_and_fixes_n(wrong):
     data = DIETDataModule("folder:one_broken", holdout=0.0, drop_unreadable=True, batch_size=2)
     with pytest.warns(

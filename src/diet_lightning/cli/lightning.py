@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import set_parsing_settings
+from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
-from diet_lightning.__about__ import __version__
 from diet_lightning.callbacks import (
     EmbeddingWriter,
     FeatureRank,
@@ -30,7 +29,9 @@ from diet_lightning.callbacks import (
     OnlineLinearProbe,
     RunFigure,
 )
-from diet_lightning.cli.arguments import with_named_configs, with_run_config
+from diet_lightning.cli.arguments import trainer_arguments
+from diet_lightning.cli.short_help import short_help
+from diet_lightning.cli.usage import usage_error
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.errors import CheckpointError
 from diet_lightning.runs.checkpoint import read_checkpoint
@@ -78,9 +79,10 @@ class DIETCLI(LightningCLI):
     """LightningCLI with a folder per run, N linked from the data, and the callbacks that a run needs."""
 
     run_dir: Path
+    command_parser: LightningArgumentParser
 
     def __init__(self, args: list[str], held: ExitStack) -> None:
-        self._asked = args[0] if args else ""
+        self._asked = args[0]
         self._held = held  # what is given back when the run has ended
         super().__init__(
             NamedDIETModule,
@@ -88,34 +90,55 @@ class DIETCLI(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             trainer_defaults={"max_epochs": 100},
-            parser_kwargs={
-                "prog": "diet",
-                "version": __version__,
-                "description": "DIET: self-supervised learning with the datum index as target. `diet fit` alone trains on "
-                "embedded digits; `diet demo` also shows what the features are worth, `diet bill` what the head will take of "
-                "memory; of finished runs, `diet compare` ranks several without labels, `diet audit` looks through the data of "
-                "one, and `diet export` writes its backbone for other programs.",
-            },
+            parser_kwargs={"prog": "diet", "exit_on_error": False, self._asked: {"exit_on_error": False}},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=args,
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Lightning's four, or of them the one that is asked for, as building a parser takes its time.
+        """The one of Lightning's four that is asked for, as building a parser takes its time.
 
         Checkpoints never run code, and predictions go to a file.
         """
-        fixed = {"weights_only", "return_predictions"}
-        every = {name: skipped | fixed for name, skipped in LightningCLI.subcommands().items()}
-        return {self._asked: every[self._asked]} if self._asked in every else every
+        return {self._asked: LightningCLI.subcommands()[self._asked] | {"weights_only", "return_predictions"}}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses `args` alone; Lightning's own version warns of every argument list that is passed from Python."""
-        self.config = parser.parse_args(args)
+        """Parses `args` alone, and takes the network's options from the checkpoint.
+
+        Lightning's own version warns of every argument list that is passed from Python, and lets values of the checkpoint
+        override the command line's even where N is linked.
+        """
+        if not {"-h", "--help"}.isdisjoint(args):
+            print(short_help(self._asked, self.command_parser.get_default))
+            raise SystemExit
+        try:
+            self.config = parser.parse_args(["--help" if arg == "--help_all" else arg for arg in args])
+        except ArgumentError as error:
+            options = [f"--{name}" for name in self.command_parser.get_defaults().keys()]  # noqa: SIM118  a namespace
+            raise usage_error(str(error), self._asked, options) from error
+        config = self.config[self._asked]
+        # kept from Lightning's own reading of checkpoints, which comes next
+        self._checkpoint, config.ckpt_path = config.ckpt_path, None
+        if self._checkpoint is not None:
+            self._take_hyperparameters(self._checkpoint, config.model)
+
+    def _take_hyperparameters(self, checkpoint: str, model: Namespace) -> None:
+        hparams = read_checkpoint(checkpoint).get("hyper_parameters", {})
+        if "backbone" not in hparams:
+            raise CheckpointError(
+                f"Checkpoint '{checkpoint}' was trained in Python with a backbone of its own: load it there, by "
+                "DIETModule.load_from_checkpoint(path, backbone=...)."
+            )
+        model.weights = None  # the checkpoint's are taken
+        if self._asked != "fit":
+            for name in hparams.keys() & set(model.keys()) - {"num_samples"}:
+                model[name] = hparams[name]
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the run's own options and ties the data to the model."""
+        """Adds the run's own options and ties the data to the model; called for the command that is asked for."""
+        self.command_parser = parser
+        parser.usage = f"diet {self._asked}{'' if self._asked == 'fit' else ' [RUN]'} [options]"
         parser.add_argument(
             "--run_dir",
             type=str | None,
@@ -129,48 +152,24 @@ class DIETCLI(LightningCLI):
         parser.set_defaults({"probe.enabled": None})
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_data_seed)
         parser.link_arguments("data.num_samples", "model.num_samples", apply_on="instantiate")
-
-    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        if subcommand == "test":
+        if self._asked == "test":
             parser.add_class_arguments(OfflineEvaluation, "offline")
             parser.set_defaults({"offline.enabled": None})
-        elif subcommand == "predict":
+        elif self._asked == "predict":
             parser.add_argument(
                 "--output",
                 type=str | None,
                 default=None,
                 help="File of the embeddings: .npz, .parquet or .safetensors. None for embeddings.npz in the run's folder.",
             )
-        return parser
-
-    def _parse_ckpt_path(self) -> None:
-        # replaces Lightning's, whose checkpoint values override the command line's even where N is linked
-        path = self._get_parsed("ckpt_path")
-        if path is None:
-            return
-        hparams = read_checkpoint(path).get("hyper_parameters", {})
-        if "backbone" not in hparams:
-            raise CheckpointError(
-                f"Checkpoint '{path}' was trained in Python with a backbone of its own: load it there, by "
-                "DIETModule.load_from_checkpoint(path, backbone=...)."
-            )
-        model = self.config[self.config.subcommand].model
-        model.weights = None  # the checkpoint's are taken
-        if self.config.subcommand != "fit":
-            for name in hparams.keys() & set(model.keys()) - {"num_samples"}:
-                model[name] = hparams[name]
-
-    def _get_parsed(self, key: str) -> Any:
-        return self.config[self.config.subcommand].get(key)
 
     def before_instantiate_classes(self) -> None:
         """Claims the run's folder before any data are read."""
-        config = self.config[self.subcommand]
-        path = config.get("ckpt_path")
+        config = self.config[self._asked]
+        path = config.ckpt_path = self._checkpoint
         # only a process that a run has launched is of that run, not every program that a run starts
         launched = os.environ.get(RUN_DIR_VARIABLE) if "LOCAL_RANK" in os.environ else None
-        claims = self.subcommand == "fit" and not config.trainer.fast_dev_run
+        claims = self._asked == "fit" and not config.trainer.fast_dev_run
         chosen = launched or config.run_dir
         if chosen is None and path is not None:
             chosen = run_dir_of(path)
@@ -191,27 +190,28 @@ class DIETCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Gives the Trainer the run's callbacks and loggers, beside the user's."""
-        config = self._get(self.config_init, "trainer")
+        chosen = self.config_init[self._asked]
+        config = chosen.trainer
         # the probe comes before the figure, which reads its metrics
-        callbacks: list[Callback] = [*_as_list(config.callbacks), self._get(self.config_init, "probe")]
+        callbacks: list[Callback] = [*_as_list(config.callbacks), chosen.probe]
         options: dict[str, Any] = {"default_root_dir": str(self.run_dir), "enable_autolog_hparams": False, **kwargs}
         options["logger"] = False
         if config.enable_progress_bar is not False and not any(isinstance(each, ProgressBar) for each in callbacks):
             callbacks.append(FitProgressBar())
         if not config.fast_dev_run:
             callbacks += self._run_callbacks()
-        if self.subcommand == "fit" and not config.fast_dev_run:
-            step = read_checkpoint(self._get_parsed("ckpt_path"))["global_step"] if self.resumed else None
+        if self._asked == "fit" and not config.fast_dev_run:
+            step = read_checkpoint(self._checkpoint)["global_step"] if self.resumed else None
             options["logger"] = [run_logger(self.run_dir, step), *_as_list(config.logger)]
             callbacks += [
                 LearningRateMonitor(),
-                RunConfig(self._parser(self.subcommand), self.config[self.subcommand], self.run_dir),
+                RunConfig(self.command_parser, self.config[self._asked], self.run_dir),
             ]
-        elif self.subcommand == "test":
-            callbacks.append(self._get(self.config_init, "offline"))
+        elif self._asked == "test":
+            callbacks.append(chosen.offline)
             options["logger"] = _as_list(config.logger) or False  # the evaluation's figures go there
-        elif self.subcommand == "predict":
-            output = self._get_parsed("output")
+        elif self._asked == "predict":
+            output = chosen.output
             if output is not None or not any(isinstance(each, EmbeddingWriter) for each in callbacks):
                 callbacks.append(EmbeddingWriter(output))
         return super().instantiate_trainer(callbacks=callbacks, **options)
@@ -225,7 +225,7 @@ class DIETCLI(LightningCLI):
             ModelCheckpoint(
                 checkpoints,
                 "last",
-                every_n_epochs=self._get_parsed("save_every_n_epochs"),
+                every_n_epochs=self.config[self._asked].save_every_n_epochs,
                 save_on_train_epoch_end=True,
                 enable_version_counter=False,
             ),
@@ -284,9 +284,8 @@ def run_lightning(args: Sequence[str]) -> DIETCLI:
     Raises:
         DIETError: For input that cannot be served.
     """
-    set_parsing_settings(add_print_completion_argument=True)
     try:
         with ExitStack() as held:
-            return DIETCLI(with_run_config(with_named_configs(args)), held)
+            return DIETCLI(trainer_arguments(args), held)
     finally:
         os.environ.pop(RUN_DIR_VARIABLE, None)

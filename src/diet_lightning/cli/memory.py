@@ -1,4 +1,4 @@
-"""`diet bill`."""
+"""`diet memory`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from diet_lightning.objective.memory_estimate import head_bill
 from diet_lightning.utilities.device_memory import GIB
 
 
-def bill(
+def memory(
+    *,
     num_samples: int,
     embed_dim: int = 512,
     batch_size: int = 256,
@@ -23,7 +24,7 @@ def bill(
     num_sampled: int = 8192,
     moment_bits: Literal[8, 32] = 32,
 ) -> None:
-    """Prints what the head takes of each device's memory, for every placement.
+    """Prints an estimate of the memory that the head takes of each device, for every placement.
 
     Args:
         num_samples: N, the number of training samples.
