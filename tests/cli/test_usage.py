@@ -15,7 +15,7 @@ from diet_lightning.__main__ import main
 from diet_lightning.cli import COMMANDS, TRAINER_COMMANDS
 from diet_lightning.cli.functions import run_function
 from diet_lightning.cli.short_help import OPTIONS, SHOWN
-from diet_lightning.cli.usage import usage_error
+from diet_lightning.cli.usage import UsageError, usage_error
 
 NAMES = ["fit", "validate", "test", "predict", "compare", "audit", "export", "memory", "demo", "completion"]
 
@@ -185,7 +185,7 @@ def test_dashes_and_underscores_are_both_read(dash, capsys):
     assert config["run_dir"] == "a-b_c"
 
 
-def test_positional_parameters_of_functions(capsys):
+def test_positional_parameters_of_functions():
     seen = []
 
     def one(run: str, output_dir: str = "out") -> None:
@@ -211,8 +211,9 @@ def test_positional_parameters_of_functions(capsys):
         (["a"], "out"),
         3,
     ]
-    for function, args in ((one, ["a", "b"]), (several, []), (named, ["3"])):
-        with pytest.raises(Exception, match=r"Unexpected argument 'b'|Missing argument: RUN|num_samples"):
+    wrong = {"'b'": (one, ["a", "b"]), "RUN": (several, []), "'3'": (named, ["3"]), "--num_samples": (named, [])}
+    for word, (function, args) in wrong.items():
+        with pytest.raises(UsageError, match=f"(Unexpected|Missing) argument:? {word}"):
             run_function("x", function, args)
 
 
