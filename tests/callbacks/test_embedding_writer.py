@@ -564,7 +564,7 @@ def finished(tmp_path_factory):
 
 @pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 def test_command_writes_where_it_is_told(finished, tmp_path, capsys):
-    predict = ["predict", "--ckpt_path", str(finished / "checkpoints/last.ckpt"), *QUIET]
+    predict = ["predict", str(finished / "checkpoints/last.ckpt"), *QUIET]
     assert main(predict) == 0
     assert main([*predict, "--output", "e.parquet"]) == 0
     writer = "--trainer.callbacks+=diet_lightning.EmbeddingWriter"

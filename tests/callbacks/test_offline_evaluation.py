@@ -79,7 +79,7 @@ def test_command_writes_scores_and_pictures_and_adds_to_earlier_ones(run, tmp_pa
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     checkpoint = folder / "checkpoints/last.ckpt"
-    assert diet("test", "--ckpt_path", checkpoint, "--offline.k", 5, "--offline.shots", "[1]", *QUICK) == 0
+    assert diet("test", checkpoint, "--offline.k", 5, "--offline.shots", "[1]", *QUICK) == 0
     shown = {}
     for line in capsys.readouterr().out.splitlines():
         if line.startswith("│"):
@@ -101,7 +101,7 @@ def test_command_writes_scores_and_pictures_and_adds_to_earlier_ones(run, tmp_pa
         pixels = imread(path)
         assert pixels[0, 0].tolist() == [1, 1, 1, 1]  # white, so that it reads on a dark page
         assert pixels[..., :3].std() > 0.03
-    assert diet("test", "--ckpt_path", checkpoint, "--offline.k", 7, "--offline.shots", "[]", *QUICK) == 0
+    assert diet("test", checkpoint, "--offline.k", 7, "--offline.shots", "[]", *QUICK) == 0
     scores = json.loads((folder / "evaluation.json").read_text())
     assert {"test/linear_top1", "test/knn5_top1", "test/knn7_top1", "test/1shot_top1"} <= set(scores)
     for score in scores.values():
@@ -126,9 +126,9 @@ def test_without_labels_it_says_what_it_can_give(make_trainer, tmp_path, caplog)
 
 def test_bad_input_is_told_in_a_sentence(run, capsys, make_trainer):
     checkpoint = run / "checkpoints/last.ckpt"
-    assert diet("test", "--ckpt_path", checkpoint, "--offline.k", 500, *QUICK) == 1
+    assert diet("test", checkpoint, "--offline.k", 500, *QUICK) == 1
     assert "`k` to be in 1 … 200" in capsys.readouterr().err
-    assert diet("test", "--ckpt_path", checkpoint, "--offline.temperature", 0, *QUICK) == 1
+    assert diet("test", checkpoint, "--offline.temperature", 0, *QUICK) == 1
     assert "`temperature` to be greater than 0" in capsys.readouterr().err
     with pytest.raises(ConfigurationError, match="umap-learn package: pip install"):
         make_trainer(callbacks=[OfflineEvaluation(umap=True)]).test(DIETModule(TinyNet()), image_data(), verbose=False)

@@ -115,14 +115,6 @@ def test_absent_tensorboard_is_answered_by_the_extra(monkeypatch, tmp_path, capf
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("args", [["fit", "--model.nonsense", "1"], ["fot"], ["fit", "--config", "no_such_config"]])
-def test_words_that_are_off_exit_with_two(args, capfd):
-    with pytest.raises(SystemExit) as stop:
-        main(args)
-    assert stop.value.code == 2
-    assert args[-1].lstrip("-") in capfd.readouterr().err or "nonsense" in args[1]
-
-
 def test_dropping_unreadable_images_lists_them_and_fixes_n(wrong):
     data = DIETDataModule("folder:one_broken", holdout=0.0, drop_unreadable=True, batch_size=2)
     with pytest.warns(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import io
 import json
 import subprocess
 import sys
@@ -17,7 +15,6 @@ import torch
 import yaml
 
 from diet_lightning.__main__ import main
-from diet_lightning.cli import COMMANDS
 
 pytestmark = pytest.mark.slow
 
@@ -103,26 +100,21 @@ def test_all_promised_configs_are_shipped():
 def test_checkpoint_alone_validates_tests_and_predicts(finished, capsys, tmp_path):
     checkpoint = finished / "checkpoints/last.ckpt"
     for command, split in (("validate", "val"), ("test", "test")):
-        assert diet(command, "--ckpt_path", checkpoint, *QUICK) == 0
+        assert diet(command, checkpoint, *QUICK) == 0
         assert f"{split}/probe_top1" in capsys.readouterr().out
-    assert (
-        diet(
-            "predict", "--ckpt_path", checkpoint, "--run_dir", tmp_path / "out", "--data.predict_split", "test", *QUICK
-        )
-        == 0
-    )
+    assert diet("predict", checkpoint, "--run_dir", tmp_path / "out", "--data.predict_split", "test", *QUICK) == 0
     arrays = np.load(tmp_path / "out/embeddings.npz")
     assert arrays["features"].shape == (450, 128)
     np.testing.assert_array_equal(arrays["index"], np.arange(450))
     assert set(arrays["label"].tolist()) == set(range(10))
-    assert diet("predict", "--ckpt_path", checkpoint, "--run_dir", tmp_path / "out", *QUICK) == 1
+    assert diet("predict", checkpoint, "--run_dir", tmp_path / "out", *QUICK) == 1
     assert "embeddings.npz' exists: move it" in capsys.readouterr().err
 
 
 def test_model_of_a_checkpoint_is_found_without_its_config(finished, tmp_path, capsys):
     checkpoint = tmp_path / "elsewhere.ckpt"
     checkpoint.write_bytes((finished / "checkpoints/last.ckpt").read_bytes())
-    assert diet("test", "--ckpt_path", checkpoint, *QUICK) == 0  # resnet8, not the default resnet18
+    assert diet("test", checkpoint, *QUICK) == 0  # resnet8, not the default resnet18
     assert "test/probe_top1" in capsys.readouterr().out
 
 
@@ -189,57 +181,7 @@ def test_wandb_gets_scalars_config_and_figure_and_the_folder_loses_nothing():
         assert key in content, key
 
 
-@pytest.fixture(scope="module")
-def helps():
-    """Standard output of some commands, which end the process with status 0."""
-    calls = {
-        "help": ["--help"],
-        "fit help": ["fit", "--help"],
-        "version": ["--version"],
-        "completion": ["--print_completion=shtab-bash"],
-    }
-    found = {}
-    for name, args in calls.items():
-        with contextlib.redirect_stdout(io.StringIO()) as stream, pytest.raises(SystemExit) as end:
-            main(args)
-        assert end.value.code in (0, None), name
-        found[name] = stream.getvalue()
-    return found
-
-
-def test_help_is_readable_and_names_every_command(helps):
-    assert all(name in helps["help"] for name in ("fit", "validate", "test", "predict", *COMMANDS))
-    assert helps["fit help"].count("\n") < 700
-    assert "--model.label_smoothing" in helps["fit help"]
-    assert "--data.source" in helps["fit help"]
-    assert "torch.nn.Bilinear" not in helps["fit help"]
-    assert helps["version"].split() == ["diet", "0.1.0"]
-    assert "complete -" in helps["completion"]
-
-
 def test_wandb_and_timm_are_imported_only_where_used():
     code = "import sys, diet_lightning.__main__ as m; m.main(['fit', '--config', 'debug', '--trainer.fast_dev_run', 'true']); print([n for n in ('wandb', 'timm', 'datasets') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280)
     assert done.stdout.strip().splitlines()[-1] == "[]", done.stdout + done.stderr
-
-
-def test_what_comes_before_the_options_is_the_first_parameter(monkeypatch, capsys):
-    seen = []
-
-    def one(run: str, output: str = "out") -> None:
-        seen.append((run, output))
-
-    def several(runs: list[str], output: str = "out") -> None:
-        seen.append((runs, output))
-
-    monkeypatch.setitem(COMMANDS, "one", one)
-    monkeypatch.setitem(COMMANDS, "several", several)
-    assert diet("one", "runs/a=b", "--output", "o") == diet("one", "--run", "a b") == diet("one", "7") == 0
-    assert diet("several", "a b", "[1]", "null", "--output=o") == diet("several", "a") == 0
-    assert diet("several", "--runs", '["x", "y"]') == 0
-    singles = [("runs/a=b", "o"), ("a b", "out"), ("7", "out")]
-    assert seen == [*singles, (["a b", "[1]", "null"], "o"), (["a"], "out"), (["x", "y"], "out")]
-    with pytest.raises(SystemExit) as stop:
-        diet("one", "a", "b")
-    assert stop.value.code != 0
-    assert "b" in capsys.readouterr().err.splitlines()[-1]

@@ -107,7 +107,7 @@ def one_parser():
     def setup_parser(cli, *args):
         if not kept:
             build(cli, *args)
-            names = ("parser", "_subcommand_parsers", "_subcommand_method_arguments")
+            names = ("parser", "command_parser", "_subcommand_parsers", "_subcommand_method_arguments")
             kept.update({name: getattr(cli, name) for name in names})
         vars(cli).update(kept)
 

@@ -248,9 +248,9 @@ def test_command_line_fits_tests_predicts_and_compares(tmp_path, capsys):
     assert logged - other == {"val/supervised_top1", "val/supervised_top5"}
     checkpoint = str(tmp_path / "label/checkpoints/last.ckpt")
     capsys.readouterr()
-    assert main(["test", "--ckpt_path", checkpoint, *QUICK]) == 0
+    assert main(["test", checkpoint, *QUICK]) == 0
     assert "test/supervised_top1" in capsys.readouterr().out
-    assert main(["predict", "--ckpt_path", checkpoint, "--run_dir", "out", *QUICK]) == 0
+    assert main(["predict", checkpoint, "--run_dir", "out", *QUICK]) == 0
     assert np.load("out/embeddings.npz")["features"].shape == (200, 64)
     assert main(["fit", "--ckpt_path", checkpoint, "--model.supervised", "false", *QUICK]) == 1
     assert "diet: error: The checkpoint was trained with SupervisedModule" in capsys.readouterr().err

@@ -181,8 +181,8 @@ class OfflineEvaluation(Callback):
                     predicted = guesses if name == TRAINED else predicted
             else:
                 rank_zero_info(
-                    "No probe without labels in the training and the test split: the spectrum and the gallery of neighbours "
-                    "are drawn; `diet audit` and the loss gap need no labels."
+                    "The probes are left out, since the training and the test split need labels: the spectrum and the "
+                    "gallery of neighbours are drawn; `diet audit` and the loss gap need no labels."
                 )
         except DIETError as error:
             return error

@@ -78,7 +78,8 @@ class OnlineLinearProbe(SplitAccuracy):
         if self._off or self._classifier is not None:
             return
         embed_dim: Any = pl_module.embed_dim
-        with torch.random.fork_rng(devices=[]):  # the probe must not advance the random generator that the backbone uses
+        # the probe must not advance the generator that the backbone draws from
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(0))
             classifier = nn.Linear(embed_dim, self.num_classes or 0, dtype=torch.float32)
         self._classifier = classifier.to(pl_module.device)

@@ -1,38 +1,74 @@
-"""Commands beside Lightning's four: plain functions with typed arguments, one a file."""
+"""`diet`: one file per command. What a command needs is imported when it runs, so that help and version take no time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import takewhile
-from typing import Any
+import difflib
+from collections.abc import Sequence
+from importlib import import_module
 
-from jsonargparse import auto_cli
+from diet_lightning.cli.usage import UsageError
 
-from diet_lightning.cli.arguments import named, underscored
-from diet_lightning.cli.audit import audit
-from diet_lightning.cli.compare import compare
-from diet_lightning.cli.demo import demo
-from diet_lightning.cli.export import export
-from diet_lightning.cli.memory import bill
-
-COMMANDS: dict[str, Callable[..., Any]] = {
-    "demo": demo,
-    "bill": bill,
-    "compare": compare,
-    "audit": audit,
-    "export": export,
+TRAINER_COMMANDS = {
+    "fit": "Train a backbone on a data set without its labels.",
+    "validate": "Measure loss and online probe on the validation split.",
+    "test": "Measure frozen embeddings on the test split: probes, nearest neighbours, figures.",
+    "predict": "Write the embeddings of a split to a file.",
 }
+# each is the function of this name in the module of this name
+FUNCTION_COMMANDS = {
+    "compare": "Rank finished runs by their training loss, without labels.",
+    "audit": "Find hard samples, near-duplicates and likely label errors in a run's data.",
+    "export": "Write the backbone of a run for other programs: safetensors, ONNX, timm.",
+    "memory": "Estimate the memory that the head takes for a number of samples.",
+    "demo": "Train on embedded digits and show what the features are worth.",
+    "completion": "Print a completion script for bash or zsh.",
+}
+COMMANDS = {**TRAINER_COMMANDS, **FUNCTION_COMMANDS}
+OLD_COMMANDS = {"bill": "memory"}
 
 
 def run_command(args: Sequence[str]) -> None:
     """Runs a command.
 
     Args:
-        args: Its name, then its arguments. Those before the first option are the function's first parameter; several,
-            where that is a list.
+        args: Its name, then its arguments.
+
+    Raises:
+        DIETError: For input that cannot be served.
+        UsageError: For an unknown command, option or value.
     """
-    command = COMMANDS[args[0]]
-    leading = list(takewhile(lambda arg: not arg.startswith("-"), args[1:]))
-    # --num-samples is --num_samples
-    options = [arg if not arg.startswith("--") else underscored(arg) for arg in args[1 + len(leading) :]]
-    auto_cli(command, args=named(command, leading) + options, as_positional=False, prog=f"diet {args[0]}")
+    name, *rest = args
+    if name in TRAINER_COMMANDS:
+        from diet_lightning.cli.lightning import run_lightning
+
+        run_lightning(args)
+    elif name in FUNCTION_COMMANDS:
+        from diet_lightning.cli.functions import run_function
+
+        run_function(name, getattr(import_module(f"diet_lightning.cli.{name}"), name), rest)
+    elif name in OLD_COMMANDS:
+        raise UsageError(f"Command '{name}' is now called '{OLD_COMMANDS[name]}'.", OLD_COMMANDS[name])
+    elif name.startswith("-"):
+        raise UsageError(f"Expected a command, such as fit, but got the option {name}.")
+    else:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        raise UsageError(f"Unknown command '{name}'{f': did you mean {close[0]!r}?' if close else '.'}")
+
+
+def overview() -> str:
+    """What `diet --help` prints."""
+    lines = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
+    return f"""\
+usage: diet COMMAND [options]
+
+Self-supervised learning with the datum index as target (DIET).
+
+commands:
+{lines}
+
+  diet COMMAND --help   The options of a command; they take dashes or underscores.
+  diet --version        The version.
+
+examples:
+  diet fit --config folder --data.source folder:photos --run_dir runs/photos
+  diet test runs/photos"""

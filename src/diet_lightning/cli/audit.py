@@ -27,7 +27,7 @@ def audit(
     output: str | None = None,
     source: str | None = None,
     augmentations: int = 4,
-    false_discoveries: float = 0.1,
+    fdr: float = 0.1,
     k: int = 20,
     pictures: int = 1000,
     format: Literal["csv", "parquet"] = "csv",
@@ -41,7 +41,7 @@ def audit(
         output: Folder of the results; None for audit in the run's folder.
         source: The data, where they have moved; None for the run's own.
         augmentations: Augmented views of each sample that its loss is the mean of.
-        false_discoveries: Expected share of false pairs among the near-duplicates.
+        fdr: False discovery rate: expected share of false pairs among the near-duplicates.
         k: Neighbours that judge a label.
         pictures: Thumbnails on the page, at most.
         format: Of the tables: csv or parquet.
@@ -49,8 +49,8 @@ def audit(
     for name, value in {"augmentations": augmentations, "k": k, "pictures": pictures}.items():
         if value < 1:
             raise ConfigurationError(f"Expected argument `{name}` to be at least 1, but got {value}.")
-    if not 0.0 < false_discoveries < 1.0:
-        raise ConfigurationError(f"Expected argument `false_discoveries` to be in (0, 1), but got {false_discoveries}.")
+    if not 0.0 < fdr < 1.0:
+        raise ConfigurationError(f"Expected argument `fdr` to be in (0, 1), but got {fdr}.")
     write = _table_writer(format)
     opened = open_run(run)
     folder = Path(output or opened.folder / "audit")
@@ -62,7 +62,7 @@ def audit(
         )
     data = opened.open_data(**({} if source is None else {"source": source}))
     data.require_same_data(opened.data_state)
-    found = audit_data(opened.module, data, augmentations, false_discoveries, k)
+    found = audit_data(opened.module, data, augmentations, fdr, k)
     names = data.names("train")
     folder.mkdir(parents=True, exist_ok=True)
     samples, pairs = (

@@ -1,4 +1,4 @@
-"""`diet bill`."""
+"""`diet memory`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from diet_lightning.objective.memory_estimate import estimate_memory
 from diet_lightning.utilities.device_memory import GIB
 
 
-def bill(
+def memory(
+    *,
     num_samples: int,
     embed_dim: int = 512,
     batch_size: int = 256,

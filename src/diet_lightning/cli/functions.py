@@ -1,0 +1,61 @@
+"""Commands that are plain functions with typed arguments: a parser out of signature and docstring."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, get_args, get_origin, get_type_hints
+
+import docstring_parser
+from jsonargparse import ArgumentError, ArgumentParser
+
+from diet_lightning.cli.arguments import underscored
+from diet_lightning.cli.usage import usage_error
+
+
+def run_function(command: str, function: Callable[..., Any], args: Sequence[str]) -> None:
+    """Runs a function with a command's arguments.
+
+    Its parameters without a default are positional, but for keyword-only ones; one of type list takes one or more
+    arguments.
+
+    Args:
+        command: The command's name.
+        function: The function.
+        args: The command's arguments, without its name.
+
+    Raises:
+        UsageError: For an unknown option or value.
+    """
+    positional = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is parameter.empty and parameter.kind is not parameter.KEYWORD_ONLY
+    ]
+    parser = _parser(command, function, positional)
+    try:
+        # there is no more help than one screen
+        found = parser.parse_args(["--help" if arg == "--help_all" else arg for arg in underscored(args)])
+    except ArgumentError as error:
+        options = [f"--{name}" for name in parser.get_defaults().keys() if name not in positional]  # noqa: SIM118
+        raise usage_error(str(error), command, options) from error
+    function(**found.as_dict())
+
+
+def _parser(command: str, function: Callable[..., Any], positional: list[str]) -> ArgumentParser:
+    documented = docstring_parser.parse(function.__doc__ or "")
+    helps = {each.arg_name: each.description for each in documented.params}
+    types = get_type_hints(function)
+    parser = ArgumentParser(prog=f"diet {command}", description=documented.description, exit_on_error=False)
+    usage = []
+    for name in positional:
+        if get_origin(types[name]) is list:
+            metavar = name.removesuffix("s").upper()
+            parser.add_argument(name, nargs="+", type=get_args(types[name])[0], metavar=metavar, help=helps.get(name))
+            usage.append(f"{metavar} [{metavar} ...]")
+        else:
+            parser.add_argument(name, type=types[name], metavar=name.upper(), help=helps.get(name))
+            usage.append(name.upper())
+    parser.usage = " ".join(["%(prog)s", *usage, "[options]"])
+    parser.add_function_arguments(function, as_group=False, skip=set(positional))
+    return parser
