@@ -1,28 +1,28 @@
-r"""DIET's linear theory: what the loss of a linear model can reach, in closed form, and training that reaches it.
+r"""DIET's linear theory: the optimal loss of a linear model in closed form, and training that reaches it.
 
 The logits are :math:`W V x`; N samples lie in C clusters of exact duplicates, :math:`m_c` in each. Duplicates
 share one softmax column :math:`p`, so the mean loss of a cluster is the cross-entropy of :math:`p` against the mean
-of its members' smoothed targets. By Gibbs' inequality it is least where :math:`p` is that mean, and then its entropy:
+of its members' smoothed targets. By Gibbs' inequality its minimum is the entropy of that mean, where :math:`p` equals it:
 
 .. math:: p = \frac{1 - \varepsilon}{m_c} + \frac{\varepsilon}{N} \text{ on its own cluster,} \quad
     \frac{\varepsilon}{N} \text{ elsewhere.}
 
-So it is for equal clusters and for unequal ones; the optimal loss is the mean of these entropies over the samples.
+This holds for clusters of equal and of different sizes. The optimal loss is the mean of these entropies over the samples.
 
-**When one W has all C columns.** Let :math:`f_c = V x_c` be the clusters' embeddings. The logits of a column are free
-up to a constant, and those of its own cluster lead by :math:`g_c = \log(1 + (1 - \varepsilon) N / (\varepsilon m_c))`.
-For :math:`0 < \varepsilon < 1` some W gives them exactly if the embeddings are linearly independent, or have
-:math:`\sum_c f_c / g_c = 0` as their one dependence. Where V is learnt too and the clusters are linearly independent,
-C − 1 embedding dimensions are enough, and fewer are not.
+**When the optimum is attained.** Let :math:`f_c = V x_c` be the embeddings of the clusters. The optimal logits of a column
+are determined up to a constant: those of its own cluster exceed the others by
+:math:`g_c = \log(1 + (1 - \varepsilon) N / (\varepsilon m_c))`. For :math:`0 < \varepsilon < 1` a W with these logits exists
+if the embeddings are linearly independent, or if :math:`\sum_c f_c / g_c = 0` is their only linear dependence. If V is
+learnt too and the clusters are linearly independent, C − 1 embedding dimensions are necessary and sufficient.
 
-**What is learnt.** At the optimum the rows of W that belong to a cluster agree on the span of the embeddings; beside it
-they are free. W less its mean row takes :math:`\sum_c f_c / g_c` to 0: either the embeddings lie around 0 in this sense
-and span C − 1 dimensions, or W less its mean row has no part along that sum. Training ends in both ways.
+**What is learnt.** At the optimum the rows of W of one cluster agree on the span of the embeddings; their components
+orthogonal to it are free. W minus its mean row maps :math:`\sum_c f_c / g_c` to 0. So either this sum is 0 and the
+embeddings span C − 1 dimensions, or W minus its mean row is orthogonal to the sum. Training reaches both solutions.
 
-**Without smoothing** the share elsewhere is 0, which no finite logits give: with several clusters the mean of
-:math:`\log m_c` over the samples is an infimum, approached from above as the logits grow. It takes less than the above:
-rows with :math:`(w_c - w_{c'}) \cdot f_c > 0` for all :math:`c' \ne c`, which any different embeddings of one length
-have.
+**Without smoothing** the target elsewhere is 0, which finite logits cannot give. With several clusters the mean of
+:math:`\log m_c` over the samples is an infimum, which the loss approaches from above as the logits grow. The condition is
+weaker: rows with :math:`(w_c - w_{c'}) \cdot f_c > 0` for all :math:`c' \ne c`. They exist for any distinct embeddings of
+equal norm.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from torch import Tensor
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.objective.loss import check_label_smoothing, datum_cross_entropy
 
-HISTORY = 40  # steps that L-BFGS remembers; with its usual 10 it takes about half as many steps again
+HISTORY = 40  # history size of L-BFGS; with the default of 10 it takes about 1.5 times as many steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class LinearModel:
     Attributes:
         weight: W, one row per sample, shape ``(N, D)``.
         projection: V, shape ``(D, d)``.
-        matrix: A, the softmax of W V X over the classes, shape ``(N, N)``: column n is what sample n is taken for.
+        matrix: A, the softmax of W V X over the classes, shape ``(N, N)``: column n is the prediction for sample n.
         losses: Training loss in nats, before the first step and after each, shape ``(steps + 1,)``.
     """
 
@@ -60,17 +60,17 @@ class LinearModel:
 
 
 def optimal_loss(cluster_sizes: Sequence[int], label_smoothing: float = 0.8) -> float:
-    """The least training loss of the linear model on clusters of duplicates; without smoothing, its infimum.
+    """The smallest training loss of the linear model on clusters of duplicates; without smoothing, its infimum.
 
     Args:
-        cluster_sizes: Samples in each cluster; equal or not.
+        cluster_sizes: Samples in each cluster.
         label_smoothing: In ``[0, 1)``.
 
     Returns:
         The loss, in nats.
 
     Raises:
-        ConfigurationError: If there is no cluster, one is empty, or the smoothing is outside its range.
+        ConfigurationError: If `cluster_sizes` is empty, a size is less than 1, or the smoothing is outside its range.
 
     Example:
         >>> [round(optimal_loss([4, 4, 4, 4], smoothing), 6) for smoothing in (0.0, 0.4, 0.8)]
@@ -85,8 +85,8 @@ def optimal_loss(cluster_sizes: Sequence[int], label_smoothing: float = 0.8) -> 
 def optimal_matrix(cluster_sizes: Sequence[int], label_smoothing: float = 0.8) -> Tensor:
     """The matrix A that attains `optimal_loss`: a block for each cluster.
 
-    A is the softmax of W V X over the classes, and unique. The logits are made of the same blocks, but for a constant
-    in each column, which the loss leaves open. A is symmetric; without smoothing it is a limit.
+    A is the softmax of W V X over the classes; it is unique and symmetric. The logits have the same blocks, up to a constant
+    in each column. Without smoothing A is a limit.
 
     Args:
         cluster_sizes: Samples in each cluster, which follow each other.
@@ -96,7 +96,7 @@ def optimal_matrix(cluster_sizes: Sequence[int], label_smoothing: float = 0.8) -
         Shape ``(N, N)``, float64; each column, and each row, sums to 1.
 
     Raises:
-        ConfigurationError: If there is no cluster, one is empty, or the smoothing is outside its range.
+        ConfigurationError: If `cluster_sizes` is empty, a size is less than 1, or the smoothing is outside its range.
 
     Example:
         >>> optimal_matrix([1, 2], 0.6)[:, 1]
@@ -131,13 +131,13 @@ def clustered_inputs(cluster_sizes: Sequence[int], dim: int, seed: int = 0) -> T
     Args:
         cluster_sizes: Samples in each cluster, which follow each other.
         dim: d, dimensions of a sample.
-        seed: Of the directions.
+        seed: Seed of the directions.
 
     Returns:
         Samples of norm 1, one a row (the paper's X has them as columns), shape ``(N, d)``, float64.
 
     Raises:
-        ConfigurationError: If there is no cluster, one is empty, or `dim` is less than 1.
+        ConfigurationError: If `cluster_sizes` is empty, a size or `dim` is less than 1.
     """
     sizes = _checked_sizes(cluster_sizes)
     if dim < 1:
@@ -156,15 +156,15 @@ def train_linear(
 ) -> LinearModel:
     """Trains W and V on all samples at once, in float64, with the package's loss and no weight decay.
 
-    Both start as `torch.nn.Linear` does. L-BFGS stops where the gradient vanishes or the loss no longer falls, both to
-    rounding.
+    Both are initialised as in `torch.nn.Linear`. L-BFGS stops where the gradient vanishes or the loss stops decreasing, up
+    to rounding.
 
     Args:
         inputs: Samples, one a row, shape ``(N, d)``.
         label_smoothing: In ``[0, 1)``.
-        hidden_dim: D, dimensions of an embedding; None: d.
-        max_steps: Steps at most.
-        seed: Of the start.
+        hidden_dim: D, dimensions of an embedding; None for d.
+        max_steps: Maximum number of steps.
+        seed: Seed of the initialisation.
 
     Returns:
         The trained model.

@@ -153,7 +153,8 @@ def closeness_p_values(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     shape = 2.0 + mean**2 / max(variance, mean**2 / MOST_CERTAIN)
     # given the neighbourhood, -log r has a Pareto distribution; the less is known of m, the heavier its tail
     rate = ((shape - 1.0) * mean + total)[:, None]
-    within = np.minimum((1.0 + far[:, :-1] / rate) ** -(shape + share), 1.0 - 1e-12)  # at most 1 - 1e-12: 1 at the largest distance
+    # clipped, as it is 1 at the largest distance
+    within = np.minimum((1.0 + far[:, :-1] / rate) ** -(shape + share), 1.0 - 1e-12)
     p_values: NDArray[np.float64] = -np.expm1((k - 1) * np.log1p(-within))
     return p_values
 

@@ -61,7 +61,7 @@ class LastBlocks(BaseFinetuning):
         self._head_alone = False  # in the present epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Does nothing: Lightning's state describes parameter groups, which this callback does not change."""
+        """Empty: the base class would save parameter groups, which this callback does not change."""
         return {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -94,8 +94,8 @@ class SplitAccuracy(SplitCallback):
             correct, _, _, _, labelled = metric.compute()  # of all ranks
             if labelled == 0 and split != "train":
                 raise ConfigurationError(
-                    f"{self._owner} is asked for, but no sample of the {split} split has a label: add labels, leave the split "
-                    "out, or do without it."
+                    f"{self._owner} is asked for, but no sample of the {split} split has a label: add labels, or leave "
+                    "out the split or the callback."
                 )
             accuracy = correct / labelled.clamp(min=1)
             # the values are equal on all ranks; `sync_dist` marks them as synchronised for Lightning

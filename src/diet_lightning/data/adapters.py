@@ -1,4 +1,4 @@
-"""The one place where data sets of users and libraries are adapted to `SampleDataset`."""
+"""Adapts data sets of users and libraries to `SampleDataset`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def adapt(dataset: Any) -> SampleDataset:
 
 
 class MapDataset(SampleDataset):
-    """A map-style data set of the user's or a library's, whose samples are read one by one.
+    """A map-style data set of a user or a library, whose samples are read one by one.
 
     Args:
         dataset: The data set.
@@ -58,7 +58,7 @@ class MapDataset(SampleDataset):
             ) from error
 
     def __len__(self) -> int:
-        """N, as it was when the data set was adapted."""
+        """N, at the time when the data set was adapted."""
         return self._length
 
     @property
@@ -78,7 +78,7 @@ class MapDataset(SampleDataset):
             return to_tensor(sample[0]), to_label(label)
         except DIETError:
             raise
-        except Exception as error:  # a foreign data set may raise anything
+        except Exception as error:  # any exception may come from a foreign data set
             raise DataError(f"Sample {index} of {self.kind} cannot be read: {error}") from error
 
     def read_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:

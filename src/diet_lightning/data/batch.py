@@ -15,9 +15,9 @@ class DatumBatch(NamedTuple):
     Attributes:
         input: Inputs, shape ``(B, ...)``; images are ``(B, C, H, W)``, uint8 until they are augmented.
         index: Index of each sample in its data set, shape ``(B,)``, int64, in ``[0, N)``: DIET's class.
-        label: The user's label, shape ``(B,)``, int64, -1 where there is none. Never used for training.
+        label: The user's label, shape ``(B,)``, int64, -1 for samples without one; DIET does not train on it.
     """
 
     input: Tensor
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a batch
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which is not used
     label: Tensor

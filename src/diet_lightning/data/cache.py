@@ -1,4 +1,4 @@
-"""Decoded images in files of bytes, mapped into memory: decoded once, read at memory speed, whatever their number."""
+"""Decoded images in files of bytes that are mapped into memory: decoded once, of any number."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from diet_lightning.utilities.row_store import DONE, META, RowStore
 
 FORMAT = 2
 COLUMNS = ("images", "labels")  # bytes (N, C, H, W) and int64 (N,)
-DROPPED = "dropped.json"  # index → why, of the images that have no row
+DROPPED = "dropped.json"  # index → reason, of the images without a row
 BLOCK = 256  # images that are written together
 LABEL = 8  # bytes of an int64
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -41,7 +41,7 @@ class MappedDataset(ArrayDataset):
 
     def __init__(self, images: Path, labels: Path, shape: tuple[int, ...], origin: SampleDataset | None = None) -> None:
         self._files = (images, labels, shape)
-        # shared, as a private mapping would count as memory that may be written to, and a large one be refused
+        # shared: a large private mapping counts as writable memory and can exceed the system's limit
         super().__init__(
             torch.from_file(str(images), shared=True, size=_count(shape), dtype=torch.uint8).reshape(shape),
             torch.from_file(str(labels), shared=True, size=shape[0], dtype=torch.int64),
@@ -49,17 +49,17 @@ class MappedDataset(ArrayDataset):
         )
 
     def needs_workers(self, memory: float) -> bool:
-        """A mapped file that memory does not hold is read from the disk, which takes time as decoding does."""
+        """True if the mapped files are larger than the memory, since they are then read from the disk."""
         return self.nbytes > memory
 
     def loaded(self, in_memory: bool) -> ArrayDataset:
-        """Copied into memory where it is to be there, else mapped."""
+        """A copy in memory if `in_memory`, else the mapped data set."""
         if in_memory:
             return ArrayDataset(self.inputs.clone(), self.labels, self.origin).loaded(in_memory)
         return MappedDataset(*self._files, self.kept_origin())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What a loader's process gets: the names of the files."""
+        """The state that a loader process gets: the names of the files."""
         return type(self), self._files
 
 
@@ -68,7 +68,7 @@ class CachedSplit:
     """A split as it was opened.
 
     Attributes:
-        data: The decoded images; their origin knows their names.
+        data: The decoded images; their `origin` has their names.
         dropped: One line for each unreadable image that was left out.
     """
 
@@ -83,8 +83,8 @@ class ImageCache:
     where an interrupted run stopped. Other processes wait.
 
     Args:
-        folder: The folder; made where it does not exist.
-        source: Name of the source, which the entries must be of.
+        folder: The folder; created if it does not exist.
+        source: Name of the source; entries of another source raise an error.
 
     Raises:
         ConfigurationError: If the folder cannot be written.
@@ -102,19 +102,19 @@ class ImageCache:
             ) from error
 
     def open(self, dataset: ImageDataset, split: str, drop_unreadable: bool = False) -> CachedSplit:
-        """The decoded images of a split, from the folder where it has them, else decoded into it.
+        """The decoded images of a split, which are decoded into the folder if it does not hold them.
 
         Args:
             dataset: The split.
             split: Its name.
-            drop_unreadable: Leave out what cannot be read.
+            drop_unreadable: Leave out images that cannot be read.
 
         Returns:
             The split.
 
         Raises:
-            ConfigurationError: If the folder holds another source's images.
-            DataError: If an image cannot be read, or the disk is full; what was decoded of the latter is removed.
+            ConfigurationError: If the folder holds images of another source.
+            DataError: If an image cannot be read, or the disk is full; then the images decoded so far are removed.
         """
         entry = _Entry(self.folder, split)
         wanted = {
@@ -141,7 +141,7 @@ class ImageCache:
                 "another `cache`, or delete it."
             )
         rank_zero_info(
-            f"The {split} split of {self.source!r} is not what '{self.folder}' holds of it: decoding it again."
+            f"The {split} split of {self.source!r} differs from the one in '{self.folder}': decoding it again."
         )
 
     def _decode(self, dataset: ImageDataset, entry: _Entry, wanted: dict[str, Any], drop_unreadable: bool) -> None:
@@ -214,7 +214,7 @@ class _Entry:
         self.partial = partial_of(self.path)
 
     def read(self) -> dict[str, Any] | None:
-        """What a finished entry says of itself; None where there is none, or its files are not whole."""
+        """The description of a finished entry; None if it does not exist or its files are incomplete."""
         found = read_json(self.path / META)
         if not isinstance(found, dict):
             return None
@@ -231,18 +231,18 @@ class _Entry:
         )
 
     def open(self, origin: SampleDataset) -> MappedDataset:
-        """The mapped images, and what they were decoded from."""
+        """The mapped images, with the data set that they were decoded from."""
         shape = ((self.path / DONE).stat().st_size, *read_json(self.path / META)["shape"])
         return MappedDataset(self.path / "images", self.path / "labels", shape, origin)
 
 
 def _dropped(folder: Path) -> dict[str, str]:
-    """Index → why, of the images that were left out."""
+    """Index → reason, of the images that were left out."""
     return read_json(folder / DROPPED) or {}
 
 
 def _bytes(folder: Path) -> int:
-    """Of the files in a folder, which removing it frees."""
+    """Bytes of the files in a folder, which are freed when it is removed."""
     return sum(path.stat().st_size for path in folder.glob("*"))
 
 
@@ -253,7 +253,7 @@ def _first_readable(dataset: ImageDataset, drop_unreadable: bool) -> Tensor:
         except DataError:
             if not drop_unreadable or index + 1 == len(dataset):
                 raise
-    raise DataError("Expected images, but there are none.")
+    raise DataError("Expected images, but the split is empty.")
 
 
 def _count(shape: Any) -> int:

@@ -34,39 +34,39 @@ class DIETDataModule(SplitReader, LightningDataModule):
 
     Batches are `DatumBatch(input, index, label)`. Training images are augmented on the batch's device, each with its
     own parameters, from a generator seeded by (seed, epoch, step): the same whatever the number of workers and ranks.
-    Labels are only passed through for probes. Where there is no validation split the test split takes its place, as in
-    the paper, and the other way round.
+    Labels are passed on for probes only. Without a validation split the test split is used for validation, as in the paper;
+    without a test split the validation split is used for the test.
 
     Sources: ``digits`` (scikit-learn's, embedded); ``torchvision:NAME``; ``folder:PATH`` (train/val[/test] folders of
     class folders, one tree of class folders, a flat unlabelled folder, or TinyImageNet or CUB-200-2011 as their archives
     unpack); ``npz:FILE`` (MedMNIST's keys); ``hf:NAME`` and ``hf:parquet:PATH`` (Hugging Face).
 
     Args:
-        source: What to train on: digits, torchvision:NAME, folder:PATH, npz:FILE, hf:NAME or hf:parquet:PATH.
-        root: Where torchvision's and Hugging Face's data are kept; None for ``data`` and their own cache.
+        source: The data: digits, torchvision:NAME, folder:PATH, npz:FILE, hf:NAME or hf:parquet:PATH.
+        root: Folder of torchvision's and Hugging Face's data; None for ``data`` and Hugging Face's cache.
         batch_size: Samples per step and device.
         strength: Augmentation 0 (none) to 3 (the paper's default).
         augmentation: Arguments of `BatchAugmentation` that replace the source's own and the paper's, such as
-            ``{"crop_scale": [0.2, 1], "flip": 0}``; or a function in place of it, of a training batch on its device
-            (uint8 images as floats in [0, 1], anything else unchanged) and of a generator on that device, that returns
+            ``{"crop_scale": [0.2, 1], "flip": 0}``; or a function that replaces it. The function takes a training batch on
+            its device (uint8 images as floats in [0, 1], other inputs unchanged) and a generator on that device, and returns
             the augmented batch.
         image_size: Side of the square images that the network sees, in pixels; None keeps the data's own size.
         mean: Mean of each channel on a scale of 0 to 1; None computes it for uint8 images in memory and takes ImageNet's
             for images decoded on the fly.
         std: Standard deviation of each channel, as `mean`.
-        holdout: Share of one tree of class folders that is held out for validation.
+        holdout: Fraction of a single tree of class folders that is held out for validation.
         subset: Train on this many samples, drawn by `seed`; None for all.
         predict_split: The split that `predict` reads, unaugmented and in order.
-        in_memory: Keep decoded images in memory; None does if they take at most 1 GiB.
+        in_memory: Keep decoded images in memory; None keeps them if they take at most 1 GiB.
         cache: Folder that keeps decoded images as bytes, mapped into memory, for the next run and for sets that are larger
-            than the memory; decoding resumes where it was interrupted. None for none.
-        on_device: Keep a training set that is in memory on the accelerator; None does if it takes at most a quarter of what
-            is left there.
+            than the memory; decoding resumes where it was interrupted. None for no cache.
+        on_device: Keep a training set that is in memory on the accelerator; None keeps it there if it takes at most a
+            quarter of the free memory.
         drop_unreadable: Check every image before the run and leave out, with a warning, those that cannot be read.
         download: Let torchvision download what is missing.
-        num_workers: Loader processes; None for 0 in memory and up to 8 for images decoded on the fly or mapped from a
-            cache that is larger than the memory.
-        seed: Seed of order, augmentation, hold-out and subset.
+        num_workers: Loader processes; None for 0 with data in memory, and up to 8 for images decoded on the fly or mapped
+            from a cache that is larger than the memory.
+        seed: Seed of the order, the augmentation, the hold-out and the subset.
 
     Raises:
         ConfigurationError: For an argument outside its range.
@@ -131,7 +131,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
         self._class_names: Sequence[str] | None = None
         self._num_classes: int | None = None
         self._fingerprint = ""
-        self._stage = ""  # that Lightning has set up last
+        self._stage = ""  # the stage that Lightning has set up last
         self._placed: ArrayDataset | None = None  # the training set on the device that trains
 
     @classmethod
@@ -143,10 +143,10 @@ class DIETDataModule(SplitReader, LightningDataModule):
         class_names: Sequence[str] | None = None,
         **options: Any,
     ) -> DIETDataModule:
-        """A data module over your own map-style data sets, of images or not.
+        """Makes a data module from custom map-style data sets, of images or other inputs.
 
         Args:
-            train: What DIET trains on; samples as `IndexedDataset` takes them.
+            train: Training samples, in a form that `IndexedDataset` takes.
             val: Labelled samples for online probes, or None.
             test: Labelled samples for `test`, or None.
             class_names: Names of the labels, or None.
@@ -179,13 +179,13 @@ class DIETDataModule(SplitReader, LightningDataModule):
             fill_cache(source, ImageCache(self.cache, self.source), self.drop_unreadable)
 
     def setup(self, stage: str | None = None) -> None:
-        """Opens the source, all splits together, once.
+        """Opens all splits of the source, once.
 
-        Without `prepare_data`, as where a script asks for `num_samples`, it also downloads and decodes what is missing, by
-        one process at a time.
+        If `prepare_data` was not called, as in a script that reads `num_samples`, it also downloads and decodes missing data,
+        in one process at a time.
 
         Args:
-            stage: Lightning's name of what is to run.
+            stage: Lightning's stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
 
         Raises:
             DataError: If the data cannot give every sample a class of its own.
@@ -219,7 +219,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
         return load_source(self.source, self._options) if self._given is None else self._given
 
     def teardown(self, stage: str) -> None:
-        """Frees what the training set took of an accelerator."""
+        """Frees the accelerator memory of the training set."""
         self._placed = None
 
     # -- loaders -------------------------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
     def val_dataloader(self) -> Callable[[], DataLoader[DatumBatch]]:
         """Makes the loader of the validation split: in order, unaugmented."""
         if self._stage == "fit" and "val" not in self._splits:
-            # Lightning's own hook, which is how it knows that there is nothing to validate on: it warns of an empty list
+            # Lightning skips validation if the hook is its own; it warns of an empty list
             return super().val_dataloader
         return partial(self._evaluation_loader, "val")
 
@@ -248,7 +248,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
         return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader[DatumBatch]:
-        """The split `predict_split`, in order, unaugmented, without whole batches that every `PredictionStore` has."""
+        """The split `predict_split`, in order, unaugmented, without the batches that every `PredictionStore` has already."""
         dataset = self._split(self.predict_split)
         return self._loaders().without(dataset, samples_in_all_stores(self.trainer, len(dataset)))
 
@@ -259,12 +259,12 @@ class DIETDataModule(SplitReader, LightningDataModule):
         return SplitLoaders(self.batch_size, self.num_workers, *self._ranks())
 
     def _training_memory(self) -> int:
-        """Bytes of gradients and moments, which are made when the data have their place already."""
+        """Bytes of gradients and moments, which are allocated after the data are placed."""
         module = None if self.trainer is None else self.trainer.lightning_module
         return 0 if module is None else 3 * sum(p.nbytes for p in module.parameters())
 
     def _samples_seen(self) -> int:
-        """Samples of the current epoch that were trained on before its first batch is read: not 0 on resuming only."""
+        """Samples of the current epoch that were trained on before its first batch is read; 0 unless a run resumes."""
         return self._batches_seen() * self.batch_size
 
     def _batches_seen(self) -> int:
@@ -282,7 +282,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
             inputs = self._pipeline.plain(batch.input)
         if inputs.is_floating_point() and self.trainer is not None:
             dtype: Any = self.trainer.lightning_module.dtype
-            if self._pipeline.is_image:  # what the first convolution would cast it to
+            if self._pipeline.is_image:  # the dtype to which the first convolution would cast it
                 dtype = AUTOCAST.get(str(self.trainer.precision), dtype)
             inputs = inputs.to(dtype)
         return batch._replace(input=inputs)
@@ -290,14 +290,14 @@ class DIETDataModule(SplitReader, LightningDataModule):
     # -- what a checkpoint keeps ---------------------------------------------------------------------------------------
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Normalises as the checkpoint's network learnt it, and compares the data when training is resumed.
+        """Restores the normalisation of the checkpoint, and compares the data when training resumes.
 
         Raises:
             CheckpointError: If N or the samples differ: every row of the head belongs to one sample.
         """
         self.setup()
         if self.mean is None and len(state_dict.get("mean", [])) == len(self._pipeline.mean):
-            # the same images have other statistics in memory or a cache, their own, than decoded on the fly, ImageNet's
+            # images in memory or in a cache have their own statistics, images decoded on the fly have ImageNet's
             self._pipeline.normalize_by(state_dict["mean"], state_dict["std"])
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self.require_same_data(state_dict)

@@ -1,4 +1,4 @@
-"""SampleDataset: what every data set is adapted to, and its form in memory."""
+"""SampleDataset: the interface of all data sets, and its implementation in memory."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from diet_lightning.transforms.convert import tensor_bytes
 if TYPE_CHECKING:
     from diet_lightning.data.cache import CachedSplit, ImageCache
 
-PROBES = 16  # samples of a data set without a fingerprint that identify it
+PROBES = 16  # samples that identify a data set without a fingerprint of its own
 
 
 class SampleDataset(Dataset[tuple[Tensor, Any]], ABC):
-    """Samples by position, and what is known of them without reading them.
+    """Samples by position, and the properties that are known without reading them.
 
-    Arrays, images in files, images of libraries, mapped caches and the user's data sets are all adapted to it once, by
-    `adapt` or by the source that opens them, so that loaders, caches and statistics treat them alike.
+    Arrays, image files, images of libraries, mapped caches and custom data sets are adapted to this class once, by `adapt`
+    or by the source that opens them. Loaders, caches and statistics use no other interface.
     """
 
-    pixels_in_memory = False  # whether the whole is in memory besides what is read of it
+    pixels_in_memory = False  # whether all samples are in memory besides the ones that are read
 
     @abstractmethod
     def __len__(self) -> int:
@@ -77,34 +77,34 @@ class SampleDataset(Dataset[tuple[Tensor, Any]], ABC):
     @property
     @abstractmethod
     def labels(self) -> Tensor | None:
-        """All labels, int64, shape ``(N,)``; None where they are not kept in one place."""
+        """All labels, int64, shape ``(N,)``; None if the data set does not list them."""
 
     @property
     @abstractmethod
     def names(self) -> list[str] | None:
-        """A name for each sample, of files the path; None where they have none."""
+        """A name for each sample, for files the path; None for samples without names."""
 
     @property
     @abstractmethod
     def nbytes(self) -> int | None:
-        """Bytes of all inputs as tensors; None where this is not known without reading all."""
+        """Bytes of all inputs as tensors; None if this needs reading all samples."""
 
     @abstractmethod
     def fingerprint_parts(self) -> list[bytes] | None:
-        """What identifies the samples and their order; None where only their values do."""
+        """Bytes that identify the samples and their order; None if only their values do."""
 
     @property
     def kind(self) -> str:
-        """What messages call it."""
+        """Name of the data set in messages."""
         return type(self).__name__
 
     @property
     def arrays(self) -> ArrayDataset | None:
-        """The data set where it consists of tensors in memory or mapped into it, else None."""
+        """The data set itself if it consists of tensors in memory or mapped into it, else None."""
         return None
 
     def needs_workers(self, memory: float) -> bool:
-        """Whether reading takes so long that loader processes pay off.
+        """Whether reading is so slow that loader processes make it faster.
 
         Args:
             memory: Bytes of memory that are available.
@@ -136,7 +136,7 @@ class SampleDataset(Dataset[tuple[Tensor, Any]], ABC):
         Args:
             cache: The cache.
             split: Name of the split.
-            drop_unreadable: Leave out what cannot be read.
+            drop_unreadable: Leave out images that cannot be read.
 
         Raises:
             ConfigurationError: If the samples are not images that are decoded.
@@ -153,8 +153,8 @@ class SampleDataset(Dataset[tuple[Tensor, Any]], ABC):
     def fingerprint(self) -> str:
         """Identifies the samples and their order, so that a resumed run keeps its classes.
 
-        Where `fingerprint_parts` gives None, up to 16 evenly spaced samples are read twice; if all come out equal they
-        count by their values, else (random transforms) by their shape.
+        If `fingerprint_parts` returns None, up to 16 evenly spaced samples are read twice. If both readings agree, their
+        values enter the fingerprint, else (random transforms) their shapes.
 
         Returns:
             32 hexadecimal digits.
@@ -170,7 +170,7 @@ class SampleDataset(Dataset[tuple[Tensor, Any]], ABC):
         yield str(count).encode()
         indices = sorted({round(i * (count - 1) / (PROBES - 1)) for i in range(PROBES)})
         reads = [(self[index][0], self[index][0]) for index in indices]
-        # one agreement may be chance, as of a random flip
+        # a single agreement may be chance, as with a random flip
         fixed = all(tensor_bytes(first) == tensor_bytes(second) for first, second in reads)
         for index, (first, _) in zip(indices, reads, strict=True):
             yield f"{index} {tuple(first.shape)} {first.dtype}".encode()
@@ -178,10 +178,10 @@ class SampleDataset(Dataset[tuple[Tensor, Any]], ABC):
                 yield tensor_bytes(first)
 
     def content_key(self, options: str = "") -> str:
-        """Identifies samples, their order and labels; of files also the time of the last change.
+        """Identifies samples, their order and labels, and for files the time of the last change.
 
         Args:
-            options: What else the key distinguishes.
+            options: Settings that also enter the key.
 
         Returns:
             32 hexadecimal digits.
@@ -203,8 +203,8 @@ class ArrayDataset(SampleDataset):
 
     Args:
         inputs: Shape ``(N, ...)``; images are uint8 ``(N, C, H, W)``.
-        labels: Shape ``(N,)``, int64, or None where there are none.
-        origin: What the samples were decoded from: it knows their names and identifies them.
+        labels: Shape ``(N,)``, int64, or None without labels.
+        origin: The data set that the samples were decoded from; it has their names and identifies them.
     """
 
     def __init__(self, inputs: Tensor, labels: Tensor | None = None, origin: SampleDataset | None = None) -> None:
@@ -239,12 +239,12 @@ class ArrayDataset(SampleDataset):
 
     @property
     def labels(self) -> Tensor:
-        """All labels, -1 where there is none."""
+        """All labels, -1 for samples without one."""
         return self._labels
 
     @property
     def names(self) -> list[str] | None:
-        """Names of what the samples were decoded from."""
+        """Names of the files or samples that these were decoded from."""
         return None if self.origin is None else self.origin.names
 
     @property
@@ -258,7 +258,7 @@ class ArrayDataset(SampleDataset):
         return self
 
     def loaded(self, in_memory: bool) -> ArrayDataset:
-        """The same samples; where the origin keeps all pixels in memory it is given up, as they would be there twice."""
+        """The same samples, without an origin that holds all pixels in memory a second time."""
         return ArrayDataset(self.inputs, self.labels, self.kept_origin())
 
     def kept_origin(self) -> SampleDataset | None:

@@ -22,7 +22,9 @@ def folder_source(path: str, options: SourceOptions) -> Source:
     """A folder of images: split folders, class folders, flat and unlabelled, or as a known archive unpacks."""
     root = Path(path).expanduser()
     if not root.is_dir():
-        raise DataError(f"Source folder {path!r} does not exist or is no folder: give the path of a folder of images.")
+        raise DataError(
+            f"Source folder {path!r} does not exist or is not a folder: give the path of a folder of images."
+        )
     trees = split_files(root)
     classes = sorted({label for tree in trees.values() for _, label in tree if label is not None})
     number = {name: n for n, name in enumerate(classes)}
@@ -34,7 +36,7 @@ def folder_source(path: str, options: SourceOptions) -> Source:
     train = trees["train"]
     if len(trees) == 1 and classes and options.holdout > 0.0:
         order = np.random.default_rng(options.seed).permutation(len(train))
-        count = min(round(options.holdout * len(train)), max(0, len(train) - 2))  # DIET needs two to tell apart
+        count = min(round(options.holdout * len(train)), max(0, len(train) - 2))  # DIET needs at least two samples
         held = set(order[:count].tolist())
         trees["val"] = [entry for n, entry in enumerate(train) if n in held]
         trees["train"] = [entry for n, entry in enumerate(train) if n not in held]
@@ -48,7 +50,7 @@ def npz_source(path: str, options: SourceOptions) -> Source:
         with Path(path).expanduser().open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        # a lone array is no context manager: TypeError, and AttributeError on Python 3.10
+        # a single array is not a context manager: TypeError, or AttributeError on Python 3.10
         raise DataError(f"Source file {path!r} cannot be read as an .npz of plain arrays: {error}.") from error
     if "train_images" not in arrays:
         raise DataError(

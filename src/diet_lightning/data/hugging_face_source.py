@@ -30,8 +30,8 @@ class _HuggingFaceItems(Dataset[tuple[Any, int | None]]):
 
     @property
     def names(self) -> list[str | None]:
-        """Names of the files that the images came from, None for those without."""
-        # the column as it lies on the disk, since a row would be read with its image
+        """Names of the image files, None for images without one."""
+        # the stored column, since reading a row decodes its image
         return [name for part in self.split.data.column(self.image).chunks for name in part.field("path").to_pylist()]
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ def hugging_face_source(name: str, options: SourceOptions) -> Source:
         image = next((key for key, kind in found.features.items() if isinstance(kind, datasets.Image)), None)
         image = image or next((key for key in INPUT_KEYS if key in found.features), None)
         if image is None:
-            raise DataError(f"Source 'hf:{name}' has the columns {sorted(found.features)}, but none of images.")
+            raise DataError(f"Source 'hf:{name}' has the columns {sorted(found.features)}, but no column of images.")
         if not isinstance(found.features[image], datasets.Image):
             try:
                 found = found.cast_column(image, datasets.Image())

@@ -1,4 +1,4 @@
-"""Images from anywhere: decoded, made RGB, brought to one size, and kept in memory where they fit."""
+"""Images from files and foreign data sets: decoded, converted to RGB, resized, and kept in memory if they fit."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from diet_lightning.transforms.convert import to_rgb, to_square, to_tensor
 if TYPE_CHECKING:
     from diet_lightning.data.cache import CachedSplit, ImageCache
 
-AHEAD = 512  # images that threads decode before the first of them is asked for
-LONG = 2000  # images from which a bar is shown
+AHEAD = 512  # images that threads decode ahead
+LONG = 2000  # number of images from which on a bar is shown
 
 
 class ImageFiles(Dataset[tuple[Image.Image, int]]):
@@ -33,8 +33,8 @@ class ImageFiles(Dataset[tuple[Image.Image, int]]):
 
     Args:
         paths: The files, in the order of their indices.
-        labels: One label per file, -1 for none.
-        root: Folder that the fingerprint's paths are relative to, so that a moved folder keeps its fingerprint.
+        labels: One label per file, -1 for files without one.
+        root: Folder to which the paths in the fingerprint are relative, so that a moved folder keeps its fingerprint.
     """
 
     def __init__(self, paths: Sequence[Path], labels: Sequence[int], root: Path) -> None:
@@ -67,7 +67,7 @@ class ImageDataset(SampleDataset):
 
     Args:
         items: A map-style data set of ``(PIL image, array or tensor, label)``, such as torchvision's.
-        image_size: Shorter side and central crop, in pixels; None keeps the images, which must then agree in size.
+        image_size: Shorter side and central crop, in pixels; None keeps the images, which must then have one size.
         keep: Indices of `items` to keep, in order; None for all.
         pixels_in_memory: Whether `items` keeps the pixels of all images in memory.
     """
@@ -126,7 +126,7 @@ class ImageDataset(SampleDataset):
         try:
             image, label = self.items[self.keep[index]][:2]
             tensor, number = to_tensor(image), to_label(label)
-        except Exception as error:  # decoders raise whatever they like, down to SyntaxError
+        except Exception as error:  # decoders raise exceptions of any type, even SyntaxError
             raise DataError(
                 f"Image {index}{self.name_of(index)} cannot be read: {error}; replace the file, or set "
                 "`drop_unreadable` to true to leave such files out before the run."
@@ -136,11 +136,11 @@ class ImageDataset(SampleDataset):
         return tensor, number
 
     def name_of(self, index: int) -> str:
-        """`` (path)`` where the images are files, else nothing."""
+        """`` (path)`` for files, else an empty string."""
         return ""
 
     def fingerprint_parts(self) -> list[bytes] | None:
-        """What identifies the images without decoding them; None where only their pixels do."""
+        """Bytes that identify the images without decoding them; None if only their pixels do."""
         every = fingerprint_parts_of(self.items)
         return None if every is None else [str(self.image_size).encode(), *(every[n] for n in self.keep)]
 
@@ -152,7 +152,7 @@ class ImageDataset(SampleDataset):
 
     @property
     def labels(self) -> Tensor | None:
-        """All labels, shape ``(N,)``, if `items` keeps them in one place."""
+        """All labels, shape ``(N,)``, if `items` lists them."""
         labels = labels_of(self.items)
         return None if labels is None else labels[torch.as_tensor(list(self.keep))]
 
@@ -170,7 +170,7 @@ class ImageDataset(SampleDataset):
         return True
 
     def loaded(self, in_memory: bool) -> SampleDataset:
-        """Decoded into one tensor of uint8, with a progress bar, where they are to be in memory."""
+        """If `in_memory`, the images decoded into one uint8 tensor, with a progress bar; else this data set."""
         if not in_memory:
             return self
         first, _ = self[0]
@@ -207,7 +207,7 @@ class ImageDataset(SampleDataset):
 
 
 class ImageFileDataset(ImageDataset):
-    """As `ImageDataset`, of files: messages name them, and a change of one is noticed."""
+    """`ImageDataset` of files: messages name the file, and a changed file is noticed."""
 
     items: ImageFiles
 
@@ -224,13 +224,13 @@ def map_threaded(function: Callable[[int], Any], count: int, description: str, f
     """Results of a function of first … count-1, computed by threads (PIL releases the lock while it decodes), with a bar.
 
     Args:
-        function: Of an index.
+        function: Takes an index.
         count: Index after the last.
-        description: What the bar says.
-        first: Where to begin.
+        description: Text of the bar.
+        first: First index.
 
     Yields:
-        One result after another; some hundred are computed ahead.
+        The results in order; some hundred are computed ahead.
     """
     bar = tqdm(total=count, initial=first, desc=description, leave=False, disable=count - first < LONG)
     with ThreadPoolExecutor() as pool, bar:
@@ -254,7 +254,7 @@ def list_images(folder: Path) -> list[Path]:
     found: list[Path] = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         here = Path(parent)
-        # a link to one of these would give every image again
+        # a link to one of these would list every image again
         above = {each.resolve() for each in (here, *here.parents)}
         folders[:] = [name for name in folders if name[0] != "." and (here / name).resolve() not in above]
         found += [here / name for name in files if name[0] != "."]

@@ -14,7 +14,7 @@ from diet_lightning.errors import DataError
 
 
 class IndexedDataset(Dataset[DatumBatch]):
-    """Any map-style data set, with the index of each sample beside it.
+    """A map-style data set that returns the index of each sample with it.
 
     The index is the position in *this* data set: wrap last, after `Subset` or `ConcatDataset`, and it is exactly
     0 … N-1. Samples may be an input, a pair ``(input, label, ...)`` or a mapping with the keys of a Hugging Face set;
@@ -34,7 +34,7 @@ class IndexedDataset(Dataset[DatumBatch]):
             raise DataError(f"Expected data set {self.dataset.kind} to hold samples, but it is empty.")
 
     def __len__(self) -> int:
-        """N, as it was when the data set was wrapped."""
+        """N, at the time when the data set was wrapped."""
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> DatumBatch:

@@ -1,4 +1,4 @@
-"""A folder of images → the files of each split with their classes, as users lay them out and as archives unpack."""
+"""A folder of images → the files of each split with their classes, in the users' or an archive's layout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from diet_lightning.data.images import list_images
 from diet_lightning.errors import DataError
 
-LabelledFile = tuple[Path, str | None]  # an image and its class, None where it has none
+LabelledFile = tuple[Path, str | None]  # an image and its class, None without one
 
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 TINY_IMAGENET = "val/val_annotations.txt"
@@ -26,7 +26,7 @@ def split_files(root: Path) -> dict[str, list[LabelledFile]]:
         ``train``, and ``val`` and ``test`` where they exist.
 
     Raises:
-        DataError: If there are no images, or it is not clear what splits or classes they have.
+        DataError: If the folder holds no images, or their splits or classes are ambiguous.
     """
     if (root / TINY_IMAGENET).is_file():
         return _tiny_imagenet(root)
@@ -63,7 +63,7 @@ def _cub(root: Path) -> dict[str, list[LabelledFile]]:
 
 
 def _split_folders(root: Path) -> dict[str, list[LabelledFile]]:
-    """Folders called train, val and test, or the whole for training."""
+    """The folders called train, val and test; without them, all images are for training."""
     folders = {child.name.lower(): child for child in sorted(root.iterdir()) if child.is_dir() and child.name[0] != "."}
     parts = {
         part: next((folders[name] for name in names if name in folders), None) for part, names in SPLIT_NAMES.items()
@@ -96,7 +96,7 @@ def _tree(folder: Path) -> list[LabelledFile]:
 
 
 def _listed(folder: Path, pairs: Iterable[tuple[str, str]], listing: Path) -> list[LabelledFile]:
-    """Files of a folder by ``(name, class)``, as a list has them."""
+    """Files of a folder by the pairs ``(name, class)`` of a list."""
     files: list[LabelledFile] = [(folder / name, label) for name, label in pairs]
     missing = [path for path, _ in files if not path.is_file()]
     if missing:

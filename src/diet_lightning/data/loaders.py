@@ -1,4 +1,4 @@
-"""Loaders of whole batches: resumable in mid-epoch, cut out of arrays where there are any, or read by processes."""
+"""Loaders of whole batches, resumable within an epoch: slices of arrays, or samples read by processes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ STREAMING_WORKERS = 8
 
 
 class PredictionStore(ABC):
-    """A callback that keeps predictions, also those of an earlier run; `DIETDataModule` asks it what it has."""
+    """A callback that stores predictions of this and of earlier runs; `DIETDataModule` skips what it has."""
 
     @abstractmethod
     def stored_samples(self, trainer: Trainer, count: int) -> NDArray[np.bool_]:
-        """Which samples need not be predicted again; called when the loader of `predict` is made, with the weights loaded.
+        """Which samples are predicted already; called when the loader of `predict` is made, with the weights loaded.
 
         Args:
             trainer: The Trainer that predicts.
@@ -44,7 +44,7 @@ class PredictionStore(ABC):
 
 
 def samples_in_all_stores(trainer: Trainer | None, count: int) -> NDArray[np.bool_]:
-    """Which samples every `PredictionStore` of a Trainer that predicts has; none without such a callback.
+    """Which samples all `PredictionStore` callbacks of a predicting Trainer have; none without such a callback.
 
     Args:
         trainer: The Trainer, or None.
@@ -64,8 +64,8 @@ def samples_in_all_stores(trainer: Trainer | None, count: int) -> NDArray[np.boo
 class ResumableLoader(DataLoader[DatumBatch]):
     """A loader that Lightning may stop and resume in mid-epoch.
 
-    Lightning asks for the iterator before it restores the epoch and the position that its sampler needs, and workers
-    would then fetch the wrong samples ahead; so the iteration begins with the first batch that is asked for.
+    Lightning creates the iterator before it restores the epoch and the position that the sampler needs, and workers would
+    prefetch the wrong samples. So the iteration starts when the first batch is requested.
     """
 
     def __iter__(self) -> Iterator[DatumBatch]:  # type: ignore[override]
@@ -73,20 +73,20 @@ class ResumableLoader(DataLoader[DatumBatch]):
         yield from super().__iter__()
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing to keep: order and position follow from the Trainer's progress. Without it Lightning warns."""
+        """Empty: order and position follow from the Trainer's progress. Lightning warns if the method is missing."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to restore."""
+        """Does nothing, since the state is empty."""
 
 
 class MemoryLoader(ResumableLoader):
-    """Training batches cut out of arrays by the whole, on the arrays' own device: nothing is collated or copied there.
+    """Training batches that are indexed from arrays on the arrays' device, without collating or copying samples.
 
     Args:
         arrays: Inputs and labels on a device.
-        dataset: The same as an indexed data set.
-        batch_size: Samples a batch.
+        dataset: The same samples as an indexed data set.
+        batch_size: Samples per batch.
         **options: As for `DataLoader`; the sampler's order goes to the device once an epoch.
     """
 
@@ -107,14 +107,14 @@ class MemoryLoader(ResumableLoader):
 def to_device_if_fits(
     arrays: ArrayDataset, device: torch.device, asked: bool | None, reserved: int = 0
 ) -> ArrayDataset:
-    """Arrays on the device that trains, where there is room.
+    """Copies arrays to the device that trains, if they fit.
 
     Args:
         arrays: Inputs and labels in the CPU's memory.
         device: The device.
-        asked: None places them on CUDA if they take at most a quarter of the memory that is left; True if they fit, and
-            warns where they do not; False never.
-        reserved: Bytes of what is left that training will take.
+        asked: None copies them to CUDA if they take at most a quarter of the free memory; True copies them if they fit,
+            and warns if they do not; False never copies them.
+        reserved: Bytes of the free memory that training will need.
 
     Returns:
         Arrays on the device, or the same.
@@ -140,11 +140,11 @@ def identity_collate(batch: DatumBatch) -> DatumBatch:
 
 @dataclass(frozen=True)
 class SplitLoaders:
-    """Makes the loaders of one process.
+    """Makes the data loaders of one process.
 
     Attributes:
         batch_size: Samples per step and device.
-        num_workers: Loader processes; None for what the data set needs.
+        num_workers: Loader processes; None for the number that suits the data set.
         num_replicas: Ranks that share the samples.
         rank: This rank.
     """
@@ -155,7 +155,7 @@ class SplitLoaders:
     rank: int
 
     def arrays_of(self, dataset: IndexedDataset) -> ArrayDataset | None:
-        """The data set's arrays, where batches are to be cut out of them by this process."""
+        """The arrays of the data set, if this process indexes batches from them."""
         return dataset.dataset.arrays if self._workers(dataset) == 0 else None
 
     def for_training(
@@ -166,7 +166,7 @@ class SplitLoaders:
         Args:
             dataset: The training split.
             seed: Seed of the order.
-            position: Gives the samples of the current epoch that a resumed run has already seen.
+            position: Returns the number of samples of the current epoch that a resumed run has already seen.
             arrays: The same samples on the device that trains, or None.
 
         Raises:
@@ -184,12 +184,12 @@ class SplitLoaders:
         return ResumableLoader(dataset, **self._options(dataset, sampler))
 
     def in_order(self, dataset: IndexedDataset) -> DataLoader[DatumBatch]:
-        """All samples in order; the first few twice where the ranks do not divide N."""
+        """All samples in order; the first few twice if N is not a multiple of the number of ranks."""
         sampler = EpochSampler(dataset, self.batch_size, self.num_replicas, self.rank, shuffle=False)
         return DataLoader(dataset, **self._options(dataset, sampler))
 
     def without(self, dataset: IndexedDataset, done: NDArray[np.bool_]) -> DataLoader[DatumBatch]:
-        """In order, the batches that hold a sample which is not done yet; the first batch where all are done.
+        """The batches, in order, that hold a sample which is not done yet; the first batch if all are done.
 
         Args:
             dataset: A split.

@@ -1,6 +1,6 @@
 """Labels, names and fingerprint that a data set of a user or a library keeps, by the attributes such data sets have.
 
-No sample is read. What is found here decides nothing else: behind `SampleDataset` nobody looks for attributes.
+No sample is read. Only this module reads such attributes; all other code uses `SampleDataset`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def to_label(value: Any) -> int:
     """A label as an integer, -1 for None.
 
     Raises:
-        ValueError: If it is no single integer.
+        ValueError: If it is not a single integer.
     """
     if value is None:
         return NO_LABEL
@@ -33,7 +33,7 @@ def to_label(value: Any) -> int:
 
 
 def labels_of(dataset: Any) -> Tensor | None:
-    """All labels of a data set, if it keeps them in one place: no sample is read.
+    """All labels of a data set, if it lists them; no sample is read.
 
     Args:
         dataset: A data set, possibly a `Subset` or `TensorDataset`, or one with ``targets`` or ``labels``.
@@ -57,13 +57,13 @@ def labels_of(dataset: Any) -> Tensor | None:
 
 
 def names_of(dataset: Any) -> list[str] | None:
-    """A name for each sample of a data set, if it keeps them: no sample is read.
+    """A name for each sample of a data set, if it lists them; no sample is read.
 
     Args:
         dataset: A data set, possibly a `Subset`, with ``names``, or one of torchvision's that list their files.
 
     Returns:
-        N names: of files the path below the data set's root, with ``/`` between folders. None where there are none.
+        N names: of files the path below the data set's root, with ``/`` between folders; None without names.
     """
     if isinstance(dataset, Subset):
         whole = names_of(dataset.dataset)
@@ -77,7 +77,7 @@ def names_of(dataset: Any) -> list[str] | None:
 
 
 def _torchvision_files(dataset: Any) -> list[str] | None:
-    """Files of the sets that list them, alone or with a label each."""
+    """Files of the data sets that list them, alone or in pairs with a label."""
     for name in ("samples", "_samples", "_image_files", "_images"):
         files = getattr(dataset, name, None)
         if isinstance(files, list) and files:
@@ -88,19 +88,19 @@ def _torchvision_files(dataset: Any) -> list[str] | None:
 
 
 def fingerprint_parts_of(dataset: Any) -> list[bytes] | None:
-    """What a data set says by a method ``fingerprint_parts()`` that identifies its samples; None without the method."""
+    """Bytes that identify the samples, from the method ``fingerprint_parts()`` of a data set; None without the method."""
     own = getattr(dataset, "fingerprint_parts", None)
     return own() if callable(own) else None
 
 
 def relative_name(path: Path, root: Path) -> str:
-    """The path below a folder with ``/`` between folders, or the whole where it lies elsewhere; bytes that are no text escaped."""
+    """The path below a folder with ``/`` between folders, else the whole path; bytes outside the encoding are escaped."""
     relative = path.relative_to(root) if path.is_relative_to(root) else path
     return relative.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _integers(labels: Any, count: int) -> Tensor | None:
-    """Labels as int64 ``(count,)``, or None where they are something else, such as names or boxes."""
+    """Labels as int64 ``(count,)``, or None if they are not numbers, but for example names or boxes."""
     if isinstance(labels, Sequence) and all(isinstance(label, int | float | np.number | Tensor) for label in labels):
         labels = torch.tensor([to_label(label) for label in labels])
     elif isinstance(labels, np.ndarray) and labels.dtype.kind in "iuf":

@@ -1,4 +1,4 @@
-"""SplitReader: what models, callbacks and scripts ask of opened data, without a Trainer's loop."""
+"""SplitReader: sizes, labels, names and batches of opened data, without a Trainer's loop."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def check_split(argument: str, value: str) -> None:
     """Checks the name of a split.
 
     Args:
-        argument: The argument that has it.
-        value: The name.
+        argument: Name of the argument.
+        value: Its value.
 
     Raises:
         ConfigurationError: If it is not ``"train"``, ``"val"`` or ``"test"``.
@@ -72,13 +72,13 @@ class SplitReader(ABC):
 
     @property
     def train_labels(self) -> Tensor | None:
-        """The user's labels of the training samples, int64 ``(N,)``, -1 where there is none; None where they are not listed."""
+        """The user's labels of the training samples, int64 ``(N,)``, -1 for samples without one; None if they are not listed."""
         self.setup()
         return self._splits["train"].dataset.labels
 
     @property
     def class_names(self) -> Sequence[str] | None:
-        """Names of the user's classes, where the source has them."""
+        """Names of the user's classes; None if the source has none."""
         self.setup()
         return self._class_names
 
@@ -89,25 +89,25 @@ class SplitReader(ABC):
             split: ``"train"``, ``"val"`` or ``"test"``.
 
         Returns:
-            Paths of the files below the source's folder, with ``/`` between folders, or what a data set offers as ``names``;
-            None where the samples have none.
+            Paths of the files below the source's folder, with ``/`` between folders, or the ``names`` of a data set; None
+            for samples without names.
 
         Raises:
-            DataError: If there is no such split.
+            DataError: If the data lack the split.
         """
         return self._split(split).dataset.names
 
     def identity(self, split: Split) -> dict[str, Any]:
-        """What the inputs of the network are for a split, unaugmented, as plain values that compare.
+        """Identifies the unaugmented inputs of the network for a split, by plain values that can be compared.
 
         Args:
             split: ``"train"``, ``"val"`` or ``"test"``.
 
         Returns:
-            Name, N and fingerprint of the split, the shape of the inputs, and how images are normalised.
+            Name, N and fingerprint of the split, the shape of the inputs, and the normalisation of images.
 
         Raises:
-            DataError: If there is no such split.
+            DataError: If the data lack the split.
         """
         return {
             "split": split,
@@ -127,13 +127,13 @@ class SplitReader(ABC):
         return self._splits[split]
 
     def raw_batches(self, split: Split) -> Iterator[DatumBatch]:
-        """A split as it is kept, in order, without a Trainer's loop; under several processes this process's share of it.
+        """The stored samples of a split, in order, without a Trainer's loop; of several processes each gets its share.
 
         Args:
             split: ``"train"``, ``"val"`` or ``"test"``.
 
         Yields:
-            Batches on the CPU; images are uint8. None where the split does not exist.
+            Batches on the CPU; images are uint8. No batch if the data lack the split.
         """
         check_split("split", split)
         self.setup()
@@ -141,38 +141,38 @@ class SplitReader(ABC):
             yield from self._evaluation_loader(split)
 
     def eval_batches(self, split: Split) -> Iterator[DatumBatch]:
-        """`raw_batches` as the network reads them: normalised, not augmented.
+        """`raw_batches` as inputs of the network: normalised, not augmented.
 
         Args:
             split: ``"train"``, ``"val"`` or ``"test"``.
 
         Yields:
-            Batches on the CPU; none where the split does not exist.
+            Batches on the CPU; no batch if the data lack the split.
         """
         for batch in self.raw_batches(split):
             yield batch._replace(input=self.network_inputs(batch.input))
 
     def raw_samples(self, split: Split, indices: Sequence[int]) -> DatumBatch:
-        """Some samples of a split as they are kept.
+        """Some stored samples of a split.
 
         Args:
             split: ``"train"``, ``"val"`` or ``"test"``.
-            indices: Theirs in the split.
+            indices: Indices of the samples in the split.
 
         Returns:
             The samples; images are uint8.
 
         Raises:
-            DataError: If there is no such split or sample.
+            DataError: If the data lack the split, or an index is out of range.
         """
         return self._split(split).__getitems__(indices)
 
     def network_inputs(self, stored: Tensor, draw: int | None = None) -> Tensor:
-        """Stored inputs as the network reads them, on their device.
+        """Converts stored inputs to inputs of the network, on their device.
 
         Args:
             stored: Shape ``(B, ...)``.
-            draw: None for clean inputs, else augmented as in training, by this draw of the augmentation's parameters.
+            draw: None for clean inputs; else they are augmented as in training, with this draw of the parameters.
 
         Returns:
             Floats, shape ``(B, *input_shape)``.
@@ -183,7 +183,7 @@ class SplitReader(ABC):
         return self._pipeline.augmented(stored, (self.seed, draw), 1, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """N, the fingerprint of the training data's order, and how the network's images were normalised."""
+        """N, the fingerprint of the training data and their order, and the normalisation of images."""
         self.setup()
         normalization = {"mean": self._pipeline.mean, "std": self._pipeline.std}
         return {"num_samples": self.num_samples, "fingerprint": self._fingerprint, **normalization}
@@ -192,7 +192,7 @@ class SplitReader(ABC):
         """Compares the training data with those that a checkpoint was trained on.
 
         Args:
-            state_dict: What the checkpoint keeps of them.
+            state_dict: State of the data module in the checkpoint.
 
         Raises:
             CheckpointError: If N or the samples differ: every row of the head belongs to one sample.

@@ -1,4 +1,4 @@
-"""Which samples a rank reads, and in what order: of an epoch a function of (seed, epoch)."""
+"""The samples that a rank reads, and their order, which is a function of (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from diet_lightning.utilities.seeding import derive_seed
 class EpochSampler(DistributedSampler[Any]):
     """A rank's share of the samples: shuffled by (seed, epoch), or in order.
 
-    Rank r takes every `num_replicas`-th sample from r on; the first few stand in again at the end where N does not
-    divide. So a sample is an original, not a repeat, exactly if ``position % num_replicas == rank``, and one step of
-    all ranks together holds the samples that one process would take with the total batch.
+    Rank r takes every `num_replicas`-th sample from r on. If N is not a multiple of `num_replicas`, the first few samples are
+    repeated at the end. So a sample is an original, not a repeat, exactly if ``position % num_replicas == rank``, and one
+    step of all ranks together holds the samples that one process would take with the total batch.
 
     Args:
         dataset: The indexed data set.
-        batch_size: Samples a batch. A last batch of one sample gets a second one, since batch norm cannot train on one.
-        num_replicas: Ranks.
+        batch_size: Samples per batch. A last batch of one sample gets a second one, since batch norm cannot train on one.
+        num_replicas: Number of ranks.
         rank: This rank.
         shuffle: Whether to shuffle.
         seed: Seed of the order.
@@ -46,7 +46,7 @@ class EpochSampler(DistributedSampler[Any]):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Fixes the order; the parent seeds its shuffle with ``seed + epoch``, where neighbouring seeds would collide."""
+        """Sets the order. The base class seeds its shuffle with ``seed + epoch``, so runs of neighbouring seeds share orders."""
         self.epoch = epoch
         self.seed = derive_seed(self._base_seed, epoch) - epoch if self.shuffle else 0
 
@@ -64,13 +64,13 @@ class EpochSampler(DistributedSampler[Any]):
 class BlockSampler(DistributedSampler[Any]):
     """A rank's share of the batches that one process would read in order: every batch is the same on any number of ranks.
 
-    So the network computes the same bits, which may depend on what is computed together. Where the ranks do not divide the
-    batches, some are read twice, so that all ranks take the same number of steps.
+    So the network's outputs are bitwise the same, which may depend on the composition of a batch. If the number of batches is
+    not a multiple of the number of ranks, some are read twice, so that all ranks take the same number of steps.
 
     Args:
         dataset: The indexed data set.
-        batch_size: Samples a batch.
-        num_replicas: Ranks.
+        batch_size: Samples per batch.
+        num_replicas: Number of ranks.
         rank: This rank.
         blocks: Numbers of the batches to read, ascending, at least one; batch b begins with sample ``b * batch_size``.
     """
@@ -79,7 +79,7 @@ class BlockSampler(DistributedSampler[Any]):
         self, dataset: IndexedDataset, batch_size: int, num_replicas: int, rank: int, blocks: NDArray[np.int64]
     ) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
-        # a short batch at the end of the data is also the last of its rank, as the loader cuts batches by their length
+        # a short batch at the end of the data must be the last of its rank, as the loader cuts batches by length
         share = np.resize(blocks, -(-len(blocks) // num_replicas) * num_replicas)[rank::num_replicas]
         self._ranges = [range(n * batch_size, min((n + 1) * batch_size, len(dataset))) for n in share.tolist()]
 

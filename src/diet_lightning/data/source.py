@@ -1,4 +1,4 @@
-"""What a source gives: its splits, and how they are read."""
+"""The splits of a source, and the options with which a source is read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from diet_lightning.data.dataset import SampleDataset
 
 @dataclass(frozen=True)
 class Source:
-    """The splits behind a name.
+    """The splits of a source.
 
     Attributes:
-        train: What DIET trains on; its length is N.
-        val: What online probes are measured on, or None.
-        test: What is left for the end, or None.
+        train: The training split; its length is N.
+        val: The validation split, on which online probes are measured, or None.
+        test: The test split, or None.
         class_names: Names of the labels, or None.
-        augmentation: The source's own arguments of `BatchAugmentation`, in place of the paper's.
+        augmentation: Arguments of `BatchAugmentation` that replace the paper's.
     """
 
     train: SampleDataset
@@ -30,7 +30,7 @@ class Source:
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """How a source is read (see `DIETDataModule`)."""
+    """Options with which a source is read, see `DIETDataModule`."""
 
     root: str | None = None
     image_size: int | None = None

@@ -20,14 +20,14 @@ def load_source(name: str, options: SourceOptions) -> Source:
 
     Args:
         name: One of the kinds that `DIETDataModule` lists.
-        options: How to read it.
+        options: Options of reading.
 
     Returns:
         Its splits.
 
     Raises:
         ConfigurationError: For an unknown name.
-        DataError: If the data are missing or not laid out as the kind asks.
+        DataError: If the data are missing or in another layout.
     """
     kind, _, rest = name.partition(":")
     loaders = {
@@ -61,12 +61,12 @@ def digits_source(_: str, options: SourceOptions) -> Source:
     digits = load_digits()
     images = torch.from_numpy((digits.images * (255 / 16)).round().astype(np.uint8))[:, None]
     labels = torch.from_numpy(digits.target.astype(np.int64))
-    # one fixed split, so that figures compare whatever the seed
+    # one fixed split, so that results compare across seeds
     train, test = train_test_split(np.arange(len(labels)), test_size=0.25, stratify=labels, random_state=0)
     return Source(
         ArrayDataset(images[train], labels[train]),
         test=ArrayDataset(images[test], labels[test]),
         class_names=[str(digit) for digit in range(10)],
-        # a mirrored 2 is no digit, and 8 pixels bear no hard crop
+        # mirrored digits are not digits, and images of 8 pixels do not allow strong crops
         augmentation={"crop_scale": (0.5, 1.0), "flip": 0.0},
     )

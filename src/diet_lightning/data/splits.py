@@ -1,4 +1,4 @@
-"""A source's splits, opened: readable, cut to a subset, indexed, and held where they are read fastest."""
+"""Opens the splits of a source: checked, reduced to a subset, indexed, and held in memory if they fit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.source import Source
 from diet_lightning.errors import ConfigurationError, DataError
 
-MEMORY_LIMIT = 2**30  # bytes; a decoded set up to here is kept in memory by default
+MEMORY_LIMIT = 2**30  # bytes; a decoded data set up to this size is kept in memory by default
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class OpenedSplits:
     """The splits of a source.
 
     Attributes:
-        indexed: Name → the split as it is read; where there is but one of val and test, both names have it.
-        fingerprint: Of the training samples and their order.
-        num_classes: Number of the user's classes; None without labels of the training samples.
+        indexed: Name → the indexed split; if only one of val and test exists, both names refer to it.
+        fingerprint: Fingerprint of the training samples and their order.
+        num_classes: Number of the user's classes; None if the training samples have no labels.
     """
 
     indexed: dict[str, IndexedDataset]
@@ -34,16 +34,16 @@ class OpenedSplits:
 
 
 def fill_cache(source: Source, cache: ImageCache, drop_unreadable: bool) -> None:
-    """Decodes all splits of a source into a cache, where they are not in it yet.
+    """Decodes all splits of a source into a cache, if it does not hold them yet.
 
     Args:
         source: The data sets.
         cache: The cache.
-        drop_unreadable: Leave out what cannot be read.
+        drop_unreadable: Leave out images that cannot be read.
 
     Raises:
         DataError: If an image cannot be read, or the disk is full.
-        ConfigurationError: If the source is not of images, or the cache is another's.
+        ConfigurationError: If the source does not consist of image files, or the cache is another source's.
     """
     for split, dataset in {"train": source.train, "val": source.val, "test": source.test}.items():
         if dataset is not None:
@@ -63,10 +63,10 @@ def open_splits(
 
     Args:
         source: The data sets.
-        name: What messages call it.
+        name: Name of the source in messages.
         subset: Keep this many training samples, drawn by `seed`; None for all.
-        seed: Of the subset.
-        keep: Keep decoded images in memory; None does if they take at most 1 GiB.
+        seed: Seed of the subset.
+        keep: Keep decoded images in memory; None keeps them if they take at most 1 GiB.
         cache: Folder of decoded images, or None.
         drop_unreadable: Leave out, with a warning, images that cannot be read.
 
@@ -82,7 +82,7 @@ def open_splits(
     if subset is not None:
         train = train.subset(_subset(train, subset, seed))
     if len(IndexedDataset(train)) < 2:
-        raise DataError(f"Expected at least 2 training samples, but source {name!r} has 1: DIET tells samples apart.")
+        raise DataError(f"Expected at least 2 training samples, but source {name!r} has 1: DIET distinguishes samples.")
     identity = train.fingerprint()
     if keep is None:
         keep = cache is None and train.nbytes is not None and train.nbytes <= MEMORY_LIMIT
@@ -90,7 +90,7 @@ def open_splits(
     for split, dataset in {"val": source.val, "test": source.test}.items():
         if dataset is not None:
             indexed[split] = IndexedDataset(_readable(dataset, split, images, drop_unreadable).loaded(keep))
-    # as in the paper, probes are watched on the test split where there is no other
+    # as in the paper, probes are measured on the test split if it is the only one
     for split, other in {"val": "test", "test": "val"}.items():
         if split not in indexed and other in indexed:
             indexed[split] = indexed[other]
@@ -106,7 +106,7 @@ def _count_classes(indexed: dict[str, IndexedDataset], class_names: Sequence[str
 
 
 def _readable(dataset: SampleDataset, split: str, cache: ImageCache | None, drop_unreadable: bool) -> SampleDataset:
-    """A split, of decoded images where there is a cache, and without unreadable images where that is asked for."""
+    """A split, from the cache if there is one, and without unreadable images if requested."""
     dropped: list[str] = []
     if cache is not None:
         opened = dataset.cached(cache, split, drop_unreadable)

@@ -8,8 +8,8 @@ from torch import Tensor
 from diet_lightning.data.dataset import SampleDataset
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-CHUNK = 1024  # images a step while the mean colour is computed
-STATISTICS_IMAGES = 2**16  # so many, evenly spaced, say what the mean colour is
+CHUNK = 1024  # images per step of the computation
+STATISTICS_IMAGES = 2**16  # number of evenly spaced images that the statistics are computed on
 
 
 def channel_statistics(train: SampleDataset, sample: Tensor) -> tuple[list[float], list[float]]:
@@ -29,7 +29,7 @@ def channel_statistics(train: SampleDataset, sample: Tensor) -> tuple[list[float
     if (arrays := train.arrays) is None:
         return (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ([0.5] * channels, [0.5] * channels)
     every = torch.linspace(0, len(train) - 1, min(len(train), STATISTICS_IMAGES), dtype=torch.float64).long()
-    counts = torch.zeros(channels, 256, dtype=torch.int64)  # of each value, so that the sums are exact
+    counts = torch.zeros(channels, 256, dtype=torch.int64)  # counts of each byte value, so that the sums are exact
     for rows in torch.split(every, CHUNK):
         pixels = arrays.inputs[rows]
         for channel in range(channels):

@@ -1,4 +1,4 @@
-"""``torchvision:NAME``: torchvision's classification sets, downloaded where that is asked for."""
+"""``torchvision:NAME``: torchvision's classification data sets, downloaded if requested."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def torchvision_source(name: str, options: SourceOptions) -> Source:
 
     Args:
         name: Name of the class in `torchvision.datasets`.
-        options: How to read it. With `download`, what is missing is downloaded by one process; others wait for it.
+        options: Options of reading. With `download`, one process downloads missing data while others wait.
 
     Returns:
         The splits.
@@ -63,12 +63,12 @@ def torchvision_source(name: str, options: SourceOptions) -> Source:
             arguments |= {"split": "balanced", "train": part == "train"}
         else:
             arguments |= {"train": part == "train"} if "train" in parameters else {"split": part}
-        # some pass it on among their keywords
+        # some data sets pass it on as a keyword
         if any("download" in inspect.signature(base.__init__).parameters for base in factory.__mro__[:-1]):  # type: ignore[union-attr]
             arguments["download"] = False
         try:
             items = _opened(factory, arguments, options.download and "download" in arguments)  # type: ignore[arg-type]
-        except Exception as error:  # readers of .mat, .json and .txt files raise whatever they like
+        except Exception as error:  # readers of .mat, .json and .txt files raise exceptions of any type
             raise DataError(
                 f"The {part} split of torchvision's {name} cannot be opened in root={root!r}: {error}; put the data "
                 "there, or set `download` to true."
@@ -82,10 +82,10 @@ def torchvision_source(name: str, options: SourceOptions) -> Source:
 
 
 def _opened(factory: Callable[..., Any], arguments: dict[str, Any], download: bool) -> Any:
-    """A split, downloaded first where it is missing; of several processes one downloads it and the others find it."""
+    """A split, downloaded first if it is missing and requested; one of several processes downloads it."""
     if not download:
         return factory(**arguments)
-    with suppress(Exception):  # that of the last attempt is what counts
+    with suppress(Exception):  # the error of the last attempt is raised
         return factory(**arguments)
     root = Path(arguments["root"]).expanduser()
     root.mkdir(parents=True, exist_ok=True)

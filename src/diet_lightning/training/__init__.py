@@ -1,1 +1,1 @@
-"""DIETModule, and what it needs of the Trainer, the schedule and checkpoints."""
+"""DIETModule, its optimiser and schedule, its checkpoints, and checks of the Trainer."""

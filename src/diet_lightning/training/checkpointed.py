@@ -1,4 +1,4 @@
-"""CheckpointedModule: what the checkpoints of a module with a head hold, and how they are read."""
+"""CheckpointedModule: writing and reading the checkpoints of a module with a head."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ EXTRA = "_extra_state"  # where `state_dict` keeps what `get_extra_state` return
 
 
 class CheckpointedModule(LightningModule):
-    """A module whose checkpoints hold all rows of its head, and are read without running their code."""
+    """A module whose checkpoints hold all rows of its head and are loaded without running code."""
 
     head: DatumHead
     target: ClassVar[str]  # what the classes are, kept in checkpoints
-    class_noun: ClassVar[str]  # what messages call the classes
+    class_noun: ClassVar[str]  # the classes in messages
 
     @abstractmethod
     def _build(self, rows: int, input_shape: Sequence[int]) -> None:
@@ -42,25 +42,25 @@ class CheckpointedModule(LightningModule):
         return self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
 
     def get_extra_state(self) -> Tensor:
-        """The shape of the inputs: with the weights it goes to a process that has not seen the data."""
+        """The shape of the inputs, which is saved with the weights for a process that has not read the data."""
         return torch.tensor(self.hparams["input_shape"] or [])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Nothing: `load_state_dict` has built the network by it."""
+        """Does nothing: `load_state_dict` builds the network from this state."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Builds the network first, where other processes have (``ddp_notebook``): Lightning hands back their weights."""
+        """Builds the network first, if only other processes have built it: ``ddp_notebook`` returns their weights."""
         if not self.is_built and {WEIGHT, EXTRA} <= state_dict.keys():
             self._build(len(state_dict[WEIGHT]), state_dict[EXTRA].tolist())
         return super().load_state_dict(state_dict, strict, assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Every checkpoint says what its classes are and holds all rows of the head, whatever its kind."""
+        """Adds the kind of classes and all rows of the head, for any kind of head."""
         checkpoint["target"] = self.target
         save_full_rows(checkpoint, self.head, self.trainer.default_root_dir)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses to resume with another N; to evaluate, takes the checkpoint's.
+        """Checks N when training resumes; evaluation takes N from the checkpoint.
 
         Raises:
             CheckpointError: If training is resumed with another number of samples or another network.
@@ -85,7 +85,7 @@ class CheckpointedModule(LightningModule):
     def load_from_checkpoint(  # type: ignore[override]
         cls, checkpoint_path: str | Path, map_location: Any = None, strict: bool | None = None, **kwargs: Any
     ) -> Self:
-        """Loads a trained module; pickled code is refused.
+        """Loads a trained module; a checkpoint with pickled code raises an error.
 
         Args:
             checkpoint_path: A local checkpoint.
@@ -102,7 +102,7 @@ class CheckpointedModule(LightningModule):
         hparams = read_checkpoint(checkpoint_path).get("hyper_parameters", {})
         if "backbone" not in {**hparams, **kwargs}:
             raise CheckpointError(
-                f"Checkpoint '{checkpoint_path}' was trained with a backbone of your own: pass it, untrained, as "
+                f"Checkpoint '{checkpoint_path}' was trained with a custom backbone: pass the untrained module as "
                 f"{cls.__name__}.load_from_checkpoint(path, backbone=...)."
             )
         kwargs.setdefault("head", HeadConfig(**hparams.get("head", {})))

@@ -1,4 +1,4 @@
-"""Checkpoints hold all rows of the head, also where they are sharded over the ranks."""
+"""Conversion between the rows of one rank and checkpoints, which hold all rows of the head."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ WEIGHT = "head.weight"
 
 
 def save_full_rows(checkpoint: dict[str, Any], head: DatumHead, folder: str) -> None:
-    """Puts all rows, and their optimiser's moments, into a checkpoint that each rank is about to save.
+    """Puts all rows and their moments into a checkpoint; called on each rank before it is saved.
 
     Args:
         checkpoint: With this rank's rows; on rank 0 it holds all of them afterwards.
         head: The head.
-        folder: Where rank 0 maps them into memory from.
+        folder: Folder of the files from which rank 0 maps the rows into memory.
     """
     if not head.is_sharded:
         return
@@ -26,7 +26,7 @@ def save_full_rows(checkpoint: dict[str, Any], head: DatumHead, folder: str) -> 
 
 
 def load_local_rows(checkpoint: dict[str, Any], head: DatumHead) -> None:
-    """Keeps this rank's rows only, of a checkpoint that holds all."""
+    """Reduces a checkpoint with all rows to the rows of this rank."""
     if not head.is_sharded:
         return
     for entries, name in _rows(checkpoint):
@@ -34,7 +34,7 @@ def load_local_rows(checkpoint: dict[str, Any], head: DatumHead) -> None:
 
 
 def _rows(checkpoint: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
-    """Where a checkpoint holds values a row: the dictionaries, which may be changed, and their keys."""
+    """Finds the tensors of a checkpoint with one entry per row: their dictionaries, which may be changed, and keys."""
     found = [(checkpoint["state_dict"], WEIGHT)]
     for optimizer in checkpoint.get("optimizer_states", []):
         heads = [group["params"][0] for group in optimizer["param_groups"] if group.get("name") == "head"]

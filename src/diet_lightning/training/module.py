@@ -36,8 +36,9 @@ class DIETModule(CheckpointedModule):
     label-smoothed cross-entropy. Ibrahim, Klindt and Balestriero, *Occam's Razor for Self Supervised Learning*, 2024,
     https://arxiv.org/abs/2406.10743. The defaults are the paper's recipe.
 
-    N, the shape of the inputs and with them the network are read from the `DIETDataModule` when the Trainer starts; with
-    other loaders give `num_samples` and `input_shape`. Then, as in a loaded checkpoint, the network is built at once.
+    N and the shape of the inputs are read from the `DIETDataModule` when the Trainer starts, and the network is built then.
+    With other loaders pass `num_samples` and `input_shape`. With both, and in a loaded checkpoint, the network is built at
+    once.
 
     Logs ``train/loss`` and ``train/loss_gap``, the loss minus the smallest value it can take, so that runs of different N
     and smoothing compare; both are means over an epoch, in nats. ``train/loss_step`` is the loss of one step.
@@ -48,19 +49,20 @@ class DIETModule(CheckpointedModule):
             ``(B, K)``; see `create_backbone`.
         num_samples: N; None reads it from the data module.
         input_shape: Shape of one input, ``(C, H, W)`` for images; None reads it from the data module.
-        label_smoothing: In ``[0, 1)``; sets the speed of convergence.
+        label_smoothing: Weight of the uniform distribution in the target, in ``[0, 1)``; it controls the speed of
+            convergence.
         lr: Learning rate at a total batch of 256; it is scaled by batch × ranks × accumulation / 256.
-        weight_decay: AdamW's, on every parameter and the head's too.
-        warmup_epochs: Epochs of linear warm-up, at most a tenth of the run; then a cosine.
-        min_lr: Learning rate that the cosine ends at, at a total batch of 256 like `lr`; another `head.lr` falls to the
-            same fraction of itself.
+        weight_decay: Weight decay of AdamW, on all parameters including the head's.
+        warmup_epochs: Epochs of linear warm-up, at most a tenth of the run; a cosine follows.
+        min_lr: Learning rate at the end of the cosine, at a total batch of 256 like `lr`; a different `head.lr` decays to
+            the same fraction of itself.
         stem: ``"small"`` gives a ResNet the stem for 32×32 images, ``"auto"`` does so up to 64 pixels.
         head: How the N rows of the head are kept and trained, see `HeadConfig`.
         compile: Train the backbone through `torch.compile`.
-        channels_last: Put the channels of images and convolutions last in memory, which is faster.
-        weights: What the backbone starts from: ``"pretrained"``, torchvision's or timm's own weights, which they download
-            once; a ``.safetensors`` file; a folder of `diet export`; or a run of `diet fit`; see `load_start`. They expect
-            the `mean` and `std` that they were trained with. None for random weights.
+        channels_last: Use the channels-last memory format for images and convolutions, which is faster.
+        weights: Initial weights of the backbone: ``"pretrained"``, torchvision's or timm's own weights, which they download
+            once; a ``.safetensors`` file; a folder of `diet export`; or a run of `diet fit`; see `load_start`. The
+            data need the `mean` and `std` that the weights were trained with. None for random weights.
 
     Raises:
         ConfigurationError: For an argument outside its range.
@@ -110,7 +112,7 @@ class DIETModule(CheckpointedModule):
             self.hparams.pop(name, None)
         self.hparams["head"] = asdict(head)
         self._head_config = head
-        self._given = (backbone,)  # in a tuple, as a module would be registered a second time
+        self._given = (backbone,)  # in a tuple, so that the module is not registered a second time
         if is_module:
             # registered now, so that `module.to(...)` and optimisers see it; its dimension needs an input
             self._modules["backbone"] = backbone  # type: ignore[assignment]
@@ -141,7 +143,7 @@ class DIETModule(CheckpointedModule):
         `WeightAveraging` calls it in its `setup` itself, and Lightning once more after all of them.
 
         Raises:
-            ConfigurationError: If N or the shape are not to be found, or the run cannot train the network.
+            ConfigurationError: If N or the shape is unknown, or the Trainer cannot train the network.
         """
         data = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
         count, shape = find_sizes(self.hparams, self.rows_argument, self.class_noun, data, self._is_fitting)
@@ -173,7 +175,7 @@ class DIETModule(CheckpointedModule):
         """K, the dimension of the embeddings.
 
         Raises:
-            ConfigurationError: While the network is not built.
+            ConfigurationError: If the network is not built yet.
         """
         self._require_network()
         return self.backbone.embed_dim
@@ -194,10 +196,10 @@ class DIETModule(CheckpointedModule):
     # -- the run -------------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Builds the network, unless a data module or a callback has, and fits it to the Trainer's devices.
+        """Builds the network if it is not built yet, and prepares it for the Trainer's devices.
 
         Raises:
-            ConfigurationError: As `configure_model`; also for callbacks and memory that do not suffice.
+            ConfigurationError: As `configure_model`; also for an unsupported callback, and if the memory does not suffice.
         """
         was_built = self.is_built
         self.configure_model()
@@ -216,10 +218,10 @@ class DIETModule(CheckpointedModule):
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW on the backbone and the head, warm-up and cosine by the step.
+        """AdamW for the backbone and the head, with warm-up and cosine, stepped at every optimiser step.
 
         Raises:
-            ConfigurationError: If the run has no end.
+            ConfigurationError: If neither `max_epochs` nor `max_steps` ends the run.
         """
         hparams: Any = self.hparams
         steps = count_steps(self.trainer)
@@ -231,30 +233,30 @@ class DIETModule(CheckpointedModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
 
     def count_epochs(self) -> float:
-        """Epochs of the run; not a whole number where `max_steps` ends it within one."""
+        """Epochs of the run; fractional if `max_steps` ends it within an epoch."""
         return count_epochs(self.trainer)
 
     def total_batch_size(self) -> int:
-        """Samples per optimiser step of the run under way, of all devices and accumulated batches."""
+        """Samples per optimiser step of the current run, over all devices and accumulated batches."""
         return total_batch(self.trainer)
 
     def on_train_start(self) -> None:
-        """Fits what a checkpoint has brought to how this run lays its weights out."""
+        """Converts the state of a checkpoint to the memory format of this run's weights."""
         for optimizer in self.trainer.optimizers:
             match_layout(optimizer)
 
     def on_train_batch_start(self, batch: DatumBatch, batch_idx: int) -> None:
-        """Seeds torch's global generators by (seed, epoch, step, rank), so that a resumed run draws what it would have drawn.
+        """Seeds torch's global generators by (seed, epoch, step, rank), so that a resumed run draws the same numbers.
 
-        Dropout, stochastic depth and their like draw from these generators and take no other; augmentation, which does,
-        has its own. What else draws from the global generators during training repeats with the seed.
+        Dropout and stochastic depth draw from the global generators and accept no other. Augmentation has its own generator.
+        Other code that draws from the global generators during training gets the same numbers in each run with this seed.
         """
         seed = getattr(getattr(self.trainer, "datamodule", None), "seed", None)
         if seed is not None:
             torch.manual_seed(derive_seed(seed, self.current_epoch, batch_idx, self.global_rank, 1))
 
     def on_fit_end(self) -> None:
-        """Leaves a head that is used like any other: all rows on rank 0, their decay applied."""
+        """Gathers all rows of the head on rank 0 and applies their pending decay."""
         self.head.on_fit_end(self.trainer.optimizers[0], self.trainer.default_root_dir)
 
     # -- steps ---------------------------------------------------------------------------------------------------------
@@ -273,7 +275,7 @@ class DIETModule(CheckpointedModule):
         return features
 
     def training_step(self, batch: DatumBatch, batch_idx: int) -> dict[str, Tensor]:
-        """One step.
+        """Computes the loss of a batch.
 
         Args:
             batch: Augmented inputs with their indices.

@@ -1,4 +1,4 @@
-"""The network of a run: how large it is, and what its backbone starts from."""
+"""The network of a run: its sizes and its initial weights."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def find_sizes(
 
     Args:
         hparams: The module's hyper-parameters.
-        argument: Which of them, and which attribute of the data module, is the number of classes.
-        noun: What the classes are called.
+        argument: Name of the number of classes, as a hyper-parameter and as an attribute of the data module.
+        noun: The classes in messages.
         data: The data module, or None.
-        fitting: Whether training starts, so that both numbers must agree.
+        fitting: Whether training starts; then the hyper-parameter and the data must agree.
 
     Returns:
-        Both, None where neither tells it.
+        Number of classes and shape; None for a value that neither source has.
 
     Raises:
         ConfigurationError: If the data have another number of classes than the hyper-parameters.
@@ -43,14 +43,14 @@ def make_backbone(given: str | nn.Module, hparams: Any) -> Backbone:
 
     Args:
         given: As `backbone` of `DIETModule`.
-        hparams: The module's hyper-parameters, changed such that a checkpoint of the run needs neither the folder nor the
-            file that the weights came from.
+        hparams: The module's hyper-parameters. They are changed such that a checkpoint of the run needs neither the folder
+            nor the file of the initial weights.
 
     Returns:
         The backbone.
 
     Raises:
-        ConfigurationError: As `create_backbone`, or if an exported folder is to start from other weights.
+        ConfigurationError: As `create_backbone`, or if `weights` is given for an exported folder.
     """
     backbone = create_backbone(given, tuple(hparams.input_shape), hparams.stem)
     is_exported = isinstance(given, str) and given != backbone.name

@@ -1,4 +1,4 @@
-"""The optimiser of a run, and what its learning rate is scaled by."""
+"""The optimiser of a run, and the batch size by which its learning rate is scaled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diet_lightning.training.schedule import scaled_lr
 
 
 def find_batch_size(trainer: Trainer) -> int | None:
-    """The batch size of the data module or the training loader, None where neither tells it."""
+    """The batch size of the data module or the training loader; None if neither has one."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     loader: Any = trainer.train_dataloader
     found = getattr(data, "batch_size", None) or getattr(loader, "batch_size", None)
@@ -40,7 +40,7 @@ def count_steps(trainer: Trainer) -> int:
     """Optimiser steps of the run.
 
     Raises:
-        ConfigurationError: If the run has no end.
+        ConfigurationError: If neither `max_epochs` nor `max_steps` ends the run.
     """
     steps = trainer.estimated_stepping_batches
     if steps == float("inf"):
@@ -52,8 +52,8 @@ def count_steps(trainer: Trainer) -> int:
 
 
 def count_epochs(trainer: Trainer) -> float:
-    """Epochs of the run; not a whole number where `max_steps` ends it within one."""
-    if trainer.num_training_batches == float("inf"):  # `max_steps` alone, so that Lightning has not looked yet
+    """Epochs of the run; fractional if `max_steps` ends it within an epoch."""
+    if trainer.num_training_batches == float("inf"):  # with `max_steps` alone Lightning has not set up the loader yet
         trainer.fit_loop.setup_data()
     steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
     return trainer.estimated_stepping_batches / max(1, steps)
@@ -62,14 +62,14 @@ def count_epochs(trainer: Trainer) -> float:
 def make_optimizer(
     backbone: nn.Module, head: DatumHead, config: HeadConfig, lr: float, weight_decay: float, trainer: Trainer
 ) -> torch.optim.AdamW:
-    """AdamW with one group for the backbone and one for the head, which is attached to it.
+    """Makes AdamW with one group for the backbone and one for the head, and attaches the head to it.
 
     Args:
         backbone: The backbone.
         head: The head.
-        config: The head's own settings.
+        config: Settings of the head.
         lr: Learning rate at a total batch of 256.
-        weight_decay: Of the backbone, and of the head where `config` has none.
+        weight_decay: Weight decay of the backbone, and of the head if `config` has none.
         trainer: The Trainer, whose devices and batches scale the learning rates.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a checkpoint must agree with before training goes on from it."""
+"""Checks of a checkpoint before training resumes from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TARGETS = {"index": "DIETModule (supervised=False)", "label": "SupervisedModule 
 
 
 def check_network(saved: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
-    """Compares a checkpoint's network with the one that is to take its weights.
+    """Compares the network of a checkpoint with the one that its weights are loaded into.
 
     Args:
         saved: The checkpoint's weights.
@@ -34,25 +34,25 @@ def check_network(saved: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> No
 
 
 def prepare_resume(checkpoint: dict[str, Any], ours: Mapping[str, Any]) -> None:
-    """Checks and prepares what training goes on from, beside the network.
+    """Checks and prepares the optimisers' and callbacks' states from which training resumes.
 
     Args:
         checkpoint: The checkpoint; its optimisers' and callbacks' states are copied.
         ours: This run's hyper-parameters.
 
     Raises:
-        CheckpointError: If the optimiser's moments are kept in another way.
+        CheckpointError: If the optimiser's moments have another number of bits.
     """
     saved = checkpoint.get("hyper_parameters", {})
     check_moments(ours, saved)
     warn_of_ignored(ours, saved)
     for name in ("optimizer_states", "callbacks"):
-        # what is restored without a copy must not stay mapped to the file
+        # states that are restored without a copy must not stay mapped to the file
         checkpoint[name] = apply_to_collection(checkpoint.get(name), Tensor, Tensor.clone)
 
 
 def check_moments(ours: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    """Refuses to resume with moments that are kept in another way.
+    """Raises an error if the moments of the checkpoint have another number of bits.
 
     Args:
         ours: This run's hyper-parameters.
@@ -70,7 +70,7 @@ def check_moments(ours: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
 
 
 def warn_of_ignored(ours: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    """Says which settings a resumed optimiser takes from the checkpoint.
+    """Warns of settings that a resumed optimiser takes from the checkpoint.
 
     Args:
         ours: This run's hyper-parameters.
@@ -90,7 +90,7 @@ def _optimizer_settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require_same_target(ours: str, saved: str) -> None:
-    """Keeps the checkpoints of the two kinds of module apart.
+    """Raises an error if the checkpoint is of the other kind of module.
 
     Args:
         ours: `DIETModule.target` of the module.

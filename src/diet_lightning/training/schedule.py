@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-REFERENCE_BATCH = 256  # the batch at which the paper states its learning rate
+REFERENCE_BATCH = 256  # the batch size of the paper's learning rate
 
 
 def scaled_lr(lr: float, total_batch: int) -> float:
@@ -49,7 +49,7 @@ def warmup_steps(warmup_epochs: float, max_epochs: float, total_steps: int) -> i
 
 
 def lr_factor(step: int, warmup: int, total_steps: int, lowest: float = 0.0) -> float:
-    """Factor on the learning rate at a step: linear to 1 over `warmup` steps, then half a cosine down to `lowest`.
+    """Factor of the learning rate at a step: linear to 1 over `warmup` steps, then half a cosine down to `lowest`.
 
     Args:
         step: Optimiser steps taken so far.
@@ -73,7 +73,7 @@ def warmup_cosine(optimizer: Optimizer, warmup: int, total_steps: int, lowest: f
         optimizer: The optimiser whose learning rates are the peak values.
         warmup: Steps of warm-up.
         total_steps: Steps of the run.
-        lowest: Share of the peak values that the cosine ends at, in ``[0, 1]``.
+        lowest: Final learning rates as a fraction of the peak values, in ``[0, 1]``.
 
     Returns:
         The scheduler; its state holds plain numbers only.
@@ -82,10 +82,10 @@ def warmup_cosine(optimizer: Optimizer, warmup: int, total_steps: int, lowest: f
 
 
 def match_layout(optimizer: Optimizer) -> None:
-    """Gives moments the layout of their parameters, where a checkpoint has them in another: fused steps need it.
+    """Converts moments from a checkpoint to the memory format of their parameters, which fused steps need.
 
     Args:
-        optimizer: The optimiser, after its state was loaded.
+        optimizer: The optimiser, with its state loaded.
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():

@@ -18,8 +18,9 @@ from diet_lightning.training.module import DIETModule
 class SupervisedModule(DIETModule):
     """A supervised run of the same backbone, data, augmentation and budget, a baseline to compare DIET with.
 
-    It needs a label for every training sample, and also logs the accuracy of its classifier, ``val/supervised_top1``. A
-    `label_smoothing` of 0.8 is DIET's: 0.1 is usual here. The classes are few, so the head is ``"dense"``.
+    It needs a label for every training sample, and also logs the accuracy of its classifier, ``val/supervised_top1``. The
+    default `label_smoothing` of 0.8 is DIET's; 0.1 is usual for supervised training. The head is ``"dense"``, since the
+    classes are few.
 
     Args:
         backbone: As for `DIETModule`.
@@ -53,7 +54,7 @@ class SupervisedModule(DIETModule):
         return batch.label
 
     def check_classes(self, count: int | None) -> None:
-        """Refuses a run whose classes are not known, or are too few.
+        """Raises an error if the classes are unknown or fewer than 2.
 
         Args:
             count: Number of the user's classes, None where it is not known.
@@ -68,12 +69,12 @@ class SupervisedModule(DIETModule):
             )
         if count < 2:
             raise ConfigurationError(
-                f"SupervisedModule distinguishes classes, but there is {count}: give labels of at least 2 classes, or train "
+                f"SupervisedModule needs at least 2 classes, but there is {count}: give labels of at least 2 classes, or train "
                 "with DIETModule."
             )
 
     def setup(self, stage: str) -> None:
-        """Also checks the labels of the training samples, where the data module lists them.
+        """Also checks the labels of the training samples, if the data module lists them.
 
         Raises:
             DataError: If a training sample has no class.
@@ -86,7 +87,7 @@ class SupervisedModule(DIETModule):
                 check_labels(labels, torch.arange(len(labels)), self.head.num_samples)
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Measures the classifier, too."""
+        """Adds `SupervisedAccuracy`, which measures the classifier."""
         return [ClassifierAccuracy()]
 
     def on_train_batch_start(self, batch: DatumBatch, batch_idx: int) -> None:
@@ -101,7 +102,7 @@ class SupervisedModule(DIETModule):
 
 
 def check_labels(label: Tensor, index: Tensor, num_classes: int) -> None:
-    """Refuses training samples that belong to no class.
+    """Raises an error for training samples without a class.
 
     Args:
         label: Labels, shape ``(B,)``, -1 where there is none.

@@ -30,9 +30,8 @@ class TrainedRun:
         checkpoint: The checkpoint's file.
         module: The trained module, in eval mode on the CPU.
         record: Its ``run.json``: data, network, batch size and versions.
-        config: The run's whole configuration, as `diet fit` saved it; empty where there is none.
-        data_state: What `DIETDataModule` keeps in the checkpoint, such as ``mean`` and ``std``; empty where it was trained without
-            one.
+        config: The whole configuration of the run, as saved by `diet fit`; empty for a run without one.
+        data_state: State of `DIETDataModule` in the checkpoint, such as ``mean`` and ``std``; empty for a run without one.
     """
 
     folder: Path
@@ -43,7 +42,7 @@ class TrainedRun:
     data_state: Mapping[str, Any]
 
     def open_data(self, **changes: Any) -> DIETDataModule:
-        """The run's data, normalised as its network learnt it.
+        """Opens the data of the run, with the normalisation of its training.
 
         Args:
             **changes: Arguments of `DIETDataModule` in place of the run's own, such as a moved ``source``.
@@ -75,16 +74,16 @@ class TrainedRun:
 
 
 def open_run(run: str | Path) -> TrainedRun:
-    """Opens a run by its folder or by a checkpoint; pickled code is not loaded.
+    """Opens a run by its folder or by a checkpoint, without running pickled code.
 
     Args:
         run: A run's folder, or a checkpoint's file.
 
     Returns:
-        The run. Its data are read by `TrainedRun.open_data` only.
+        The run. Only `TrainedRun.open_data` reads its data.
 
     Raises:
-        CheckpointError: If there is no checkpoint, it holds no network of `DIETModule`, or ``run.json`` is another run's.
+        CheckpointError: If the checkpoint is missing or without a network of `DIETModule`, or ``run.json`` is another run's.
         ConfigurationError: If ``run.json`` is missing or damaged.
     """
     file = find_checkpoint(run)

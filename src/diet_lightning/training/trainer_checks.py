@@ -1,4 +1,4 @@
-"""What a Trainer cannot train, and what the head will take of memory, said before anything is allocated."""
+"""Checks of the Trainer and of the memory that the head needs, before anything is allocated."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from diet_lightning.utilities.device_memory import GIB, available_memory
 
 
 def check_head(kind: str, trainer: Trainer) -> None:
-    """Refuses a Trainer that cannot train a kind of head.
+    """Raises an error if a Trainer cannot train a kind of head.
 
     Args:
-        kind: As of `HeadConfig`.
+        kind: Kind of head, see `HeadConfig`.
         trainer: The Trainer.
 
     Raises:
@@ -40,7 +40,7 @@ def check_head(kind: str, trainer: Trainer) -> None:
     elif kind == "sharded" and world > 1:
         if not isinstance(trainer.strategy, DDPStrategy):
             problem = (
-                f"{type(trainer.strategy).__name__} would not leave its rows to their ranks: set the Trainer's `strategy` to "
+                f"{type(trainer.strategy).__name__} would not keep the rows on their ranks: set the Trainer's `strategy` to "
                 "ddp"
             )
         elif clipped:
@@ -50,17 +50,17 @@ def check_head(kind: str, trainer: Trainer) -> None:
             )
     own_step = steps_itself or (kind == "sharded" and world > 1)
     if problem is None and own_step and precision.startswith("16"):
-        problem = f"precision={precision} skips steps of its own accord: use bf16-mixed, or set `head.kind` to dense"
+        problem = f"precision={precision} skips steps by itself: use bf16-mixed, or set `head.kind` to dense"
     if problem is not None:
-        raise ConfigurationError(f"head.kind={kind!r} cannot be trained so; {problem}.")
+        raise ConfigurationError(f"head.kind={kind!r} cannot be trained by this Trainer; {problem}.")
 
 
 def check_callbacks(trainer: Trainer, kind: str, was_built: bool) -> None:
-    """Refuses callbacks of Lightning that would silently do something else.
+    """Raises an error for Lightning callbacks that would silently train or save something else.
 
     Args:
         trainer: The Trainer.
-        kind: As of `HeadConfig`.
+        kind: Kind of head, see `HeadConfig`.
         was_built: Whether the network existed when the callbacks were set up.
 
     Raises:
@@ -86,14 +86,14 @@ def check_callbacks(trainer: Trainer, kind: str, was_built: bool) -> None:
 
 
 def check_memory(config: HeadConfig, num_samples: int, embed_dim: int, trainer: Trainer, held: int) -> str:
-    """Estimates what the head will take, and refuses it where that is more than there is.
+    """Estimates the memory of the head, and raises an error if the device has less.
 
     Args:
         config: The head's settings.
         num_samples: N, the number of its rows.
         embed_dim: K.
         trainer: The Trainer.
-        held: Bytes of it that exist already.
+        held: Bytes of the head that are allocated already.
 
     Returns:
         The estimate in one line.
