@@ -207,7 +207,7 @@ class ImageCache:
 
 
 class _Entry:
-    """The folders of a split: finished, and while it is written."""
+    """The folders of a finished split and of one that is being written."""
 
     def __init__(self, folder: Path, split: str) -> None:
         self.folder, self.split, self.path = folder, split, folder / split

@@ -1,4 +1,4 @@
-"""Embeddings in a file, read back mapped from the disk where the format allows."""
+"""Embeddings in a file, mapped from the disk when they are read, if the format allows."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from safetensors.numpy import save_file
 from diet_lightning.errors import ConfigurationError, DataError
 
 Array = NDArray[Any]
-ALIGNMENT = 64  # bytes; a mapped array that does not lie so is copied before it is computed with
-ROWS = 4096  # of a row group of .parquet
+ALIGNMENT = 64  # bytes; numpy copies a mapped array with another alignment before computing with it
+ROWS = 4096  # bytes of a row group of .parquet
 PATH_ENDS = "path_ends"  # safetensors knows no strings: path i is the bytes of `path` from ends[i - 1] to ends[i]
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What `EmbeddingWriter` writes, one row a sample, in the order of the index.
+    """The contents of a file of `EmbeddingWriter`, one row per sample, in the order of the index.
 
     Attributes:
         features: float32, shape ``(N, K)``.
         index: Index of each sample in its split, int64, shape ``(N,)``, ascending.
-        label: The label, int64, shape ``(N,)``, -1 where there is none.
-        path: Name of each sample, strings, shape ``(N,)``: the path of its file below the source's folder; None where the
-            samples have no names.
+        label: The label, int64, shape ``(N,)``, -1 for samples without one.
+        path: Name of each sample, strings, shape ``(N,)``: the path of its file below the source's folder; None for samples
+            without names.
     """
 
     features: NDArray[np.float32]
@@ -42,10 +42,10 @@ class Embeddings:
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
-    """Reads a file of `EmbeddingWriter`; no code in it is run.
+    """Reads a file of `EmbeddingWriter`, without running code.
 
-    Arrays of ``.npz`` and ``.safetensors`` stay on the disk and are mapped into memory, read-only: slice them to read some.
-    Those of ``.parquet`` are read.
+    Arrays of ``.npz`` and ``.safetensors`` stay on the disk and are mapped into memory, read-only: a slice reads only its rows.
+    Those of ``.parquet`` are read into memory.
 
     Args:
         path: The file: ``.npz``, ``.parquet`` or ``.safetensors``.
@@ -54,8 +54,8 @@ def read_embeddings(path: str | Path) -> Embeddings:
         The embeddings.
 
     Raises:
-        ConfigurationError: If the suffix is another, or pyarrow is missing.
-        DataError: If the file is missing, damaged, or holds something else.
+        ConfigurationError: If the suffix is unknown, or pyarrow is missing.
+        DataError: If the file is missing or damaged, or its arrays are not those of `Embeddings`.
     """
     file = Path(path)
     check_format(file)
@@ -87,14 +87,14 @@ def _check(arrays: Mapping[str, Array]) -> None:
         if name not in arrays:
             if name == "path":
                 continue
-            raise ValueError(f"there is no array '{name}'")
+            raise ValueError(f"array '{name}' is missing")
         array = arrays[name]
         if array.dtype.kind != kind or array.ndim != ndim or len(array) != len(arrays["features"]):
             raise ValueError(f"'{name}' is {array.dtype} of shape {array.shape}")
 
 
 def check_format(file: Path) -> None:
-    """Refuses a file that could not be written or read.
+    """Checks that a file can be written or read by its suffix.
 
     Args:
         file: Its path.
@@ -120,7 +120,7 @@ def write_arrays(file: Path, arrays: Mapping[str, Array]) -> None:
 
     Args:
         file: The file.
-        arrays: ``features``, ``index``, ``label`` and perhaps ``path``; those that are mapped are not read into memory.
+        arrays: ``features``, ``index``, ``label`` and optionally ``path``; mapped arrays are not read into memory.
 
     Raises:
         OSError: If it cannot be written; `safetensors.SafetensorError` from that library.
@@ -132,7 +132,7 @@ def write_arrays(file: Path, arrays: Mapping[str, Array]) -> None:
 
 
 def _write_npz(file: Path, arrays: Mapping[str, Array]) -> None:
-    # np.savez does the same but for the alignment, without which a mapped array is copied before it is computed with
+    # as np.savez, but aligned: numpy copies an unaligned mapped array before computing with it
     with file.open("wb") as raw, zipfile.ZipFile(raw, "w") as archive:
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy")
@@ -149,7 +149,7 @@ def _read_npz(file: Path) -> dict[str, Array]:
 
 
 def _member(raw: BinaryIO, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
-    """An array, mapped where it is stored as it is; `np.load` maps none of an archive."""
+    """An array, mapped if it is stored uncompressed; `np.load` maps no array of an archive."""
     with archive.open(member) as stream:
         version = npy.read_magic(stream)
         if member.compress_type == zipfile.ZIP_STORED and version == (1, 0):
@@ -177,7 +177,7 @@ def _write_safetensors(file: Path, arrays: Mapping[str, Array]) -> None:
 
 
 def _read_safetensors(file: Path) -> dict[str, Array]:
-    with safe_open(file, "pt") as opened:  # as numpy's arrays it copies them, as PyTorch's it maps them
+    with safe_open(file, "pt") as opened:  # the library copies numpy arrays and maps PyTorch tensors
         arrays: dict[str, Array] = {name: opened.get_tensor(name).numpy() for name in opened.keys()}  # noqa: SIM118
     if "path" in arrays:
         text, ends = arrays["path"].tobytes(), arrays.pop(PATH_ENDS).tolist()
@@ -214,7 +214,7 @@ def _read_parquet(file: Path) -> dict[str, Array]:
         dim = schema.field("features").type.list_size if "features" in schema.names else 0
         features, start = np.empty((count, dim), np.float32), 0
         rest: dict[str, list[Array]] = {name: [] for name in schema.names if name in ("index", "label", "path")}
-        for group in range(opened.num_row_groups):  # one after another, as a table in memory would be a second copy
+        for group in range(opened.num_row_groups):  # group by group, as a table in memory would be a second copy
             table = opened.read_row_group(group, columns=["features", *rest])
             rows = table["features"].combine_chunks().flatten().to_numpy().reshape(-1, dim)
             features[start : start + len(rows)] = rows

@@ -1,4 +1,4 @@
-"""Embeddings while they are computed: rows in a folder beside the output file, resumed after a kill."""
+"""Storage of embeddings during `predict`: rows in a folder beside the output file, resumed after a kill."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class PartialEmbeddings(RowStore):
 
         Args:
             file: The output file.
-            identity: Values as JSON keeps them that say what is computed; None where that is not known.
+            identity: JSON values that identify the computation; None if it is unknown.
 
         Returns:
-            The lock on the folder, to hold until the end, and whether other work was discarded.
+            The lock on the folder, to hold until the end, and whether rows of another computation were discarded.
 
         Raises:
-            ConfigurationError: If it cannot be written, or another process works on it.
+            ConfigurationError: If it cannot be written, or another process writes it.
         """
         folder = partial_of(file)
         with _as_configuration_error(file):
@@ -75,7 +75,7 @@ class PartialEmbeddings(RowStore):
             super().write(index, **columns)
 
     def flush(self) -> None:
-        """Brings the rows to the disk, then marks them as done.
+        """Flushes the rows to the disk, then marks them as done.
 
         Raises:
             ConfigurationError: If the disk is full.
@@ -84,7 +84,7 @@ class PartialEmbeddings(RowStore):
             super().flush()
 
     def finish(self, names: Sequence[str] | None) -> int:
-        """Writes the output file and removes the folder; for one process, when all have flushed.
+        """Writes the output file and removes the folder; called in one process, after all have flushed.
 
         Args:
             names: A name for each sample, or None.
@@ -93,12 +93,12 @@ class PartialEmbeddings(RowStore):
             The number of rows.
 
         Raises:
-            ConfigurationError: If the file cannot be written, or exists by now; the folder is kept.
+            ConfigurationError: If the file cannot be written, or exists already; the folder is kept.
         """
         new = self.folder / f"output{self.file.suffix}"
         index = np.flatnonzero(self.done()).astype(np.int64)
         arrays = {"features": self.column("features", np.float32, (self.dim,)), "label": self.column("label", np.int64)}
-        if len(index) != len(self.done()):  # a part of the data, which is copied into memory
+        if len(index) != len(self.done()):  # small beside the features, and copied into memory
             arrays = {name: array[index] for name, array in arrays.items()}
         arrays = {"features": arrays["features"], "index": index, "label": arrays["label"]}
         if names is not None:
@@ -115,7 +115,7 @@ class PartialEmbeddings(RowStore):
 
 
 def refuse_existing(file: Path) -> None:
-    """Never writes over a file.
+    """Raises an error if the output file exists.
 
     Args:
         file: The output file.
@@ -135,5 +135,5 @@ def _as_configuration_error(file: Path) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or error
         raise ConfigurationError(
             f"Embeddings '{file}' cannot be written ({reason}): make room there, or choose another path, on "
-            "a disk that all processes see; rows that were computed are kept beside it, and the same command goes on."
+            "a disk that all processes see; the computed rows are kept beside it, and the same command resumes."
         ) from error

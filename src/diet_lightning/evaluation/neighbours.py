@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine similarity, and what they vote for: a chunk of similarities at a time."""
+"""Nearest neighbours by cosine similarity and their votes, a chunk of similarities at a time."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def nearest_neighbours(queries: Tensor, bank: Tensor, k: int, own: Tensor | None
     Args:
         queries: Shape ``(M, K)``, floating point.
         bank: Shape ``(N, K)``, of the same dtype and device.
-        k: How many of them.
-        own: Row of each query in the bank, shape ``(M,)``, which does not count as its neighbour; None where none does.
+        k: Number of neighbours.
+        own: Row of each query in the bank, shape ``(M,)``, which is excluded from its neighbours; None to exclude no row.
 
     Returns:
         Cosine similarities, descending, and rows of the bank, both ``(M, k)``.
@@ -48,8 +48,8 @@ def knn_probabilities(similarity: Tensor, labels: Tensor, num_classes: int, temp
     r"""Class probabilities by neighbours that vote with weight :math:`\exp(s / \tau)` (Wu et al., 2018).
 
     Args:
-        similarity: Of the neighbours, shape ``(M, k)``.
-        labels: Theirs, shape ``(M, k)``, int64, in ``[0, num_classes)``.
+        similarity: Cosine similarities of the neighbours, shape ``(M, k)``.
+        labels: Labels of the neighbours, shape ``(M, k)``, int64, in ``[0, num_classes)``.
         num_classes: Number of classes.
         temperature: :math:`\tau`; 0.07 is usual.
 

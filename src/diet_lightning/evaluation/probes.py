@@ -23,15 +23,15 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 REGULARISATIONS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 VALIDATION_SHARE = 0.2
-AT_ONCE = 2**22  # values drawn together by the bootstrap
+AT_ONCE = 2**22  # values that the bootstrap draws at a time
 
 
 def extract_features(backbone: nn.Module, batches: Iterable[Tensor]) -> Floats:
-    """Embeddings of a frozen backbone in eval mode, with a bar where it takes long; its mode is put back.
+    """Embeddings of a frozen backbone in eval mode, with a progress bar; its mode is restored.
 
     Args:
         backbone: Maps ``(B, ...)`` to ``(B, K)``.
-        batches: Inputs as the backbone reads them.
+        batches: Inputs of the backbone.
 
     Returns:
         Shape ``(N, K)``, float32.
@@ -56,9 +56,9 @@ def fit_linear_probe(features: Floats, labels: Ints, c: float | None = None, see
     Args:
         features: Shape ``(N, K)``.
         labels: Shape ``(N,)``.
-        c: Inverse of the L2 regularisation, as in scikit-learn; None takes the best of `REGULARISATIONS` on a fifth of the
-            samples of each class, and then fits on all.
-        seed: Of that fifth.
+        c: Inverse of the L2 regularisation, as in scikit-learn; None selects the best of `REGULARISATIONS` on a held-out
+            fifth of each class, and then fits on all samples.
+        seed: Seed of the hold-out.
 
     Returns:
         scikit-learn's pipeline, with ``predict`` and ``predict_proba``.
@@ -70,7 +70,7 @@ def fit_linear_probe(features: Floats, labels: Ints, c: float | None = None, see
     if c is None and (held_out := _held_out(labels, seed)).any():
         from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
-        # of equal scores the first is taken, the most regularised
+        # of equal scores the first one, with the strongest regularisation, is taken
         search = GridSearchCV(
             _probe(1.0),
             {"logisticregression__C": REGULARISATIONS},
@@ -82,7 +82,7 @@ def fit_linear_probe(features: Floats, labels: Ints, c: float | None = None, see
 
 
 def _probe(c: float) -> Pipeline:
-    # here, as scikit-learn takes a second, and neighbours and ranks go without
+    # here, as importing scikit-learn takes a second, and neighbours and ranks do not need it
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -96,7 +96,7 @@ def _held_out(labels: Ints, seed: int) -> NDArray[np.bool_]:
     held_out = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         rows = generator.permutation(np.flatnonzero(labels == label))
-        held_out[rows[: round(VALIDATION_SHARE * len(rows))]] = True  # none of a class with two samples
+        held_out[rows[: round(VALIDATION_SHARE * len(rows))]] = True  # no sample of a class with two
     return held_out
 
 
@@ -125,8 +125,8 @@ def knn_predict(train: Floats, train_labels: Ints, test: Floats, k: int = 20, te
         train: The bank, shape ``(N, K)``.
         train_labels: Its labels, shape ``(N,)``, in ``[0, C)``.
         test: Shape ``(M, K)``.
-        k: Neighbours.
-        temperature: Of their weights.
+        k: Number of neighbours.
+        temperature: Temperature of their votes.
 
     Returns:
         Shape ``(M, C)``.
@@ -150,17 +150,17 @@ def bootstrap_interval(
     """Percentile bootstrap interval of a mean over test samples.
 
     Args:
-        values: One number per test sample, such as 1 where it is right, shape ``(M,)``.
+        values: One number per test sample, such as 1 for a correct prediction, shape ``(M,)``.
         level: Coverage.
         resamples: Number of resampled test sets.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
 
     Returns:
         Lower and upper end. Both are the mean itself where all values agree.
     """
     if len(values) < 2 or np.ptp(values) == 0:
         return float(np.mean(values)), float(np.mean(values))
-    from scipy.stats import bootstrap  # here, as it takes half a second
+    from scipy.stats import bootstrap  # here, as the import takes half a second
 
     found = bootstrap(
         (np.asarray(values, dtype=np.float64),),
@@ -176,16 +176,16 @@ def bootstrap_interval(
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How frozen features are measured.
+    """Settings of the evaluation of frozen features.
 
     Attributes:
         c: Inverse regularisation of the linear probe; None chooses it on a fifth of the training samples.
-        k: Neighbours.
-        temperature: Of the neighbours' weights.
+        k: Number of neighbours.
+        temperature: Temperature of the neighbours' votes.
         shots: Labels per class, for each of the few-label probes.
-        num_trials: How often those labels are drawn; scores are means over the trials.
+        num_trials: Number of draws of those labels; scores are means over the trials.
         level: Coverage of the intervals.
-        seed: Of hold-out, trials and intervals.
+        seed: Seed of the hold-out, the trials and the intervals.
     """
 
     c: float | None = None
@@ -204,21 +204,20 @@ def evaluate_features(
 
     Args:
         train: Features to fit on, shape ``(N, K)``.
-        train_labels: Their labels, shape ``(N,)``, -1 where there is none: such samples are left out.
+        train_labels: Their labels, shape ``(N,)``; samples without a label (-1) are left out.
         test: Features to measure on, shape ``(M, K)``.
         test_labels: Their labels, shape ``(M,)``, likewise.
-        config: How.
+        config: Settings.
 
     Returns:
         Scores by name: ``linear_top1``, ``linear_top5`` with more than five classes, ``knn{k}_top1``, and ``{n}shot_top1``
-        where every class has more than n samples; and the linear probe's predictions for the labelled test samples.
-
-    The few-label probes keep scikit-learn's own regularisation, C = 1.
+        if every class has more than n samples; and the linear probe's predictions for the labelled test samples. The
+        few-label probes use scikit-learn's default regularisation, C = 1.
 
     Raises:
         DataError: If labels are missing, of another length than the features, or a class of the test samples has no
             training sample.
-        ConfigurationError: If `k` is more than the training samples.
+        ConfigurationError: If `k` is larger than the number of training samples.
     """
     train, train_labels = _labelled(train, train_labels, "training")
     test, test_labels = _labelled(test, test_labels, "test")
@@ -260,7 +259,9 @@ def _labelled(features: Floats, labels: Ints, name: str) -> tuple[Floats, Ints]:
             f"Expected one label per {name} sample, but got {len(labels)} labels for {len(features)} embeddings."
         )
     if not (labels >= 0).any():
-        raise DataError(f"No {name} sample has a label, so no probe can be measured: add labels, or measure without.")
+        raise DataError(
+            f"No {name} sample has a label, so no probe can be measured: add labels, or leave out the probes."
+        )
     return features[labels >= 0], labels[labels >= 0]
 
 

@@ -1,11 +1,11 @@
-"""How many dimensions embeddings use, from their second moments, which add up over batches and ranks."""
+"""The number of dimensions that embeddings use, from second moments, which are summed over batches and ranks."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-EPSILON = 1e-7  # RankMe's, added to each share
+EPSILON = 1e-7  # RankMe's epsilon, added to each share
 
 
 def singular_values(second_moment: Tensor, count: int) -> Tensor:
@@ -13,7 +13,7 @@ def singular_values(second_moment: Tensor, count: int) -> Tensor:
 
     Args:
         second_moment: Sum over the samples of ``f fᵀ``, shape ``(K, K)``, float64.
-        count: How many samples; with fewer than K, the others of the values are 0 and left out.
+        count: Number of samples; of fewer than K samples the remaining values are 0 and left out.
 
     Returns:
         Shape ``(min(count, K),)``, descending.
@@ -25,14 +25,14 @@ def singular_values(second_moment: Tensor, count: int) -> Tensor:
 def rankme(values: Tensor) -> float:
     r"""RankMe: :math:`\exp(-\sum_k p_k \log p_k)`, with :math:`p_k = \sigma_k / \lVert \sigma \rVert_1 + 10^{-7}`.
 
-    Garrido et al., *RankMe*, ICML 2023, equation 1. It lies between 1, all embeddings on a line through 0, and their
+    Garrido et al., *RankMe*, ICML 2023, equation 1. It is between 1, for embeddings on a line through 0, and their
     dimension.
 
     Args:
         values: Singular values of the embeddings, shape ``(r,)``.
 
     Returns:
-        The rank; 1 where all embeddings are 0.
+        The rank; 1 if all embeddings are 0.
     """
     total = values.sum()
     if total == 0:
@@ -42,22 +42,22 @@ def rankme(values: Tensor) -> float:
 
 
 def effective_rank(second_moment: Tensor, total: Tensor, count: int) -> float:
-    r"""How many directions the embeddings vary in: :math:`\exp` of the entropy of the covariance's eigenvalues.
+    r"""Number of directions in which embeddings vary: :math:`\exp` of the entropy of the covariance's eigenvalues.
 
-    Unlike RankMe it does not see the mean, and weighs directions by their variance.
+    Unlike RankMe it ignores the mean, and weights directions by their variance.
 
     Args:
         second_moment: Sum of outer products, shape ``(K, K)``, float64.
         total: Sum of the embeddings, shape ``(K,)``, float64.
-        count: How many samples.
+        count: Number of samples.
 
     Returns:
-        Between 1 and K; 1 where the embeddings do not vary.
+        Between 1 and K; 1 if the embeddings do not vary.
     """
     mean = total / count
     values = torch.linalg.eigvalsh(second_moment / count - torch.outer(mean, mean)).clamp(min=0.0)
     largest = values[-1]
-    if largest <= EPSILON**2 * (mean @ mean):  # rounding of the subtraction
+    if largest <= EPSILON**2 * (mean @ mean):  # the subtraction may round below 0
         return 1.0
     share = values[values > 0.0] / values.sum()
     return float(torch.exp(-(share * share.log()).sum()))

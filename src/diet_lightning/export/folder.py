@@ -1,4 +1,4 @@
-"""A trained backbone as a folder that other programs read, and back: safetensors, ONNX and timm's form."""
+"""Writes a trained backbone to a folder for other programs, as safetensors, ONNX or in timm's format, and reads it."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ def export_backbone(
     preprocessing: Preprocessing | None = None,
     facts: RunFacts | None = None,
 ) -> Path:
-    """Writes a network's weights, its config and a model card into a folder; all of it or, when interrupted, nothing.
+    """Writes a network's weights, its config and a model card into a folder. An interruption leaves no folder.
 
     Args:
-        backbone: What `create_backbone` gave, such as ``module.backbone`` of a trained `DIETModule`; or any module, taken
-            whole, that returns embeddings ``(B, K)``. It is not changed.
-        folder: Must not exist, or be empty.
-        format: ``"safetensors"``: for `load_backbone`, `create_backbone` and everything that reads safetensors.
-            ``"onnx"``: the computation itself in float32, of batches of any size, from ``input`` to ``features``.
+        backbone: A result of `create_backbone`, such as ``module.backbone`` of a trained `DIETModule`; or any module that
+            returns embeddings ``(B, K)``. It is not changed.
+        folder: Output folder, which must not exist or be empty.
+        format: ``"safetensors"``: for `load_backbone`, `create_backbone` and programs that read safetensors.
+            ``"onnx"``: the computation in float32, for batches of any size, from ``input`` to ``features``.
             ``"timm"``: for ``timm.create_model("local-dir:FOLDER", pretrained=True)``.
-        input_shape: Shape of one input; needed where `backbone` does not know it.
-        preprocessing: How the network's inputs are made; None where that is not known.
-        facts: Of the run, for the model card; None where they are not known.
+        input_shape: Shape of one input; required if `backbone` does not have it.
+        preprocessing: Preprocessing of the network's inputs; None if unknown.
+        facts: Facts of the run, for the model card; None if unknown.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigurationError: For an unknown format, a folder that is in use, or a network that the format cannot hold.
+        ConfigurationError: For an unknown format, a folder that is not empty, or a network that the format cannot store.
 
     Example:
         >>> import tempfile
@@ -71,7 +71,7 @@ def export_backbone(
     _check_free(target)
     partial = partial_of(target)
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
+        shutil.rmtree(partial, ignore_errors=True)  # left by an export that was killed
         partial.mkdir(parents=True)
         about = FORMATS[format](found, config, partial)
         values = {**about, **config.to_json(), "library_version": __version__}
@@ -90,11 +90,11 @@ def export_backbone(
 
 
 def load_backbone(folder: str | Path, backbone: nn.Module | None = None) -> Backbone:
-    """Loads an exported network; no code of the folder is run.
+    """Loads an exported network, without running code from the folder.
 
     Args:
         folder: A folder that `export_backbone` or `diet export` wrote, in the format safetensors or timm.
-        backbone: For a network of your own: a module of its architecture, which takes the weights.
+        backbone: For a custom network: a module of its architecture, into which the weights are loaded.
 
     Returns:
         The feature extractor, in eval mode on the CPU.
@@ -119,21 +119,21 @@ def load_backbone(folder: str | Path, backbone: nn.Module | None = None) -> Back
 
 
 def load_preprocessing(folder: str | Path) -> Preprocessing:
-    """How the inputs of an exported network are made.
+    """Reads the preprocessing of an exported network's inputs.
 
     Args:
         folder: A folder that `export_backbone` or `diet export` wrote, in any format.
 
     Returns:
-        A function of PIL images, or of a batch as it is stored.
+        A function of PIL images, or of a stored batch.
 
     Raises:
-        CheckpointError: If the folder cannot be read, or it is not recorded there.
+        CheckpointError: If the folder cannot be read, or does not record the preprocessing.
     """
     config = read_config(folder)
     if config.normalization is None:
         raise CheckpointError(
-            f"Folder '{folder}' does not say how the network's inputs are made: do as in its training."
+            f"Folder '{folder}' does not record the preprocessing of the network's inputs: use that of its training."
         )
     return Preprocessing(config.input_shape, *config.normalization)
 
@@ -149,7 +149,7 @@ def _as_backbone(module: nn.Module, input_shape: tuple[int, ...] | None) -> tupl
 
 
 def _known_name(backbone: Backbone, shape: tuple[int, ...]) -> str | None:
-    """The name of the architecture, unless the network was changed after it was built."""
+    """The name of the architecture; None if the network was changed after it was built."""
     if backbone.name is None:
         return None
     with torch.random.fork_rng(devices=[]):
@@ -161,7 +161,7 @@ def _known_name(backbone: Backbone, shape: tuple[int, ...]) -> str | None:
 def _check_free(folder: Path) -> None:
     require_empty_dir(folder)
     if not folder.name or (folder.is_dir() and folder.samefile(Path.cwd())):
-        raise ConfigurationError(f"Output folder '{folder}' is the one you are in: choose one below it as `output`.")
+        raise ConfigurationError(f"Output folder '{folder}' is the current folder: choose one below it as `output`.")
 
 
 def _write_safetensors(backbone: Backbone, config: ExportConfig, folder: Path) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def _write_safetensors(backbone: Backbone, config: ExportConfig, folder: Path) -
                 f"Expected every entry of the network's state to be a dense tensor, but {name!r} is "
                 f"{value.layout if isinstance(value, Tensor) else type(value).__name__}: safetensors cannot hold it."
             )
-        # a copy of its own, since safetensors refuses weights that share memory
+        # a copy, since safetensors rejects weights that share memory
         weights[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     save_file(weights, folder / WEIGHTS, {"format": "pt"})
     return {}
@@ -182,7 +182,7 @@ def _write_timm(backbone: Backbone, config: ExportConfig, folder: Path) -> dict[
     prefix, _, name = (config.backbone or "").partition("/")
     if prefix != "timm":
         raise ConfigurationError(
-            f"Expected a backbone 'timm/NAME' for format='timm', but got {config.backbone or 'a module of your own'!r}: use "
+            f"Expected a backbone 'timm/NAME' for format='timm', but got {config.backbone or 'a custom module'!r}: use "
             "format='safetensors'."
         )
     if config.stem == "small":
@@ -205,7 +205,7 @@ def _write_timm(backbone: Backbone, config: ExportConfig, folder: Path) -> dict[
         pretrained |= {"mean": [0.0] * channels, "std": [1.0] * channels}
     arguments = timm_arguments(name, config.input_shape)
     registered: Any = backbone.model.pretrained_cfg
-    if registered.get("fixed_input_size"):  # what timm builds where it is not told a size, as for models of any size
+    if registered.get("fixed_input_size"):  # the size that timm builds by default, as for models of any size
         arguments.setdefault("img_size", registered["input_size"][1:])
     return {
         "architecture": name,

@@ -1,4 +1,4 @@
-"""The README.md of an exported folder: what is known of a network, and nothing else."""
+"""The README.md of an exported folder: a model card with the known facts of a network."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LIBRARIES = {"safetensors": "diet-lightning", "onnx": "onnx", "timm": "timm"}
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is known of the run that a network comes from.
+    """Facts of the run that trained a network, by name.
 
     Attributes:
-        data: What it was trained on, by name.
-        recipe: How, by name.
-        training: Measured while training, by name.
-        evaluation: Measured afterwards, by name.
+        data: Facts of the training data.
+        recipe: Settings of the training.
+        training: Values measured during training.
+        evaluation: Values measured after training.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -33,11 +33,11 @@ class RunFacts:
 
 
 def model_card(config: ExportConfig, facts: RunFacts | None) -> str:
-    """A model card as the Hugging Face Hub shows it.
+    """Makes a model card in the format of the Hugging Face Hub.
 
     Args:
-        config: Of the exported network.
-        facts: What is known of its run; None if nothing is.
+        config: Config of the exported network.
+        facts: Facts of its run; None if unknown.
 
     Returns:
         Markdown, with YAML in front.
@@ -46,7 +46,7 @@ def model_card(config: ExportConfig, facts: RunFacts | None) -> str:
     if len(config.input_shape) != 3:
         front["pipeline_tag"] = "feature-extraction"
     tags = ["feature-extraction", *(["self-supervised-learning", "diet"] if facts is not None else [])]
-    name = "a module of its own" if config.backbone is None else f"`{config.backbone}` ({config.stem} stem)"
+    name = "a custom module" if config.backbone is None else f"`{config.backbone}` ({config.stem} stem)"
     origin = (
         "How it was trained is not recorded."
         if facts is None

@@ -1,4 +1,4 @@
-"""A network as an ONNX file, compared with PyTorch before it is handed out."""
+"""Writes a network as an ONNX file, after comparing its outputs with PyTorch's."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import nn
 
 from diet_lightning.errors import ConfigurationError
 
-OPSET = 18  # the one that PyTorch's exporter is written in, from 2.6 on
-TOLERANCE = 1e-4  # of the largest embedding; float32 in another order of summation stays far below
+OPSET = 18  # the opset of PyTorch's exporter since 2.6
+TOLERANCE = 1e-4  # relative to the largest embedding; another order of summation in float32 differs by far less
 
 
 def write_onnx(network: nn.Module, input_shape: tuple[int, ...], file: Path) -> int:
@@ -24,13 +24,13 @@ def write_onnx(network: nn.Module, input_shape: tuple[int, ...], file: Path) -> 
     Args:
         network: In eval mode, float32, on the CPU; maps ``(B, *input_shape)`` to ``(B, K)``.
         input_shape: Shape of one input.
-        file: Where to write; weights of more than 2 GB go into a second file beside it.
+        file: The file; weights of more than 2 GB are written to a second file beside it.
 
     Returns:
         The version of ONNX's operators.
 
     Raises:
-        ConfigurationError: If a package is missing, the network cannot be exported, or ONNX Runtime computes something else.
+        ConfigurationError: If a package is missing, the network cannot be exported, or the outputs of ONNX Runtime differ.
     """
     try:
         import onnx  # noqa: F401
@@ -57,7 +57,7 @@ def write_onnx(network: nn.Module, input_shape: tuple[int, ...], file: Path) -> 
                 dynamo=True,
                 verbose=False,
             )
-    except ImportError as error:  # a release of them that this PyTorch does not work with
+    except ImportError as error:  # a release that this PyTorch does not support
         raise ConfigurationError(
             f"format='onnx' needs other releases of its packages ({error}): pip install --upgrade 'diet-lightning[onnx]'."
         ) from error
@@ -91,7 +91,7 @@ def write_onnx(network: nn.Module, input_shape: tuple[int, ...], file: Path) -> 
 
 
 def _first_line(error: Exception) -> str:
-    """What the exporter tripped over; its own message starts with advice on how to report it."""
+    """The cause of the exporter's error, whose own message starts with advice on how to report it."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
@@ -101,7 +101,7 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keeps the exporter's remarks from the user; they concern its own insides."""
+    """Hides the exporter's messages, which concern its implementation."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

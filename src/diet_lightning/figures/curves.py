@@ -1,4 +1,4 @@
-"""Figures of losses and accuracies; matplotlib is imported by what draws, as it takes half a second."""
+"""Figures of losses and accuracies; functions import matplotlib when they draw, as it takes half a second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def training_curves(loss_gap: Mapping[int, float], accuracies: Mapping[str, Mapping[int, float]]) -> Figure:
-    """Loss gap and probe accuracies over the epochs, one above the other.
+    """Draws the loss gap and, below it, probe accuracies over the epochs.
 
     Args:
         loss_gap: Epoch → loss minus its floor, in nats.
@@ -68,15 +68,15 @@ def loss_against_probe(
     """Training loss against probe accuracy over runs and their epochs (DIET, Figure 1).
 
     Args:
-        losses: Of each run, the loss minus its floor in its validated epochs, in nats and above 0, shape ``(E,)``.
-        accuracies: Of each run, in the same epochs, in [0, 1].
-        smoothings: Of each run, its label smoothing: the colour.
-        models: Of each run, its backbone: the marker, where there are several.
+        losses: Loss minus its floor of each run in its validated epochs, in nats and above 0, shape ``(E,)``.
+        accuracies: Accuracies of each run in the same epochs, in [0, 1].
+        smoothings: Label smoothing of each run, shown as the colour.
+        models: Backbone of each run, shown as the marker if there are several.
         notes: Label smoothing → text added to its line in the legend, such as its rank correlation.
         metric: Name of the accuracy.
 
     Returns:
-        The figure: a run is a thin line through its epochs, and a solid point at its end.
+        The figure: each run is a thin line through its epochs with a solid point at the last one.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -108,7 +108,7 @@ def loss_against_probe(
     handles = [
         Line2D([], [], color=colour, marker="o", label=": ".join(filter(None, parts))) for *parts, colour in lines
     ]
-    # outside, where no point can lie below them
+    # outside, so that the legend covers no point
     figure.legend(handles=handles, loc="outside lower left", frameon=False)
     if len(names) > 1:
         shapes = [Line2D([], [], color="0.35", marker=markers[name], linestyle="none", label=name) for name in names]
@@ -122,7 +122,7 @@ def _by_number(name: str) -> list[str | int]:
 
 
 def _ordered_colours(count: int) -> list[str | tuple[float, float, float, float]]:
-    """Colours that differ, or where they are too many a scale that also reads without colour, from dark to light."""
+    """Distinct colours; for many values a scale from dark to light, which is also readable without colour."""
     from matplotlib import colormaps
 
     if count <= len(COLOURS):
@@ -140,9 +140,9 @@ def curves_of_seeds(
 
     Args:
         panels: Name of a panel → name of a curve → value of the setting → accuracies in [0, 1], one per seed.
-        ylabel: What was measured, with its unit, per cent.
-        xlabel: The setting; None takes each panel's name.
-        logarithmic: The panels whose settings lie on a logarithmic scale.
+        ylabel: Label of the vertical axis, in per cent.
+        xlabel: The setting; None takes the name of each panel.
+        logarithmic: The panels with a logarithmic axis.
 
     Returns:
         The figure; with one panel, the curves are named in it.

@@ -1,4 +1,4 @@
-"""Figures of embeddings; matplotlib and scikit-learn are imported by what needs them, as they take a second."""
+"""Figures of embeddings; functions import matplotlib and scikit-learn when they need them, as it takes a second."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def embedding_figures(
     Args:
         spectra: Name → singular values, as `spectrum` takes them.
         features: Shape ``(N, K)``.
-        labels: Shape ``(N,)``, -1 where there is none.
-        names: Of the labels.
+        labels: Shape ``(N,)``, -1 for samples without one.
+        names: Names of the labels.
         predicted: Labels that a probe predicts for the labelled samples, in their order; None without a probe.
         shown: Indices of the points of the map.
         umap: Draw the map by UMAP instead of PCA.
-        seed: Of the map.
+        seed: Seed of the map.
 
     Returns:
-        Name → figure: ``spectrum``; ``confusion``, where there is a probe; ``map``, of at least three samples and dimensions.
+        Name → figure: ``spectrum``; ``confusion``, with a probe; ``map``, for at least three samples and dimensions.
     """
     figures = {"spectrum": spectrum(spectra)}
     if predicted is not None:
@@ -57,12 +57,12 @@ def embedding_map(points: ArrayLike, labels: ArrayLike, names: Sequence[str], me
 
     Args:
         points: Shape ``(N, 2)``.
-        labels: Shape ``(N,)``, -1 where there is none: drawn in gray.
-        names: Of the labels.
-        method: How the points came about, for the title.
+        labels: Shape ``(N,)``; samples without a label (-1) are drawn in gray.
+        names: Names of the labels.
+        method: Name of the projection, for the title.
 
     Returns:
-        The figure; up to ten labels are named in a legend, and each is written at the median of its points.
+        The figure; each label is written at the median of its points, and up to ten labels are listed in a legend.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -91,7 +91,7 @@ def embedding_map(points: ArrayLike, labels: ArrayLike, names: Sequence[str], me
 
 
 def spectrum(curves: Mapping[str, ArrayLike]) -> Figure:
-    """Singular values of embeddings, each curve relative to its largest: a steep fall means few dimensions in use.
+    """Singular values of embeddings, each curve relative to its largest: a steep decrease means that few dimensions are used.
 
     Args:
         curves: Name → singular values, descending, shape ``(r,)``.
@@ -107,7 +107,7 @@ def spectrum(curves: Mapping[str, ArrayLike]) -> Figure:
         values = np.asarray(given, float)
         axis.plot(np.arange(1, len(values) + 1), values / max(values[0], 1e-300), color=colour, label=name)
     axis.set_yscale("log")
-    # what lies lower is rounding
+    # lower values are rounding errors
     axis.set_ylim(bottom=max(1e-6, min(np.min(given) / max(np.max(given), 1e-300) for given in curves.values()) / 2))
     axis.set_xlabel("dimension")
     axis.set_ylabel("singular value / largest")
@@ -119,14 +119,14 @@ def spectrum(curves: Mapping[str, ArrayLike]) -> Figure:
 
 
 def confusion(counts: ArrayLike, names: Sequence[str]) -> Figure:
-    """What a classifier takes each class for.
+    """Draws the confusion matrix of a classifier.
 
     Args:
         counts: Test samples by true class (rows) and predicted class (columns), shape ``(C, C)``.
-        names: Of the classes.
+        names: Names of the classes.
 
     Returns:
-        The figure: shares of each row, as a colour and up to 20 classes in per cent.
+        The figure: shares of each row as colours, and for up to 20 classes also as numbers in per cent.
     """
     from matplotlib.figure import Figure
 
@@ -154,14 +154,14 @@ def confusion(counts: ArrayLike, names: Sequence[str]) -> Figure:
 
 
 def neighbour_gallery(rows: Sequence[Sequence[ArrayLike]], notes: Sequence[Sequence[str]]) -> Figure:
-    """Samples with their nearest neighbours beside them.
+    """Draws samples with their nearest neighbours.
 
     Args:
-        rows: Of each sample its own image, then its neighbours', ``(H, W)`` or ``(H, W, 3)``, uint8.
-        notes: A word below each image, such as its label.
+        rows: For each sample its image and then its neighbours' images, ``(H, W)`` or ``(H, W, 3)``, uint8.
+        notes: Text below each image, such as its label.
 
     Returns:
-        The figure, a sample a row.
+        The figure, with one row per sample.
     """
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""What the figures share."""
+"""Colours, markers and output of all figures."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ COLOURS = (
     "#cc79a7",
     "#e69f00",
     "#56b4e9",
-)  # Okabe and Ito: safe for colour-blind eyes
+)  # Okabe and Ito's palette, distinguishable with colour blindness
 MARKERS = "os^DvP*X<>ph"
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG on a white ground, so that it also reads on a dark page."""
+    """Writes a figure as PNG with a white background, so that it is also readable on a dark page."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, facecolor="white")

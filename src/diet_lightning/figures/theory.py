@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 
-ROUNDING = 1e-16  # lower gaps, also negative ones, are float64's rounding
+ROUNDING = 1e-16  # lower gaps, including negative ones, are rounding errors of float64
 
 
 def linear_training(
@@ -28,8 +28,8 @@ def linear_training(
         inputs: Samples in the clusters' order, shape ``(N, d)``.
         weight: W, in the same order, shape ``(N, D)``.
         cluster_sizes: Samples in each cluster; lines part the clusters.
-        gaps: Name of a run → its loss minus the closed-form optimum, in nats, shape ``(steps + 1,)``. What is below
-            1e-16 is drawn there.
+        gaps: Name of a run → its loss minus the closed-form optimum, in nats, shape ``(steps + 1,)``; drawn as at least
+            1e-16.
 
     Returns:
         The figure.
@@ -74,10 +74,10 @@ def block_matrices(cases: Mapping[str, tuple[ArrayLike, ArrayLike]], cluster_siz
 
     Args:
         cases: Name → learnt and optimal A, each of shape ``(N, N)``: the classes' shares (rows) by sample (columns).
-        cluster_sizes: Of each case; lines part the clusters.
+        cluster_sizes: Cluster sizes of each case; lines separate the clusters.
 
     Returns:
-        The figure, a case a row.
+        The figure, with one row per case.
     """
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""DIET's classifier: one loss, four kinds of head that keep its N rows."""
+"""DIET's classifier: the loss, and four kinds of head that store its N rows."""
 
 from diet_lightning.objective.deferred_step import DeferredStepHead
 from diet_lightning.objective.dense import DatumHead

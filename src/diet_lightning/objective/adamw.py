@@ -1,4 +1,4 @@
-"""AdamW's step, by its own kernel, on some rows of a parameter."""
+"""AdamW's step on some rows of a parameter, by torch's own kernel."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def adamw_step(
     steps_taken: Tensor,
     group: dict[str, Any],
 ) -> None:
-    """A step of `torch.optim.AdamW`, by its own kernel, on tensors that are parts of a parameter.
+    """A step of `torch.optim.AdamW`, by torch's own kernel, on parts of a parameter.
 
     Args:
-        weights: What is stepped on, in place.
+        weights: Parts of the parameter, changed in place.
         gradients: Their gradients.
         averages: First moments, changed in place.
         squares: Second moments, changed in place.
-        steps_taken: Steps before this one, a scalar; left as it is.
+        steps_taken: Steps before this one, a scalar; not changed.
         group: Learning rate, decay, betas and eps.
     """
     adamw(
@@ -32,7 +32,7 @@ def adamw_step(
         averages,
         squares,
         [],
-        [steps_taken.to(weights[0].device, copy=True) for _ in weights],  # the kernel counts it up
+        [steps_taken.to(weights[0].device, copy=True) for _ in weights],  # a copy, since the kernel increments it
         fused=True,
         amsgrad=False,
         beta1=group["betas"][0],

@@ -5,9 +5,9 @@ With logits :math:`z = W f`, target :math:`n` and smoothing :math:`\varepsilon` 
 .. math:: \ell = \operatorname{logsumexp}(z) - (1 - \varepsilon) z_n - \frac{\varepsilon}{N} \sum_j z_j
 
 and its gradient :math:`\partial \ell / \partial z = \operatorname{softmax}(z) - (1 - \varepsilon) e_n - \varepsilon / N`. One
-sweep gives the logsumexp and, by rescaling as it goes, the gradient of the embeddings; a second one gives the rows'
-gradients, a chunk at a time. DIET has B ≲ K ≪ N, so chunks of classes read W twice a step, and chunks of the batch would
-read it once for each of them.
+sweep gives the logsumexp and, with running rescaling, the gradient of the embeddings; a second one gives the gradients of
+the rows, a chunk at a time. DIET has B ≲ K ≪ N: chunks of classes read W twice per step, and chunks of the batch would read
+it once per chunk.
 """
 
 # no `from __future__ import annotations`: torch.library reads the annotations of its operators
@@ -20,11 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# logits of a chunk: on a CPU it stays in the cache, on an accelerator it fills the machine
+# logits per chunk: on a CPU they fit into the cache, on an accelerator they use all cores
 CHUNK_CPU, CHUNK_ACCELERATOR = 2**20, 2**23
-FP16_SCALE = (
-    2.0**10
-)  # float16 holds 1 / N normally only if it is scaled up; a target's 1 times this is far from overflow
+FP16_SCALE = 2.0**10  # 1 / N is a normal float16 only if scaled up; the target's 1, scaled so, is far from overflow
 
 
 def chunk_rows(batch: int, embed_dim: int, device: torch.device) -> int:
@@ -36,7 +34,7 @@ def chunk_rows(batch: int, embed_dim: int, device: torch.device) -> int:
         device: Where the sweep runs.
 
     Returns:
-        At least 256; so many that neither their logits nor, where the batch is small, the rows themselves are large.
+        At least 256. The number bounds the size of the logits and, for small batches, of the rows.
     """
     values = CHUNK_CPU if device.type == "cpu" else CHUNK_ACCELERATOR
     return max(256, min(values // max(batch, 1), 4 * values // embed_dim))
@@ -45,8 +43,8 @@ def chunk_rows(batch: int, embed_dim: int, device: torch.device) -> int:
 def compute_dtype(features: Tensor, weight: Tensor) -> torch.dtype:
     """The dtype of the matrix products: autocast's, else W's.
 
-    A CPU without 512-bit vectors emulates 16-bit products several times slower than it computes 32-bit ones, which are
-    also more exact: there it is float32.
+    It is float32 on a CPU without 512-bit vectors, which emulates 16-bit products: they are several times slower than
+    32-bit ones, and less exact.
 
     Args:
         features: Embeddings.
@@ -69,9 +67,10 @@ def _sum_dtype(weight: Tensor) -> torch.dtype:
 def _logits(
     features: Tensor, weight: Tensor, dtype: torch.dtype, chunk: int, normalize: bool
 ) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-    """Logits of one chunk of classes after another, in buffers that are used again.
+    """Logits of one chunk of classes after another, in buffers that are reused.
 
-    Layout ``(classes, batch)``: products with W, and with the batch in the gradient, then need no transposed copy.
+    The layout is ``(classes, batch)``, so that the products with W and, for the gradient, with the batch need no transposed
+    copy.
 
     Yields:
         The first row's number, the rows as they are multiplied, their logits, and a buffer for 16-bit copies of them.
@@ -96,7 +95,7 @@ def _logits(
 def scan_classes(
     features: Tensor, weight: Tensor, dtype: torch.dtype, chunk: int, normalize: bool, grad_features: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """First sweep: all that a sample's loss needs of the classes.
+    """First sweep: the sums over the classes that the loss of a sample needs.
 
     Args:
         features: Embeddings, shape ``(B, K)``.
@@ -104,7 +103,7 @@ def scan_classes(
         dtype: Of the matrix products.
         chunk: Rows at a time.
         normalize: Whether each row is divided by its L2 norm first.
-        grad_features: Whether `mean_row` is wanted.
+        grad_features: Whether to compute `mean_row`.
 
     Returns:
         ``lse`` ``(B,)``, logsumexp of the logits; ``mean_row`` ``(B, K)``, the rows weighted by the softmax, else
@@ -159,7 +158,7 @@ def sweep_gradients(
     Args:
         features: Embeddings, shape ``(B, K)``.
         weight: Rows, shape ``(n, K)``; a chunk may be changed in place once it was yielded.
-        index: Row of each sample, ``(B,)``; outside 0 … n-1 where another rank has it.
+        index: Row of each sample, ``(B,)``; outside 0 … n-1 if another rank has the row.
         lse: logsumexp over all N classes, ``(B,)``.
         grad_output: Derivative of the whole loss by each sample's loss, ``(B,)``.
         epsilon: Label smoothing.
@@ -167,10 +166,10 @@ def sweep_gradients(
         dtype: Of the matrix products.
         chunk: Rows at a time.
         normalize: Whether each row is divided by its L2 norm.
-        target: Where the gradient of rows start … stop-1 is to be written, shape ``(stop - start, K)``.
+        target: Returns the tensor for the gradient of rows start … stop-1, shape ``(stop - start, K)``.
 
     Yields:
-        ``start`` and the gradient of the rows from there on.
+        ``start`` and the gradient of the rows from ``start`` on.
     """
     # 16-bit products stay in range at any loss scale
     grad_scale = grad_output.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)

@@ -1,4 +1,4 @@
-"""DeferredStepHead: what the heads have in common that step on W themselves, after the optimiser."""
+"""DeferredStepHead: the base of heads that update W themselves, after the optimiser's step."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from diet_lightning.objective.moments import Moments
 
 
 class DeferredStepHead(DatumHead):
-    """A head whose W never has a ``grad``: it steps by itself, right after the optimiser has on all else.
+    """A head whose W never has a ``grad``: it updates W right after the optimiser's step on the other parameters.
 
-    Learning rate, decay, betas and eps are those of the group that W is in, and the moments are kept in the optimiser's
-    state as AdamW keeps them. What looks at all gradients before the step cannot be served: clipping, and the loss scaler
-    of fp16. One process only.
+    Learning rate, decay, betas and eps are those of the parameter group of W, and the moments are stored in the optimiser's
+    state as AdamW stores them. Clipping and the loss scaler of fp16 are not supported, since they need all gradients before
+    the step. One process only.
     """
 
     steps_itself = True
@@ -28,15 +28,15 @@ class DeferredStepHead(DatumHead):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._pending: list[Any] = []  # what the step needs of the batches since the last one
+        self._pending: list[Any] = []  # data of the batches since the last step
         self._attached = False
 
     def attach(self, optimizer: Optimizer) -> None:
-        """Steps on W whenever `optimizer`, an AdamW with W among its parameters, has stepped on the others."""
+        """Registers the update of W after each step of `optimizer`, an AdamW with W among its parameters."""
         optimizer.register_step_post_hook(self._after)
         self._moments = self._make_moments(optimizer)
         self._attached = True
-        self._pending.clear()  # of a run that broke off
+        self._pending.clear()  # left by an aborted run
 
     def _make_moments(self, optimizer: Optimizer) -> Moments:
         return Moments(self.weight)
@@ -62,4 +62,4 @@ class DeferredStepHead(DatumHead):
 
     @abstractmethod
     def _step(self, pending: list[Any], group: dict[str, Any], state: dict[str, Tensor]) -> None:
-        """Steps on W for the pending batches, and counts the step in `state`."""
+        """Updates W for the pending batches, and counts the step in `state`."""

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.objective.loss import check_label_smoothing, datum_cross_entropy, loss_floor
 
-AT_ONCE = 2**22  # values of W that are drawn, sent or stepped on together
+AT_ONCE = 2**22  # values of W that are drawn, sent or updated at a time
 
 
 def blocks(first: int, last: int, embed_dim: int) -> Iterator[tuple[int, int]]:
@@ -28,12 +28,11 @@ def blocks(first: int, last: int, embed_dim: int) -> Iterator[tuple[int, int]]:
 class DatumHead(nn.Module):
     r"""Bias-free linear classifier W of shape N×K with its label-smoothed cross-entropy (DIET, Algorithm 1).
 
-    Called with a batch of embeddings and their sample indices it returns the loss. By default neither embeddings nor
-    rows are normalised, as in the paper; unit norms give the variants of Reizinger et al. (ICLR 2025), whose logits are
+    Called with a batch of embeddings and their sample indices, it returns the loss. By default neither embeddings nor
+    rows are normalised, as in the paper. With unit norms it is a variant of Reizinger et al. (ICLR 2025), whose logits are
     :math:`\beta \langle w_n, f(x) \rangle` with :math:`\beta` = 1 / `temperature`.
 
-    Its kind is ``dense``: W is an ordinary parameter, its gradient is held and any optimiser steps on it. The other
-    kinds are its subclasses.
+    Its kind is ``dense``: W is an ordinary parameter with a gradient, for any optimiser. The other kinds are subclasses.
 
     Args:
         num_samples: N, the number of training samples, at least 2.
@@ -50,7 +49,7 @@ class DatumHead(nn.Module):
         features ``(B, K)`` floating point, index ``(B,)`` int64 → a scalar.
     """
 
-    steps_itself: ClassVar[bool] = False  # whether it steps on W after the optimiser, in one process
+    steps_itself: ClassVar[bool] = False  # whether it updates W after the optimiser's step, in one process
 
     def __init__(
         self,
@@ -64,8 +63,8 @@ class DatumHead(nn.Module):
         super().__init__()
         if num_samples < 2:
             raise ConfigurationError(
-                f"Expected argument `num_samples` to be at least 2, but got {num_samples}: DIET tells samples apart, so "
-                "it needs more than one."
+                f"Expected argument `num_samples` to be at least 2, but got {num_samples}: DIET distinguishes "
+                "samples, so it needs more than one."
             )
         if not temperature > 0.0:
             raise ConfigurationError(
@@ -99,7 +98,7 @@ class DatumHead(nn.Module):
 
     @property
     def floor(self) -> float:
-        """The least loss that this head can reach, in nats (see `loss_floor`)."""
+        """The smallest loss that this head can reach, in nats, see `loss_floor`."""
         return loss_floor(self.num_samples, self.label_smoothing)
 
     def forward(self, features: Tensor, index: Tensor) -> Tensor:
@@ -115,7 +114,7 @@ class DatumHead(nn.Module):
         return self._loss(self.scaled(features), index)
 
     def logits(self, features: Tensor) -> Tensor:
-        """Logits over all rows that are held here, in float32: for few rows, as of a supervised run.
+        """Logits over all rows of this process, in float32; for few rows, as in a supervised run.
 
         Args:
             features: Embeddings, shape ``(B, K)``.
@@ -127,7 +126,7 @@ class DatumHead(nn.Module):
         return F.linear(self.scaled(features.float()), F.normalize(rows, dim=1) if self.normalize_rows else rows)
 
     def scaled(self, features: Tensor) -> Tensor:
-        """Embeddings as they are multiplied with W: of unit norm where asked for, and divided by the temperature."""
+        """Embeddings for the product with W: of unit norm if requested, and divided by the temperature."""
         if self.normalize_features:
             features = F.normalize(features, dim=1)
         return features / self.temperature if self.temperature != 1.0 else features
@@ -138,7 +137,7 @@ class DatumHead(nn.Module):
             features, self.weight, index, self.label_smoothing, normalize_rows=self.normalize_rows
         )
 
-    # -- what a training run asks of a head ----------------------------------------------------------------------------
+    # -- hooks of a training run --------------------------------------------------------------------------------------
 
     @property
     def is_sharded(self) -> bool:
@@ -146,7 +145,7 @@ class DatumHead(nn.Module):
         return False
 
     def on_setup(self) -> None:
-        """Called in every process before training, once the processes know each other."""
+        """Called in every process before training, after the process group is set up."""
 
     def attach(self, optimizer: Optimizer) -> None:
         """Called with the optimiser that has W among its parameters, before the first step."""
@@ -156,7 +155,7 @@ class DatumHead(nn.Module):
 
         Args:
             local: The rows held here, shape ``(n, ...)``.
-            folder: Where a file may be mapped into memory from, if all rows need one.
+            folder: Folder for a file that is mapped into memory, if gathering the rows needs one.
 
         Returns:
             Shape ``(N, ...)``, or None in a process that does not write checkpoints.
@@ -168,13 +167,13 @@ class DatumHead(nn.Module):
         return full
 
     def on_fit_end(self, optimizer: Optimizer | None, folder: str | Path) -> None:
-        """Called in every process after training, to leave a head that rank 0 can use without the other processes.
+        """Called in every process after training; then rank 0 can use the head without the other processes.
 
         Args:
-            optimizer: Whose state goes with W.
-            folder: As of `state_to_save`.
+            optimizer: The optimiser of W, whose state is gathered too.
+            folder: As in `state_to_save`.
         """
 
     def extra_repr(self) -> str:
-        """The sizes, for `print(module)`."""
+        """Sizes of the head, for `print(module)`."""
         return f"num_samples={self.num_samples}, embed_dim={self.embed_dim}, smoothing={self.label_smoothing}"

@@ -16,7 +16,7 @@ from diet_lightning.objective.moments import Moments, Moments8bit
 
 
 class _Pending(NamedTuple):
-    """What the second sweep needs of a batch that was trained on since the last step."""
+    """Data of a batch since the last step, for the second sweep."""
 
     features: Tensor  # (B, K)
     row: Tensor  # (B,), the samples' indices
@@ -28,17 +28,17 @@ class _Pending(NamedTuple):
 class FusedHead(DeferredStepHead):
     """The head whose gradient is never held: a third less memory than ``dense``, the same result.
 
-    The forward sweep gives the loss and the gradient of the embeddings; what is left waits, a few vectors a sample, until
-    the optimiser steps. Then a second sweep computes the rows' gradients a chunk at a time and steps on each at once, with
-    `torch.optim.AdamW`'s own kernel, the settings of the group that W is in, and moments kept in the optimiser's state as
-    AdamW keeps them: a checkpoint is the same as the dense head's. Batches between two steps (accumulation) are swept
-    together.
+    The forward sweep gives the loss and the gradient of the embeddings; a few vectors per sample are stored until the
+    optimiser steps. Then a second sweep computes the gradients of the rows a chunk at a time and updates each chunk at once.
+    It uses the kernel of `torch.optim.AdamW` and the settings of the parameter group of W, and stores moments in the
+    optimiser's state as AdamW does, so checkpoints equal those of the dense head. Batches between two steps (accumulation)
+    are swept together.
 
     Call `attach` with the optimiser before training. One process only; use ``sharded`` for several.
 
     Args:
         *args: As for `DatumHead`.
-        moment_bits: 32, or 8 for moments of a quarter of the size, see `Moments8bit`: an approximation.
+        moment_bits: 32, or 8 for moments of a quarter of the size, an approximation, see `Moments8bit`.
         **options: As for `DatumHead`.
     """
 
@@ -90,7 +90,7 @@ class FusedHead(DeferredStepHead):
 
 
 class _FusedLoss(torch.autograd.Function):
-    """Losses of the samples; the backward pass leaves the rows' part for the optimiser's step."""
+    """Losses of the samples; the backward pass leaves the gradient of the rows for the optimiser's step."""
 
     @staticmethod
     def forward(

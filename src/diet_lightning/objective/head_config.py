@@ -1,4 +1,4 @@
-"""HeadConfig: which head is trained, and how."""
+"""HeadConfig: the kind of head and its settings."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ HEADS: dict[str, type[DatumHead]] = {
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """How the N rows of the head are kept and trained.
+    """Kind and settings of the head with its N rows.
 
     Attributes:
-        kind: How the rows are kept; the loss is the same but for the last. ``"dense"``: as an ordinary parameter.
-            ``"fused"``: their gradient is never held, a third less memory, on one device. ``"sharded"``: over the devices of
+        kind: Storage of the rows; the loss is the same except for ``"sampled"``. ``"dense"``: an ordinary parameter.
+            ``"fused"``: without a stored gradient, a third less memory, on one device. ``"sharded"``: over the devices of
             a DDP run, N / devices rows on each. ``"sampled"``: an approximation whose cost does not grow with N, see
             `SampledHead`.
         lr: Learning rate of the head at a total batch of 256; None for the model's `lr`.
@@ -35,14 +35,14 @@ class HeadConfig:
             million samples it falls below 1e-8.
         num_sampled: Rows drawn at each step, for ``"sampled"``.
         on_cpu: Keep the rows in the CPU's memory, for ``"sampled"``.
-        moment_bits: Bits of a number in AdamW's moments of the rows: 32, or, for ``"fused"``, 8, so that the head takes half
-            the memory: an approximation, see `Moments8bit`.
+        moment_bits: Bits per number in AdamW's moments of the rows: 32, or 8 for ``"fused"``, an approximation that halves
+            the memory of the head, see `Moments8bit`.
         normalize_features: Divide each embedding by its L2 norm before the head.
         normalize_rows: Divide each row of the head by its L2 norm.
         temperature: The logits are divided by it.
 
     Raises:
-        ConfigurationError: For a value outside its range, or one that the kind cannot serve.
+        ConfigurationError: For a value outside its range, or one that the kind does not support.
 
     Example:
         >>> HeadConfig("fused", moment_bits=8).make(100, 16, label_smoothing=0.8).weight.shape
@@ -98,7 +98,7 @@ class HeadConfig:
             label_smoothing: In ``[0, 1)``.
 
         Returns:
-            The head, its rows drawn.
+            The head, with initialised rows.
         """
         names = ("normalize_features", "normalize_rows", "temperature")
         options: dict[str, Any] = {name: getattr(self, name) for name in names}
@@ -110,5 +110,5 @@ class HeadConfig:
 
 
 def serves(kind: str, processes: int) -> bool:
-    """Whether a kind of head can train in so many processes."""
+    """Whether a kind of head can train in this number of processes."""
     return processes == 1 or not HEADS[kind].steps_itself

@@ -14,7 +14,7 @@ from diet_lightning.objective.chunked import chunk_rows, compute_dtype, row_grad
 
 Reduction = Literal["mean", "sum", "none"]
 REDUCTIONS = get_args(Reduction)  # torch.compile of torch 2.6 does not trace the call
-PLAIN_LOGITS = 2**23  # up to so many the plain way is the faster one (benchmarks/head.py)
+PLAIN_LOGITS = 2**23  # up to this number the plain implementation is faster (benchmarks/head.py)
 
 
 def check_label_smoothing(label_smoothing: float) -> float:
@@ -47,25 +47,25 @@ def datum_cross_entropy(
 
     .. math:: \ell = \operatorname{logsumexp}(z) - (1 - \varepsilon) z_n - \frac{\varepsilon}{N} \sum_j z_j
 
-    Loss and gradients are exact at any N. Where the ``B·N`` logits are many they are computed in chunks of classes, never
-    held at once, and computed again for the gradient of `weight`; where they are few the plain way is the faster one.
-    Second derivatives exist on the plain way only.
+    Loss and gradients are exact at any N. Many ``B·N`` logits are computed in chunks of classes, and again for the gradient
+    of `weight`, so that they are never in memory at once. Few logits are computed by the plain implementation, which is
+    faster and the only one with second derivatives.
 
     Args:
         features: Embeddings, shape ``(B, K)``, floating point.
         weight: One row per training sample, shape ``(N, K)``.
         index: Index of each sample in the training set, shape ``(B,)``, int64, in ``[0, N)``; may repeat.
-        label_smoothing: Share of the target that is spread evenly over all N classes, in ``[0, 1)``.
+        label_smoothing: Weight of the uniform distribution over all N classes in the target, in ``[0, 1)``.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
         normalize_rows: Divide each row of `weight` by its L2 norm.
-        chunk_size: Classes at a time; None chooses, and takes the plain way where it is the faster one.
+        chunk_size: Classes per chunk; None chooses it, or the plain implementation if that is faster.
 
     Returns:
         The loss, a scalar, or ``(B,)`` without reduction; float32 under autocast.
 
     Raises:
         ConfigurationError: If an argument is outside its range, or shapes or dtypes do not fit.
-        DataError: If an index is outside 0 … N-1; on the CPU only, as an accelerator would have to wait for the answer.
+        DataError: If an index is outside 0 … N-1; on the CPU only, as the check would synchronise an accelerator.
 
     Example:
         >>> features, weight = torch.randn(2, 3), torch.zeros(5, 3)
@@ -135,14 +135,14 @@ def target_rows(weight: Tensor, index: Tensor, normalize: bool) -> Tensor:
 def smoothed_row(own: Tensor, row_sum: Tensor, epsilon: float, count: int) -> Tensor:
     """The rows weighted by the smoothed target, ``(B, K)``.
 
-    The loss is the logsumexp less their product with the embeddings, and its gradient the rows weighted by the softmax
-    less these.
+    The loss is the logsumexp minus their product with the embeddings; its gradient is the rows weighted by the softmax minus
+    the rows weighted by the target.
     """
     return (1.0 - epsilon) * own + (epsilon / count) * row_sum
 
 
 def check_batch(features: Tensor, weight: Tensor, index: Tensor, count: int) -> None:
-    """Refuses what would be a wrong label or a stack trace.
+    """Checks shapes, dtypes and the range of the indices.
 
     Args:
         features: Embeddings, ``(B, K)``.
@@ -172,7 +172,7 @@ def check_batch(features: Tensor, weight: Tensor, index: Tensor, count: int) -> 
             "Trainer's `precision`, or autocast."
         )
     if index.device.type != "cpu" or not len(index) or torch.compiler.is_compiling():
-        return  # looking would make the accelerator wait, or break the graph
+        return  # the check would synchronise the accelerator, or break the graph
     if not 0 <= int(index.min()) <= int(index.max()) < count:
         wrong = index[(index < 0) | (index >= count)]
         raise DataError(
@@ -182,10 +182,10 @@ def check_batch(features: Tensor, weight: Tensor, index: Tensor, count: int) -> 
 
 
 def loss_floor(num_samples: int, label_smoothing: float) -> float:
-    r"""The least value that `datum_cross_entropy` can take: the entropy of the smoothed target over N classes.
+    r"""The smallest value of `datum_cross_entropy`: the entropy of the smoothed target over N classes.
 
     :math:`-p \log p - (N - 1) q \log q` with :math:`q = \varepsilon / N` and :math:`p = 1 - \varepsilon + q`.
-    The loss minus this floor compares runs of different N and smoothing.
+    The loss minus this floor is comparable across runs of different N and smoothing.
 
     Args:
         num_samples: N, the number of training samples.

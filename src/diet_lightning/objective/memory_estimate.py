@@ -1,4 +1,4 @@
-"""What the head takes of memory, known before it is made."""
+"""An estimate of the memory of the head, before it is allocated."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class MemoryEstimate:
     """Bytes that the head takes on one device, at the peak of a step.
 
     Attributes:
-        kind: As of `HeadConfig`.
+        kind: Kind of head, see `HeadConfig`.
         weights: The rows of W.
-        gradient: Of the rows, with the copy in which DDP averages it.
-        moments: AdamW's two, and what ``sampled`` notes of each row.
-        workspace: Logits, or the chunk of them that exists at a time, and copies of embeddings and rows.
+        gradient: The gradient of the rows, with the copy in which DDP averages it.
+        moments: The two moments of AdamW, and the per-row state of ``sampled``.
+        workspace: Logits, all or one chunk of them, and copies of embeddings and rows.
     """
 
     kind: str
@@ -33,7 +33,7 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return self.weights + self.gradient + self.moments + self.workspace
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ def estimate_memory(
     num_sampled: int = 8192,
     moment_bits: int = 32,
 ) -> MemoryEstimate:
-    """What a head will take on each device.
+    """Estimates the memory of a head on each device.
 
     Args:
         kind: ``"dense"``, ``"fused"``, ``"sharded"`` or ``"sampled"``.
@@ -67,9 +67,9 @@ def estimate_memory(
         batch_size: Samples per step and device.
         devices: Processes of the run.
         accumulate: Batches per optimiser step.
-        product_bytes: Of a number in the matrix products: 4, or 2 under 16-bit precision.
-        device: Its type, ``"cpu"`` or ``"cuda"``.
-        num_sampled: Rows drawn at a step, of ``sampled``.
+        product_bytes: Bytes per number in the matrix products: 4, or 2 under 16-bit precision.
+        device: Type of the device, ``"cpu"`` or ``"cuda"``.
+        num_sampled: Rows drawn per step, for ``sampled``.
         moment_bits: 32, or 8 for ``fused``.
 
     Returns:

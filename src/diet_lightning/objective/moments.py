@@ -1,4 +1,4 @@
-"""AdamW's moments of the head, in 32 or in 8 bits a number."""
+"""AdamW's moments of the head, in 32 or 8 bits per number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 PARTS = ("exp_avg", "exp_avg_root")
 DTYPE = torch.float8_e4m3fn
-MOST, LEAST = torch.finfo(DTYPE).max, torch.finfo(DTYPE).smallest_normal / 8  # the least above 0 is not normal
+MOST, LEAST = torch.finfo(DTYPE).max, torch.finfo(DTYPE).smallest_normal / 8  # the smallest positive one is subnormal
 
 
 class Moments:
@@ -32,7 +32,7 @@ class Moments:
 
     @contextmanager
     def rows(self, state: dict[str, Tensor], start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """First and second moments of some rows, kept at the end.
+        """First and second moments of some rows, which are stored when the context ends.
 
         Args:
             state: As of `new`.
@@ -46,12 +46,12 @@ class Moments:
 
 
 class Moments8bit(Moments):
-    """AdamW's two moments of W in 8 bits a number, and a float a row.
+    """AdamW's two moments of W in 8 bits per number, with one float scale per row.
 
-    Numbers are kept as `torch.float8_e4m3fn`, in units of a 448th of their row's largest: to within 6 % over four and a half decades, more coarsely for one more.
-    A row's moments fade together between the steps that its sample is in the batch, so that its own scale follows
-    exactly. Of the second moment its square root is kept, and it is never rounded to 0: a first moment over a
-    second of 0 would be a step as large as 1 / eps.
+    Numbers are stored as `torch.float8_e4m3fn`, in units of 1/448 of the largest in their row: with a relative error of at
+    most 6 % over four and a half decades, and a larger one over a further decade. The moments of a row decay by a common
+    factor while its sample is not in the batch, and the scale follows exactly. The second moment is stored as its square
+    root, which is never rounded to 0: a first moment divided by a second one of 0 would give a step of 1 / eps.
 
     Args:
         weight: W, shape ``(N, K)``.
@@ -67,7 +67,7 @@ class Moments8bit(Moments):
 
     @contextmanager
     def rows(self, state: dict[str, Tensor], start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """As `Moments.rows`, rounded to 8 bits again at the end."""
+        """As `Moments.rows`; the moments are rounded to 8 bits when the context ends."""
         scales = [state[f"{part}_scale"][start:stop] for part in PARTS]
         average, root = (state[part][start:stop].to(self._weight.dtype) for part in PARTS)
         average *= scales[0]
@@ -78,7 +78,7 @@ class Moments8bit(Moments):
             state[part][start:stop] = values.div_(scale.clamp_min(torch.finfo(scale.dtype).tiny))
 
     def keep_dtype(self, optimizer: Optimizer) -> None:
-        """Makes `optimizer.load_state_dict` leave the 8 bits as they are; by itself it would cast them to W's dtype."""
+        """Makes `optimizer.load_state_dict` keep the 8-bit dtype, which it would otherwise cast to the dtype of W."""
         taken: dict[str, Any] = {}
 
         def take(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:

@@ -21,19 +21,20 @@ from diet_lightning.objective.dense import blocks
 class SampledHead(DeferredStepHead):
     r"""The head over the batch's own rows and some sampled ones: **another objective**, at a cost independent of N.
 
-    The classes outside the batch are represented by about `num_sampled` rows, drawn evenly, each once. Their logits are
-    raised by the logarithm of how many classes each stands for (sampled softmax, Jean et al., ACL 2015), and the mean of
-    the logits is estimated likewise. The estimates of :math:`\sum_n e^{z_n}` and of the mean are unbiased, the loss and its
-    gradients are not: the logarithm of an estimate is too small on average. The loss gap is then an estimate, too.
+    The classes outside the batch are represented by about `num_sampled` rows, drawn uniformly without replacement. The
+    logarithm of the number of classes per drawn row is added to its logit (sampled softmax, Jean et al., ACL 2015), and the
+    mean of the logits is estimated likewise. The estimates of :math:`\sum_n e^{z_n}` and of the mean are unbiased. The loss
+    and its gradients are biased, since the logarithm of an estimate is too small on average; so the loss gap is an estimate.
 
-    Rows are stepped on when they are touched, by AdamW's rule: decay and the fading of the moments over the steps that they
-    missed are caught up, the steps that their momentum would have taken are not. One process only; no clipping, no fp16.
+    A row is updated by AdamW's rule at the steps at which it is drawn or in the batch. The weight decay and the decay of the
+    moments over the steps between are applied then; the updates by momentum at those steps are omitted. One process only;
+    clipping and fp16 are not supported.
 
     Call `attach` with the optimiser before training.
 
     Args:
         *args: As for `DatumHead`.
-        num_sampled: Rows drawn at each step, on average; from N on all are taken, and the loss is exact.
+        num_sampled: Rows drawn per step, on average; with N or more all rows are used, and the loss is exact.
         on_cpu: Keep the rows and their moments in the CPU's memory, wherever the backbone is.
         **options: As for `DatumHead`.
 
@@ -41,7 +42,7 @@ class SampledHead(DeferredStepHead):
         ConfigurationError: If an argument is outside its range.
     """
 
-    last_step: Tensor  # (N,), the step at which a row was last touched
+    last_step: Tensor  # (N,), the step at which a row was last updated
     last_decay: Tensor  # (N,), `decay` at that step
     decay: Tensor  # the logarithm of all decay so far
 
@@ -56,11 +57,11 @@ class SampledHead(DeferredStepHead):
         self.register_buffer("decay", torch.zeros((), dtype=torch.float64))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SampledHead:
-        # what `module.to(...)` does to parameters and buffers
+        # called by `module.to(...)` for parameters and buffers
         return self if self.on_cpu else super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def _current(self, ids: Tensor) -> Tensor:
-        """Rows with the decay that they missed, ``(n, K)``."""
+        """Rows with their pending decay applied, ``(n, K)``."""
         missed = (self.decay - self.last_decay[ids]).exp().to(self.weight.dtype)
         return self.weight.detach().index_select(0, ids).mul_(missed[:, None])
 
@@ -71,7 +72,7 @@ class SampledHead(DeferredStepHead):
         """The loss of each sample, over the batch's rows and newly drawn ones.
 
         Args:
-            features: Embeddings, normalised and divided by the temperature where that is asked for, ``(B, K)``.
+            features: Embeddings, normalised if requested and divided by the temperature, ``(B, K)``.
             index: ``(B,)``.
 
         Returns:
@@ -89,7 +90,7 @@ class SampledHead(DeferredStepHead):
         used = F.normalize(rows, dim=1) if self.normalize_rows else rows
         logits = F.linear(features, used)  # (B, own + drawn)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        # each drawn row stands for so many of the classes outside the batch
+        # number of classes outside the batch per drawn row
         stands_for = torch.ones(len(ids), device=logits.device)
         stands_for[len(own) :] = (self.num_samples - len(own)) / max(1, len(drawn))
         total = torch.logsumexp(logits + stands_for.log(), dim=1)
@@ -98,11 +99,11 @@ class SampledHead(DeferredStepHead):
         return total - (1.0 - self.label_smoothing) * at_target - self.label_smoothing * mean
 
     def _draw(self) -> Tensor:
-        """About `num_sampled` different ids, in order, as memory is read; all of them where there are no more."""
+        """About `num_sampled` distinct ids, ascending for sequential reads; all ids if there are fewer."""
         count, device = self.num_samples, self.weight.device
         if self.num_sampled >= count:
             return torch.arange(count, device=device)
-        # so many draws that, without the repeats, `num_sampled` are left on average
+        # the number of draws with `num_sampled` distinct ids on average
         draws = math.ceil(math.log1p(-self.num_sampled / count) / math.log1p(-1.0 / count))
         drawn: Tensor = torch.unique(torch.randint(count, (draws,), device=device))
         return drawn
@@ -114,7 +115,7 @@ class SampledHead(DeferredStepHead):
         ids, weight, gradient = self._touched(pending)
         (beta1, beta2), lr, weight_decay = group["betas"], group["lr"], group["weight_decay"]
         for name in ("exp_avg", "exp_avg_sq"):
-            state[name] = state[name].to(weight.device)  # resuming puts states on the accelerator
+            state[name] = state[name].to(weight.device)  # resuming moves states to the accelerator
         step = int(state["step"]) + 1
         missed = (step - 1 - self.last_step[ids])[:, None].to(torch.float64)
         average = state["exp_avg"].index_select(0, ids).mul_((beta1**missed).to(weight.dtype))
@@ -129,7 +130,7 @@ class SampledHead(DeferredStepHead):
         self.last_decay[ids] = self.decay
 
     def _touched(self, pending: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids without repeats, their rows and the rows' gradients, where W is."""
+        """Distinct ids, their rows and the gradients of the rows, on the device of W."""
         device, dtype = self.weight.device, self.weight.dtype
         if len(pending) == 1:
             ids, rows = pending[0]
@@ -140,12 +141,12 @@ class SampledHead(DeferredStepHead):
         return ids, self._current(ids), gradient
 
     def on_fit_end(self, optimizer: Optimizer | None, folder: str | Path) -> None:
-        """Applies the pending decay, so that the head is used like any other."""
+        """Applies the pending decay, so that `weight` can be used directly."""
         self.apply_pending_decay()
 
     @torch.no_grad()
     def apply_pending_decay(self) -> None:
-        """Catches up every row's decay, so that `weight` is what it stands for; for after the training."""
+        """Applies the pending weight decay of all rows to `weight`; called after training."""
         for start, stop in blocks(0, self.num_samples, self.embed_dim):
             self.weight.detach()[start:stop] = self._current(torch.arange(start, stop, device=self.weight.device))
         self.last_decay.fill_(self.decay)

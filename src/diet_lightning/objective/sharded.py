@@ -19,9 +19,9 @@ from diet_lightning.objective.loss import check_batch, smoothed_row, target_rows
 class ShardedHead(DatumHead):
     """The head with N / world rows on each rank; loss and gradients are those of one process with the whole batch.
 
-    A step gathers the ranks' embeddings (B·K values), and of the classes only three scalars a sample and the gradient of
-    the embeddings cross the ranks; W's gradient never does, so DDP must leave ``weight`` out of its reduction. Every rank
-    must have the same batch size.
+    A step gathers the embeddings of all ranks (B·K values) and reduces three scalars per sample and the gradient of the
+    embeddings. The gradient of W stays local, so DDP must leave ``weight`` out of its reduction. Every rank must have the
+    same batch size.
 
     Outside a distributed run it is the dense head.
 
@@ -40,7 +40,7 @@ class ShardedHead(DatumHead):
         return self.world > 1
 
     def on_setup(self) -> None:
-        """Keeps this rank's rows only, where the head was made before the ranks met or was gathered on rank 0."""
+        """Keeps the rows of this rank only, if the head was made before the process group or gathered on rank 0."""
         if self.world == 1 and _place()[0] > 1:
             self.world, self.rank = _place()
             if len(self.weight) == self.num_samples:
@@ -64,7 +64,7 @@ class ShardedHead(DatumHead):
 
     @property
     def rows(self) -> tuple[int, int]:
-        """The rows of W held by this rank: even shares, the first ranks with one more where N does not divide."""
+        """The rows of W held by this rank: equal shares, with one more row on the first ranks if N is not a multiple of the number of ranks."""
         return self.rows_of(self.rank)
 
     def rows_of(self, rank: int) -> tuple[int, int]:
@@ -94,7 +94,7 @@ class ShardedHead(DatumHead):
 
         Args:
             local: This rank's rows, shape ``(n, ...)``.
-            folder: Where the file may lie until the tensor is no longer used.
+            folder: Folder of the file, which exists as long as the tensor.
 
         Returns:
             Shape ``(N, ...)`` on rank 0, None elsewhere.
@@ -121,7 +121,7 @@ def _place() -> tuple[int, int]:
 
 
 def _mapped(shape: tuple[int, ...], dtype: torch.dtype, folder: str | Path) -> Tensor:
-    """A tensor whose memory is a file without a name: the system may write it out where memory is short."""
+    """A tensor that is mapped from an unlinked file, so that the system can write it to disk when memory is short."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     count = int(torch.Size(shape).numel())
     with tempfile.NamedTemporaryFile(dir=folder) as file:
@@ -145,7 +145,7 @@ class _ShardedLoss(torch.autograd.Function):
         epsilon, count, normalize = head.label_smoothing, head.num_samples, head.normalize_rows
         everyone = _gathered(features)  # (B·world, K)
         first, last = head.rows
-        wanted = _gathered(index) - first  # (B·world,), outside 0 … last-first-1 where another rank has the row
+        wanted = _gathered(index) - first  # (B·world,), outside 0 … last-first-1 if another rank has the row
         chunk = chunk_rows(len(wanted), weight.shape[1], weight.device)
         lse_here, mean_row, row_sum = scan_classes(everyone, weight, dtype, chunk, normalize, True)
         lse = torch.logsumexp(_gathered(lse_here[None]), dim=0)

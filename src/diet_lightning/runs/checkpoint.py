@@ -1,4 +1,4 @@
-"""Checkpoints: read without running their code, written without a copy in memory."""
+"""Checkpoints: read without running code, written without a copy in memory."""
 
 from __future__ import annotations
 
@@ -50,16 +50,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 class LeanCheckpointIO(TorchCheckpointIO):
     """Lightning's plugin, with files that may be larger than memory.
 
-    A checkpoint is streamed to a sibling file that then takes the name, where Lightning first copies it into memory; it
-    is read mapped from disk, so that a rank which needs some rows of the head touches only those. It runs no code that a
-    checkpoint may hold, also where `Trainer.fit` is called without ``weights_only=True``. Paths of object stores go
-    Lightning's way.
+    A checkpoint is streamed to a temporary sibling file, which is then renamed; Lightning would first copy it into memory.
+    It is read mapped from disk, so that a rank which needs some rows of the head reads only those. Code in a checkpoint is
+    not run, even if `Trainer.fit` is called without ``weights_only=True``. Paths in object stores are handled by Lightning.
 
     `diet fit` passes it to its Trainer; a notebook does so by ``Trainer(plugins=LeanCheckpointIO())``.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Writes a checkpoint; an interruption leaves the file that was there."""
+        """Writes a checkpoint; an interruption keeps the existing file."""
         if _is_remote(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return

@@ -1,4 +1,4 @@
-"""Compares finished runs: ranks them by loss gap, without labels, and measures how far the ranking agrees with accuracy."""
+"""Compares finished runs: ranks them by loss gap, without labels, and correlates the ranking with accuracy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diet_lightning.runs.metrics import LOSS_GAP, PROBE, first_line, is_accuracy
 from diet_lightning.runs.record import RunRecord
 from diet_lightning.runs.scores import read_scores
 
-FEWEST = 3  # runs that a rank correlation is given for; two always agree wholly or not at all
+FEWEST = 3  # smallest number of runs for a rank correlation; of two runs it is always 1 or -1
 # settings that change the loss by themselves; runs that differ in them are still compared
 LOSS_SETTINGS = (
     "data.strength",
@@ -28,10 +28,10 @@ LOSS_SETTINGS = (
 
 
 class Group(NamedTuple):
-    """What runs must share for their loss gaps to compare.
+    """Properties that runs must share for their loss gaps to be comparable.
 
     Attributes:
-        data: The training data: source, and subset and image size where they were chosen.
+        data: The training data: source, and subset and image size if they were set.
         target: ``"index"`` for DIET, ``"label"`` for a supervised run.
         label_smoothing: In ``[0, 1)``.
     """
@@ -47,10 +47,10 @@ class FinishedRun:
 
     Attributes:
         name: The folder, as it was given.
-        group: What its loss gap compares within.
+        group: The group of runs with comparable loss gaps.
         record: Its ``run.json``.
-        settings: `LOSS_SETTINGS` → value; None where its configuration was not kept.
-        planned_epochs: ``max_epochs``, None where something else ended the run.
+        settings: `LOSS_SETTINGS` → value; None if its configuration was not saved.
+        planned_epochs: ``max_epochs``; None if the run ends by another setting.
         curves: Name of a metric → epochs completed → value; ``train/loss_gap`` is among them.
         offline: Name of a metric measured afterwards → value.
     """
@@ -75,18 +75,18 @@ class FinishedRun:
 
     @property
     def accuracies(self) -> list[str]:
-        """Names of the accuracies that it has."""
+        """Names of the accuracies of the run."""
         return [*(name for name in self.curves if is_accuracy(name)), *self.offline]
 
     def end(self, metric: str) -> float | None:
-        """The last value of a metric, None where the run has none."""
+        """The last value of a metric; None if the run lacks it."""
         if metric in self.offline:
             return self.offline[metric]
         curve = self.curves.get(metric, {})
         return curve[max(curve)] if curve else None
 
     def paired(self, first: str, second: str) -> list[tuple[float, float]]:
-        """Values of two metrics in the epochs that have both, in order; the last alone for one measured afterwards."""
+        """Values of two metrics in the epochs that have both, in order; only the last ones for a metric measured afterwards."""
         if second in self.offline:
             value = self.end(first)
             return [] if value is None else [(value, self.offline[second])]
@@ -95,13 +95,13 @@ class FinishedRun:
 
 
 class RankAgreement(NamedTuple):
-    """Spearman's rank correlation of a smaller loss gap with a higher accuracy: 1 where both give one order.
+    """Spearman's rank correlation of a smaller loss gap with a higher accuracy: 1 if both give the same order.
 
     Attributes:
-        runs: How many it is over.
-        spearman: In [-1, 1]; None for fewer than three runs, or where one of the two does not vary.
-        low: Lower end of its 95 % interval (Bonett and Wright, 2000), None for fewer than four runs or a perfect order.
-        high: Upper end.
+        runs: Number of runs.
+        spearman: In [-1, 1]; None for fewer than three runs, or if one of the two does not vary.
+        low: Lower end of its 95 % interval (Bonett and Wright, 2000); None for fewer than four runs or a perfect order.
+        high: Upper end of the interval.
     """
 
     runs: int
@@ -129,7 +129,7 @@ def read_runs(folders: Sequence[str]) -> list[FinishedRun]:
         The runs, in this order.
 
     Raises:
-        ConfigurationError: If there are none, one is given twice, or one is not a run or has no completed epoch.
+        ConfigurationError: If `folders` is empty, one is given twice, or one is not a run or has no completed epoch.
     """
     if not folders:
         raise ConfigurationError("Expected argument `runs` to name run folders, but got none: diet compare RUN RUN ….")
@@ -146,7 +146,7 @@ def read_run(folder: str) -> FinishedRun:
     path = Path(folder)
     record = RunRecord.read(path)
     try:
-        # of a run trained in Python there is none
+        # missing for a run trained in Python
         config = (yaml.safe_load((path / CONFIG).read_text()) if (path / CONFIG).is_file() else None) or {}
         data, trainer = config.get("data", {}), config.get("trainer", {})
         settings = {name: _lookup(config, name) for name in LOSS_SETTINGS}
@@ -175,7 +175,7 @@ def read_run(folder: str) -> FinishedRun:
 
 
 def _lookup(config: Any, name: str) -> Any:
-    """The value of a dotted name, None where the configuration has none."""
+    """The value of a dotted name; None if the configuration lacks it."""
     for key in name.split("."):
         config = (config or {}).get(key)
     return config
@@ -193,7 +193,7 @@ def _data_name(record: RunRecord, data: Mapping[str, Any]) -> str:
 
 
 def choose_metric(runs: Sequence[FinishedRun], metric: str | None = None) -> str | None:
-    """The accuracy that runs are measured by.
+    """The accuracy with which the ranking of runs is compared.
 
     Args:
         runs: The runs.
@@ -219,7 +219,7 @@ def choose_metric(runs: Sequence[FinishedRun], metric: str | None = None) -> str
 
 
 def ranked(runs: Iterable[FinishedRun]) -> dict[Group, list[FinishedRun]]:
-    """The runs that compare, those of the smallest loss gap first.
+    """Groups of comparable runs, sorted by loss gap, ascending.
 
     Args:
         runs: The runs.
@@ -237,13 +237,13 @@ def rank_agreement(loss_gaps: Sequence[float], accuracies: Sequence[float]) -> R
     """Agreement of the order by loss gap, ascending, with the order by accuracy, descending.
 
     Args:
-        loss_gaps: One per run.
-        accuracies: Of the same runs.
+        loss_gaps: Loss gap of each run.
+        accuracies: Accuracy of each run.
 
     Returns:
-        Spearman's rank correlation, with its sign turned so that 1 is full agreement.
+        Spearman's rank correlation, with its sign changed so that 1 is full agreement.
     """
-    from scipy.stats import norm, spearmanr  # here, as it takes half a second
+    from scipy.stats import norm, spearmanr  # here, as the import takes half a second
 
     count = len(loss_gaps)
     if count < FEWEST or len(set(loss_gaps)) == 1 or len(set(accuracies)) == 1:
@@ -256,7 +256,7 @@ def rank_agreement(loss_gaps: Sequence[float], accuracies: Sequence[float]) -> R
 
 
 def agreement_of(runs: Iterable[FinishedRun], metric: str) -> RankAgreement:
-    """`rank_agreement` at the ends of the runs that have a metric."""
+    """`rank_agreement` of the last values of the runs that have a metric."""
     ends = [(run.loss_gap, value) for run in runs if (value := run.end(metric)) is not None]
     return rank_agreement([gap for gap, _ in ends], [value for _, value in ends])
 

@@ -20,7 +20,7 @@ WORKERS_END = 10.0  # seconds; a killed run's loader workers, which inherit its 
 
 
 def run_dir_of(checkpoint: str | Path) -> Path:
-    """The run folder that a checkpoint lies in: ``RUN/checkpoints/last.ckpt`` → ``RUN``."""
+    """The run folder of a checkpoint: ``RUN/checkpoints/last.ckpt`` → ``RUN``."""
     folder = Path(checkpoint).resolve().parent
     return folder.parent if folder.name == CHECKPOINTS else folder
 
@@ -35,7 +35,7 @@ def find_checkpoint(run: str | Path) -> Path:
         ``last.ckpt`` of the run, or its only checkpoint.
 
     Raises:
-        CheckpointError: If there is none, or several without a ``last.ckpt``.
+        CheckpointError: If the run has no checkpoint, or several without a ``last.ckpt``.
     """
     path = Path(run)
     if path.is_file():
@@ -59,10 +59,10 @@ def find_checkpoint(run: str | Path) -> Path:
 def create_run_dir(source: str, backbone: str) -> Path:
     """Creates a folder named by time, source and backbone: ``runs/20260131-120000-digits-resnet8``.
 
-    Runs that start in the same second get ``…-2``, ``…-3`` and so on: making a folder succeeds for one process only.
+    Runs that start in the same second get ``…-2``, ``…-3`` and so on, since creating a folder succeeds in one process only.
 
     Args:
-        source: As of `DIETDataModule`.
+        source: Source of the data, as for `DIETDataModule`.
         backbone: Its name.
 
     Returns:
@@ -82,18 +82,18 @@ def create_run_dir(source: str, backbone: str) -> Path:
         except OSError as error:
             raise _unwritable(folder, error) from error
         return folder
-    raise AssertionError  # for the type checker: there is always a next number
+    raise AssertionError  # for the type checker: the loop has no end
 
 
 def claim_run_dir(folder: Path, resumed: bool) -> FileLock:
-    """Makes a run folder, if need be, and locks it; an existing one is used only to resume the run in it.
+    """Creates a run folder if it is missing, and locks it; an existing one is used only to resume its run.
 
     Args:
         folder: The folder.
         resumed: Whether the run resumes from a checkpoint in this folder.
 
     Returns:
-        The lock, held until it is released or the process ends, however it ends.
+        The lock, held until it is released or the process ends in any way.
 
     Raises:
         ConfigurationError: If it holds another run, another process uses it, or it cannot be written.

@@ -1,4 +1,4 @@
-"""A run's ``metrics.csv``: resumed after an interruption, and read; names of metrics."""
+"""The ``metrics.csv`` of a run: reading it, and appending to it when a run resumes; names of metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diet_lightning.utilities.files import partial_of
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import CSVLogger
 
-# names of metrics: the split, then what was measured of it
+# names of metrics: the split, then the quantity
 LOSS_GAP = "train/loss_gap"
 PROBE = "val/probe_top1"
 LINEAR = "test/linear_top1"
@@ -39,7 +39,7 @@ def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
     Returns:
         The logger.
     """
-    from lightning.pytorch.loggers import CSVLogger  # here, as what only reads metrics needs no Lightning
+    from lightning.pytorch.loggers import CSVLogger  # here, as reading metrics does not need Lightning
 
     file = folder / METRICS
     rows: list[dict[str, str]] = []
@@ -56,7 +56,7 @@ def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
             writer = csv.DictWriter(stream, names)
             writer.writeheader()
             writer.writerows(rows)
-    with warnings.catch_warnings():  # Lightning announces that it deletes the metrics of a folder that exists, and does
+    with warnings.catch_warnings():  # Lightning warns that it deletes the metrics of an existing folder, and does so
         warnings.simplefilter("ignore")
         experiment: Any = logger.experiment
     if names:
@@ -83,7 +83,7 @@ def read_curves(file: Path) -> dict[str, dict[int, float]]:
             f"'{file}' cannot be read ({first_line(error)}): leave the run out, or restore its {METRICS}."
         ) from error
     for row in rows:
-        if (epoch := row.pop("epoch", "")).isdecimal():  # others are of a step alone
+        if (epoch := row.pop("epoch", "")).isdecimal():  # other rows are of single steps
             for name, text in row.items():
                 if (value := _number(text)) is not None:
                     curves.setdefault(name, {})[int(epoch) + 1] = value

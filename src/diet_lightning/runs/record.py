@@ -1,4 +1,4 @@
-"""A run's ``run.json``: what it was trained on and by what, written when it starts."""
+"""The ``run.json`` of a run: facts of its data, network and software, written when it starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TARGETS = ("index", "label")
 
 
 def current_versions() -> dict[str, str]:
-    """Versions of what a run is computed by, read without importing it."""
+    """Versions of the packages of a run, read without importing them."""
     return {
         "diet_lightning": __version__,
         "torch": version("torch"),
@@ -37,8 +37,8 @@ class RunRecord:
         fingerprint: Identifies the training samples and their order; None without a `DIETDataModule`.
         input_shape: Shape of one input of the network, ``(C, H, W)`` for images.
         num_classes: Number of the user's classes; None without labels.
-        class_names: Their names; None where they are not known.
-        source: As of `DIETDataModule`; None for data sets passed in Python.
+        class_names: Their names; None if unknown.
+        source: Source of the data, as for `DIETDataModule`; None for data sets passed in Python.
         backbone: Name of the network; None for a module passed in Python.
         target: ``"index"`` for DIET, ``"label"`` for a supervised run.
         label_smoothing: In ``[0, 1)``.
@@ -108,10 +108,10 @@ class RunRecord:
             ) from error
 
     def write(self, folder: str | Path) -> None:
-        """Writes the record to a run's folder, whole or not at all.
+        """Writes the record to a run's folder, atomically.
 
         Args:
-            folder: The run's folder; made if need be.
+            folder: The run's folder; created if missing.
         """
         Path(folder).mkdir(parents=True, exist_ok=True)
         write_json(Path(folder) / RECORD, asdict(self), indent=2)

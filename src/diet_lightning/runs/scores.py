@@ -1,4 +1,4 @@
-"""Scores of a finished run, and the file in its folder that keeps them."""
+"""Scores of a finished run, and the file in its folder that stores them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ EVALUATION = "evaluation.json"
 
 @dataclass(frozen=True)
 class Score:
-    """A measured value, with its interval where that is known.
+    """A measured value with its interval.
 
     Attributes:
-        value: The value; accuracies lie in [0, 1].
-        low: Lower end of the interval, None where it is not known.
-        high: Upper end, likewise.
-        std: Standard deviation over trials with other training labels; None where there is one trial.
+        value: The value; accuracies are in [0, 1].
+        low: Lower end of the interval; None if unknown.
+        high: Upper end of the interval; None if unknown.
+        std: Standard deviation over trials with other training labels; None for a single trial.
     """
 
     value: float
@@ -37,7 +37,7 @@ def read_scores(folder: Path) -> dict[str, Score]:
         folder: The run's folder.
 
     Returns:
-        Scores by name, such as ``test/linear_top1``; none where nothing was measured.
+        Scores by name, such as ``test/linear_top1``; empty if nothing was measured.
 
     Raises:
         ConfigurationError: If their file is damaged.
@@ -58,14 +58,14 @@ def _score(value: float, low: float, high: float, std: float | None = None) -> S
 
 
 def write_scores(folder: Path, scores: Mapping[str, Score]) -> None:
-    """Adds scores to those that a run has, of baselines or with other settings.
+    """Adds scores to those of a run, which may be of baselines or other settings.
 
     Args:
         folder: The run's folder.
         scores: By name.
 
     Raises:
-        ConfigurationError: If the file of earlier ones is damaged.
+        ConfigurationError: If the file of earlier scores is damaged.
     """
     every = {**read_scores(folder), **scores}
     folder.mkdir(parents=True, exist_ok=True)

@@ -23,12 +23,12 @@ from diet_lightning.transforms.operations import (
 )
 
 Array = NDArray[Any]
-ATTEMPTS = 10  # torchvision draws a crop or an erased box this often before it falls back
-LARGE = 48 * 48  # pixels from which a CPU is faster one by one; measured
+ATTEMPTS = 10  # attempts of torchvision to draw a crop or an erased box before it uses the fallback
+LARGE = 48 * 48  # pixels per side from which a CPU is faster image by image; measured
 
 
 class AugmentationParameters(NamedTuple):
-    """What was drawn for a batch of B images; boxes are ``(top, left, height, width)`` in pixels.
+    """The parameters drawn for a batch of B images; boxes are ``(top, left, height, width)`` in pixels.
 
     Attributes:
         crop: Box of the input that is resized to the output, ``(B, 4)``.
@@ -37,8 +37,8 @@ class AugmentationParameters(NamedTuple):
         brightness: Factor, ``(B,)``.
         contrast: Factor, ``(B,)``.
         saturation: Factor, ``(B,)``.
-        hue: Shift as a share of the colour circle, ``(B,)``.
-        gray: Whether to drop the colour, ``(B,)`` bool.
+        hue: Shift as a fraction of the colour circle, ``(B,)``.
+        gray: Whether to convert to grayscale, ``(B,)`` bool.
         blur: Whether to blur, ``(B,)`` bool.
         sigma: Standard deviation of the blur in pixels, ``(B,)``.
         erase: Box of the output that is erased, ``(B, 4)``; height 0 for none.
@@ -77,9 +77,9 @@ class BatchAugmentation:
 
     Args:
         strength: 0 to 3.
-        crop_scale: Range of the crop's share of the area.
+        crop_scale: Range of the crop's area as a fraction of the image's.
         crop_ratio: Range of the crop's width / height.
-        flip: Probability of a mirror image.
+        flip: Probability of a horizontal flip.
         jitter: Strength of brightness, contrast, saturation and hue.
         jitter_p: Probability of the jitter.
         gray_p: Probability of grayscale.
@@ -87,12 +87,12 @@ class BatchAugmentation:
         blur_sigma: Range of the blur's standard deviation in pixels.
         blur_p: Probability of the blur.
         erase_p: Probability of erasing.
-        erase_scale: Range of the erased share of the area.
+        erase_scale: Range of the erased area as a fraction of the image's.
         erase_ratio: Range of the erased box's height / width.
-        compiled: Run crop, jitter and blur through `torch.compile`; once for all batches, as their sizes are symbols.
+        compiled: Run crop, jitter and blur through `torch.compile`, with dynamic batch sizes.
 
     Raises:
-        ConfigurationError: If `strength` is not 0, 1, 2 or 3, or a range is not one.
+        ConfigurationError: If `strength` is not 0, 1, 2 or 3, or a range or probability is invalid.
     """
 
     def __init__(
@@ -171,10 +171,10 @@ class BatchAugmentation:
             generator: Source of randomness.
 
         Returns:
-            The parameters, on the CPU: they are the same on every device, and which images an operation is for is known
-            without waiting for one. All are drawn at every strength, so that strengths differ by their operations alone.
+            The parameters, on the CPU: they are the same for every device, and the images of an operation are known without
+            synchronising. All parameters are drawn at every strength, so that strengths differ only by their operations.
         """
-        # drawn by NumPy, which takes a tenth of torch's time for arrays as small as these
+        # drawn by NumPy, which takes a tenth of torch's time for such small arrays
         uniform: Iterator[Array] = iter(generator.random((2 * (2 * ATTEMPTS + 2) + 11, count), dtype=np.float32))
 
         def between(low: float, high: float) -> Array:
@@ -188,7 +188,7 @@ class BatchAugmentation:
         def box(
             size: tuple[int, int], scale: Sequence[float], ratio: Sequence[float], strict: bool
         ) -> tuple[Array, Array]:
-            """The first of ten drawn boxes that fits, and whether any did; `ratio` is of width to height."""
+            """The first of ten drawn boxes that fits, and whether one fits; `ratio` is width / height."""
             area = np.stack([between(scale[0], scale[1]) for _ in range(ATTEMPTS)]) * (size[0] * size[1])
             aspect = np.exp(np.stack([between(math.log(ratio[0]), math.log(ratio[1])) for _ in range(ATTEMPTS)]))
             width, height = np.sqrt(area * aspect).round(), np.sqrt(area / aspect).round()
@@ -222,7 +222,7 @@ class BatchAugmentation:
         return AugmentationParameters(**{name: torch.from_numpy(values) for name, values in drawn.items()})
 
     def apply(self, images: Tensor, parameters: AugmentationParameters, out: tuple[int, int]) -> Tensor:
-        """Applies the operations of this strength, all but the erasing, which comes after normalisation.
+        """Applies the operations of this strength, except for erasing, which follows normalisation.
 
         Args:
             images: Shape ``(B, C, H, W)``, uint8, or float with values in [0, 1].
@@ -230,7 +230,7 @@ class BatchAugmentation:
             out: Height and width of the result.
 
         Returns:
-            Shape ``(B, C, *out)``; float with values in [0, 1], or still uint8 where nothing but the crop was done.
+            Shape ``(B, C, *out)``; float with values in [0, 1], or uint8 if only the crop was applied.
         """
         if self.strength == 0:
             return images

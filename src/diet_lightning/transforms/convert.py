@@ -13,10 +13,10 @@ from torchvision.transforms.v2 import functional as tv
 
 
 def to_tensor(value: Any) -> Tensor:
-    """A tensor as it is, an array as a tensor, a PIL image as uint8 ``(3, H, W)``.
+    """A tensor unchanged, an array as a tensor, a PIL image as uint8 ``(3, H, W)``.
 
     Raises:
-        TypeError: For anything else.
+        TypeError: For other types.
     """
     if isinstance(value, Tensor):
         return value
@@ -32,14 +32,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise ValueError(f"an image of mode {image.mode} has no range that is known; convert it to 8 or 16 bits")
+        raise ValueError(f"an image of mode {image.mode} has an unknown range; convert it to 8 or 16 bits")
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
-    """The values of a tensor of any dtype; NumPy does not know them all."""
+    """The bytes of a tensor of any dtype, including those that NumPy lacks."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 

@@ -20,10 +20,10 @@ def apply_masked(
     """Changes some images of a batch in place.
 
     Args:
-        operation: Of images ``(n, C, H, W)`` and their parameters; its result is broadcast over the channels.
+        operation: Takes images ``(n, C, H, W)`` and their parameters; its result is broadcast over the channels.
         images: Shape ``(B, C, H, W)``.
-        mask: Which ones, ``(B,)`` bool, on the CPU.
-        parameters: Of all images, ``(B, ...)`` each.
+        mask: Which images to change, ``(B,)`` bool, on the CPU.
+        parameters: Parameters of all images, ``(B, ...)`` each.
 
     Returns:
         `images`.
@@ -59,7 +59,7 @@ def color_jitter(
 def resized_crop(images: Tensor, crop: Tensor, flip: Tensor, out: tuple[int, int]) -> Tensor:
     """Crops each image to its own box, resizes it with antialiased bilinear weights, and mirrors some.
 
-    Two batched matrix products, one along each axis.
+    It computes two batched matrix products, one along each axis.
 
     Args:
         images: Shape ``(B, C, H, W)``, uint8 or float.
@@ -81,7 +81,7 @@ def resized_crop(images: Tensor, crop: Tensor, flip: Tensor, out: tuple[int, int
 
 
 def resized_crop_of_bytes(images: Tensor, crop: Tensor, flip: Tensor, out: tuple[int, int]) -> Tensor:
-    """As `resized_crop`, one uint8 image after another by torch's kernel for bytes, on the CPU only: uint8 again."""
+    """As `resized_crop`, for uint8 images one after another by torch's kernel for bytes, on the CPU only; returns uint8."""
     resized = images.new_empty(*images.shape[:2], *out)
     for image, target, box, mirror in zip(images, resized, crop.int().tolist(), flip.tolist(), strict=True):
         part = image[:, box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
@@ -95,11 +95,11 @@ def _resize_weights(start: Tensor, length: Tensor, mirror: Tensor, size: int, ou
 
     Args:
         start: First pixel of the box, ``(B,)``.
-        length: Its pixels, ``(B,)``.
-        mirror: Whether to run backwards, ``(B,)`` bool.
+        length: Length of the box in pixels, ``(B,)``.
+        mirror: Whether to reverse the order, ``(B,)`` bool.
         size: Pixels of the input.
         out: Pixels of the output.
-        divisor: The weights of an output pixel sum to one over it.
+        divisor: The weights of an output pixel sum to 1 / `divisor`.
     """
     start, length, mirror = start[:, None, None], length[:, None, None], mirror[:, None, None]
     scale = length / out
@@ -141,7 +141,7 @@ def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turns the hue of each RGB image ``(B, 3, H, W)`` by its shift ``(B,)``, a share of the colour circle."""
+    """Shifts the hue of each RGB image ``(B, 3, H, W)`` by ``(B,)``, a fraction of the colour circle."""
     value, low = images.amax(dim=1), images.amin(dim=1)
     chroma = value - low
     safe = torch.where(chroma == 0, 1.0, chroma)

@@ -1,4 +1,4 @@
-"""From a batch as it is stored to the network's input: scaled, augmented or resized, normalised, on its device."""
+"""From a stored batch to the network's input: scaled, augmented or resized, and normalised, on its device."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Augment = Callable[..., Any]  # (Tensor, Generator) → Tensor; spelt out, `diet
 
 
 class InputPipeline:
-    """What happens to a batch on the device, while training and otherwise.
+    """The operations on a batch on its device, for training and for evaluation.
 
     Args:
         sample: One stored input, for its shape and dtype.
         image_size: Side of the square images that the network sees; None keeps the sample's.
-        strength: Of `BatchAugmentation`, 0 to 3.
-        augmentation: Other arguments of `BatchAugmentation`, or a function of batch and generator in its place.
-        mean: Of each channel on a scale of 0 to 1; empty for no normalisation.
-        std: As `mean`.
+        strength: Strength of `BatchAugmentation`, 0 to 3.
+        augmentation: Other arguments of `BatchAugmentation`, or a function of batch and generator that replaces it.
+        mean: Mean of each channel on a scale of 0 to 1; empty for no normalisation.
+        std: Standard deviation of each channel, as `mean`.
 
     Raises:
         ConfigurationError: If an argument does not suit the sample.
@@ -53,7 +53,9 @@ class InputPipeline:
                 f"{list(std)}."
             )
         self.mean, self.std = list(mean), list(std)
-        self._scale_and_shift: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}  # sent once
+        self._scale_and_shift: dict[
+            tuple[torch.device, torch.dtype], tuple[Tensor, ...]
+        ] = {}  # moved to the device once
         self.function: Augment | None = None
         self.augmentation: BatchAugmentation | None = None
         if callable(augmentation):
@@ -62,7 +64,7 @@ class InputPipeline:
             self.augmentation = _augmentation_for(sample, self.input_shape, strength, augmentation)
 
     def normalize_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Takes another mean and standard deviation of each channel, on a scale of 0 to 1."""
+        """Sets the mean and standard deviation of each channel, on a scale of 0 to 1."""
         self.mean, self.std = list(mean), list(std)
         self._scale_and_shift.clear()
 
@@ -84,15 +86,15 @@ class InputPipeline:
 
         Args:
             inputs: Stored inputs, ``(B, ...)``.
-            position: (seed, epoch, step): what the draws are a function of.
-            world: Ranks that draw together.
+            position: (seed, epoch, step), which determines the draws.
+            world: Number of ranks.
             rank: This rank.
 
         Returns:
             Floats of shape ``(B, *input_shape)``.
 
         Raises:
-            ConfigurationError: If the user's function returns something else.
+            ConfigurationError: If a custom function returns another type or number of inputs.
         """
         if self.function is not None:
             generator = torch.Generator(inputs.device).manual_seed(derive_seed(*position, rank))
@@ -111,7 +113,7 @@ class InputPipeline:
         # sample j of rank r is sample j * world + r of the step: the draws do not depend on the number of ranks
         every = self.augmentation.draw(len(inputs) * world, size, out, numbers)
         parameters = AugmentationParameters(*(drawn[rank::world] for drawn in every))
-        stored = inputs if inputs.dtype == torch.uint8 else _unit_range(inputs)  # bytes are scaled with the crop
+        stored = inputs if inputs.dtype == torch.uint8 else _unit_range(inputs)  # the crop scales bytes
         inputs = self._normalised(self.augmentation.apply(stored, parameters, out))
         if self.augmentation.strength >= 3:
             inputs = apply_masked(erase_boxes, inputs, parameters.erase[:, 2] > 0, [parameters.erase.to(inputs.device)])
@@ -130,7 +132,7 @@ class InputPipeline:
             self._scale_and_shift[key] = tuple(
                 each.to(inputs.device, dtype) for each in (1.0 / (std * unit), -mean / std)
             )
-        # channels come right after the batch, in images and signals alike
+        # channels are the second dimension, in images and signals
         scale, shift = (each.reshape(-1, *(1,) * (inputs.ndim - 2)) for each in self._scale_and_shift[key])
         scaled = inputs * scale if inputs.is_floating_point() else inputs.float().mul_(scale)
         return scaled.add_(shift)

@@ -1,4 +1,4 @@
-"""Images as a trained network reads them, outside of a run."""
+"""Preprocessing of images for a trained network, outside of a run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from diet_lightning.transforms.pipeline import InputPipeline
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What `DIETDataModule` does to an input in evaluation: resize, scale to 0 … 1, normalise.
+    """The preprocessing of `DIETDataModule` in evaluation: resize, scale to 0 … 1, normalise.
 
     Attributes:
         input_shape: Shape of one input of the network, ``(C, H, W)`` for images.
-        mean: Of each channel on a scale of 0 to 1; empty for no normalisation.
-        std: As `mean`.
+        mean: Mean of each channel on a scale of 0 to 1; empty for no normalisation.
+        std: Standard deviation of each channel, as `mean`.
 
     Example:
         >>> preprocess = Preprocessing((3, 32, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -43,14 +43,14 @@ class Preprocessing:
         """Makes a batch of the network's inputs.
 
         Args:
-            inputs: A PIL image or several of any size and mode, of which the shorter side is resized and the centre is
-                taken; or a batch as `DIETDataModule` stores it, ``(B, ...)``, uint8 or floating point.
+            inputs: One or several PIL images of any size and mode, whose shorter side is resized and whose centre is
+                cropped; or a stored batch of `DIETDataModule`, ``(B, ...)``, uint8 or floating point.
 
         Returns:
             Floats of shape ``(B, *input_shape)``, on the device of `inputs`.
 
         Raises:
-            DataError: If the inputs are not what the network reads.
+            DataError: If the shape of the inputs does not fit the network.
         """
         if isinstance(inputs, Image.Image):
             inputs = [inputs]

@@ -1,1 +1,1 @@
-"""What every room may use: files, memory of devices, seeds."""
+"""Utilities for all packages: files, memory of devices, seeds."""

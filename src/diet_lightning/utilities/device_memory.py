@@ -1,4 +1,4 @@
-"""What memory a device has left."""
+"""Free memory of a device."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ GIB = 2**30  # bytes
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Bytes that a device has left.
+    """Free memory of a device in bytes.
 
     Args:
         device: CPU or CUDA.
 
     Returns:
-        None where it cannot be told.
+        The bytes; None if unknown.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -32,6 +32,6 @@ def available_memory(device: torch.device) -> int | None:
 
 
 def _file_pages(stat: Path) -> int:
-    """Bytes of files that a control group counts as used, such as mapped images, and that are given back when needed."""
+    """Bytes of cached files, such as mapped images, which a control group counts as used and frees when needed."""
     pairs = (line.split() for line in stat.read_text().splitlines()) if stat.exists() else ()
     return sum(int(value) for name, value in pairs if name in ("inactive_file", "active_file"))

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and JSON."""
+"""Atomic writing of files, and JSON."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from diet_lightning.errors import ConfigurationError
 
 
 def partial_of(path: Path) -> Path:
-    """The hidden sibling that stands for a file or folder until it is whole: ``run/a.npz`` → ``run/.a.npz.partial``."""
+    """The hidden sibling to which a file or folder is written until it is complete: ``run/a.npz`` → ``run/.a.npz.partial``."""
     return path.with_name(f".{path.name}.partial")
 
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """Writes a file such that an interruption leaves the one that was there.
+    """Writes a file such that an interruption keeps the existing one.
 
     Args:
         file: The file.
 
     Yields:
-        A sibling to write to, which takes the file's name at the end, and is removed where something is raised.
+        A sibling to write to, which is renamed to the file at the end, and removed after an exception.
     """
     partial = partial_of(file)
     try:
@@ -41,7 +41,7 @@ def require_empty_dir(folder: Path) -> None:
         folder: The folder.
 
     Raises:
-        ConfigurationError: If it is a file, or holds something.
+        ConfigurationError: If it is a file or a folder that is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigurationError(
@@ -50,7 +50,7 @@ def require_empty_dir(folder: Path) -> None:
 
 
 def write_json(file: Path, value: Any, indent: int | None = None) -> None:
-    """Writes a value as JSON, whole or not at all.
+    """Writes a value as JSON, atomically.
 
     Args:
         file: The file.
@@ -62,7 +62,7 @@ def write_json(file: Path, value: Any, indent: int | None = None) -> None:
 
 
 def read_json(file: Path) -> Any:
-    """What a JSON file holds; None where there is none, or it is damaged."""
+    """The value in a JSON file; None if it is missing or damaged."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Arrays on disk that any number of processes write row by row, and that are resumed after a kill."""
+"""Arrays on disk that several processes write row by row and resume after a kill."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FLUSH_SECONDS = 5.0
 class RowStore:
     """A folder with one file of plain numbers per column: row n begins at n times the size of a row.
 
-    Rows are written at offsets and not through ``np.lib.format.open_memmap``: a full disk then raises an error, where a mapped
-    file ends the process by a signal. Rows are on the disk before they are marked as done.
+    Rows are written at offsets and not through ``np.lib.format.open_memmap``, since a full disk then raises an error, while
+    with a mapped file it ends the process by a signal. Rows are flushed to the disk before they are marked as done.
 
     Args:
-        folder: The folder, which `prepare` has made; all processes need to see it.
+        folder: The folder, which `prepare` has made; all processes need access to it.
         columns: Their names.
 
     Raises:
@@ -42,12 +42,12 @@ class RowStore:
 
     @staticmethod
     def prepare(folder: Path, columns: Sequence[str], identity: Mapping[str, Any] | None) -> bool:
-        """Makes the folder, or keeps it where its rows have the same identity; for one process, before all open it.
+        """Makes the folder, or keeps it if its rows have the same identity; called in one process, before all open it.
 
         Args:
             folder: The folder.
             columns: Their names.
-            identity: Values as JSON keeps them that say what the rows are; None where that is not known.
+            identity: JSON values that identify the rows; None if unknown.
 
         Returns:
             Whether rows of another identity were discarded.
@@ -64,7 +64,7 @@ class RowStore:
         (folder / META).unlink(missing_ok=True)
         for path in files:
             path.write_bytes(b"")
-        if identity is not None:  # last, as it vouches for the rest
+        if identity is not None:  # last, since it marks the folder as complete
             write_json(folder / META, identity)
         return discarded
 
@@ -87,16 +87,16 @@ class RowStore:
 
         Args:
             name: Its name.
-            dtype: Of its values.
-            shape: Of a row.
+            dtype: Dtype of its values.
+            shape: Shape of a row.
 
         Returns:
-            Shape ``(N, *shape)``, where row N - 1 is the last that is done.
+            Shape ``(N, *shape)``, where row N - 1 is the last one that is done.
         """
         return np.memmap(self.folder / name, dtype, "r", shape=(len(self.done()), *shape))
 
     def write(self, index: NDArray[np.int64], **columns: NDArray[Any]) -> None:
-        """Writes rows to where their index says, and flushes every few seconds.
+        """Writes rows at the positions of their indices, and flushes every few seconds.
 
         Args:
             index: Shape ``(B,)``, at least 0.
@@ -114,7 +114,7 @@ class RowStore:
             self.flush()
 
     def flush(self) -> None:
-        """Brings the rows to the disk, then marks them as done.
+        """Flushes the rows to the disk, then marks them as done.
 
         Raises:
             OSError: If the disk is full.
@@ -133,12 +133,12 @@ class RowStore:
     def close(self) -> None:
         """Closes the files."""
         for file in (*self._files.values(), self._done):
-            with suppress(OSError):  # a full disk, of rows that are not marked as done
+            with suppress(OSError):  # a full disk; these rows are not marked as done
                 file.close()
 
 
 def _runs(index: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.intp]]]:
-    """Where each run of successive indices begins, and its rows: most batches are one run."""
+    """Start and rows of each run of successive indices; most batches are a single run."""
     order = np.argsort(index, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(index[order]) != 1) + 1):
         yield int(index[rows[0]]), rows

@@ -1,4 +1,4 @@
-"""One way to turn (seed, epoch, step, ...) into the seed of a generator."""
+"""Derives the seed of a generator from (seed, epoch, step, ...)."""
 
 from __future__ import annotations
 
