@@ -11,6 +11,19 @@ from diet_lightning.errors import DIETError
 # option that was renamed → what it is now
 OLD_NAMES = {
     "--false_discoveries": "--fdr",
+    "--model.placement": "--model.head.kind",
+    "--model.num_sampled": "--model.head.num_sampled",
+    "--model.head_on_cpu": "--model.head.on_cpu",
+    "--model.head_lr": "--model.head.lr",
+    "--model.head_weight_decay": "--model.head.weight_decay",
+    "--model.moment_bits": "--model.head.moment_bits",
+    "--model.eps": "--model.head.eps",
+    "--model.normalize_features": "--model.head.normalize_features",
+    "--model.normalize_rows": "--model.head.normalize_rows",
+    "--model.temperature": "--model.head.temperature",
+    "--model.target": "--model.supervised",
+    "--data.ranges": "--data.augmentation",
+    "--offline.draws": "--offline.num_trials",
 }
 
 
