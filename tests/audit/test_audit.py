@@ -135,7 +135,7 @@ def test_without_labels_or_images_it_says_what_it_gives(tmp_path, capsys):
     assert diet("fit", "--data.source", f"npz:{tmp_path}/plain.npz", "--run_dir", tmp_path / "run", *options) == 0
     assert diet("audit", tmp_path / "run") == 0
     html = (tmp_path / "run/audit/index.html").read_text()
-    assert "The data have no labels, so label issues cannot be found; all other results need none." in html
+    assert "The data have no labels, so label issues were not searched for; all other results need no labels." in html
     assert "Label issues" not in html
     assert "label" not in rows_of(tmp_path / "run/audit/samples.csv")[0]
 

@@ -100,7 +100,7 @@ def test_without_a_network_the_library_is_quoted_in_a_sentence(huggingface):
 
 
 def test_networks_without_pretrained_weights_say_so():
-    for backbone, named in (("resnet8", "'resnet8'"), (TinyNet(), "'of your own'")):
+    for backbone, named in (("resnet8", "'resnet8'"), (TinyNet(), "'custom'")):
         with pytest.raises(ConfigurationError, match=f"Backbone {named} has no pretrained weights"):
             DIETModule(backbone, num_samples=4, input_shape=[3, 8, 8], weights="pretrained")
 

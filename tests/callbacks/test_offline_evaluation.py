@@ -115,7 +115,7 @@ def test_without_labels_it_says_what_it_can_give(make_trainer, tmp_path, caplog)
     trainer.fit(DIETModule(TinyNet()), data)
     with caplog.at_level("INFO"):
         trainer.test(datamodule=data, model=trainer.lightning_module, verbose=False)
-    assert "No probe without labels" in caplog.text
+    assert "The probes are left out, since the training and the test split need labels" in caplog.text
     assert callback.scores == {}
     assert (tmp_path / "out/figures/spectrum.png").exists()
     with pytest.raises(

@@ -404,7 +404,7 @@ def test_an_image_beyond_pillows_limit_is_an_unreadable_one(tmp_path, monkeypatc
 def test_a_missing_or_empty_folder_is_refused(tmp_path):
     file = save(tmp_path / "image.png")
     for missing in (tmp_path / "nowhere", file):
-        with pytest.raises(DataError, match="does not exist or is no folder") as error:
+        with pytest.raises(DataError, match="does not exist or is not a folder") as error:
             opened(f"folder:{missing}")
         assert str(missing) in str(error.value)
     (tmp_path / "empty" / "below").mkdir(parents=True)

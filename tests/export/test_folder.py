@@ -125,7 +125,7 @@ def test_module_of_ones_own_asks_for_the_module():
     export_backbone(own, "out", input_shape=(3, 8, 8))
     assert json.loads(Path("out/config.json").read_text())["backbone"] is None
     with pytest.raises(
-        CheckpointError, match=r"a module of your own: pass it, untrained, as load_backbone\(folder, back"
+        CheckpointError, match=r"a custom module: pass the untrained module as load_backbone\(folder, back"
     ):
         load_backbone("out")
     with pytest.raises(CheckpointError, match="a module of your own"):
@@ -255,7 +255,7 @@ def test_card_of_a_run_without_labels_or_of_no_run_claims_nothing(make_trainer, 
     assert "How it was trained is not recorded." in card
     assert "How the inputs were scaled is not recorded." in card
     assert "DIET]" not in card
-    with pytest.raises(CheckpointError, match="does not say how the network's inputs are made"):
+    with pytest.raises(CheckpointError, match="does not record the preprocessing of the network's inputs"):
         load_preprocessing("out")
 
 
@@ -459,7 +459,7 @@ def test_bad_commands_are_told_in_a_sentence(run, tmp_path, capsys):
             "exists and is not empty: move it, or choose another `output`",
         ),
         ([str(run), "--output", str(run / "metrics.csv/out")], "cannot be written"),
-        ([str(run), "--output", "."], "is the one you are in"),
+        ([str(run), "--output", "."], "is the current folder"),
     ]:
         assert main(["export", *arguments]) == 1
         error = capsys.readouterr().err

@@ -436,7 +436,7 @@ def test_sharded_asks_for_ddp():
         world_size, precision, gradient_clip_val, gradient_clip_algorithm = 2, "32-true", None, None
         strategy = object()
 
-    with pytest.raises(ConfigurationError, match=r"head.kind='sharded' .*object would not leave .* `strategy` to ddp"):
+    with pytest.raises(ConfigurationError, match=r"head.kind='sharded' .*object would not keep .* `strategy` to ddp"):
         check_head("sharded", Spread())
     check_head("dense", Spread())
     Spread.strategy, Spread.gradient_clip_val = DDPStrategy(), 0.5

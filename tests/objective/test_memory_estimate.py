@@ -93,18 +93,18 @@ def test_available_memory_is_the_systems():
 
 
 def test_command_prints_every_kind(capsys):
-    assert main(["bill", "--num-samples", "1281167", "--embed-dim=2048", "--device", "cpu"]) == 0
+    assert main(["memory", "--num-samples", "1281167", "--embed-dim=2048", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert f"{1_281_167 * 2048 * 4 / GIB:.3f} GiB" in printed
     assert all(name in printed for name in ("dense", "fused", "sharded", "sampled"))
-    assert main(["bill", "--num_samples", "1000", "--devices", "2"]) == 0
+    assert main(["memory", "--num_samples", "1000", "--devices", "2"]) == 0
     printed = capsys.readouterr().out
     assert "sharded" in printed
     assert "fused" not in printed
 
 
 def test_command_refuses_a_size_of_nothing(capsys):
-    assert main(["bill", "--num-samples", "0"]) == 1
+    assert main(["memory", "--num-samples", "0"]) == 1
     assert "diet: error: Expected argument `num_samples` to be at least 1, but got 0." in capsys.readouterr().err
 
 

@@ -181,6 +181,8 @@ def test_metric_falls_back_and_can_be_chosen(capsys):
     assert said["correlations"][0]["runs"] == 3
     with pytest.raises(ConfigurationError, match=r"one of \['test/linear_top1', 'val/probe_top1'\], but got 'top1'"):
         choose_metric(read_runs(["a", "d"]), "top1")
+    with pytest.raises(ConfigurationError, match="Expected argument `runs` to name run folders, but got none"):
+        read_runs([])
 
 
 def test_runs_of_different_data_or_targets_are_ranked_apart(capsys):
@@ -250,7 +252,6 @@ def wrong(tmp_path):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--runs=[]"], "Expected argument `runs` to name run folders, but got none"),
         (["good", "nowhere"], "Run folder 'nowhere' holds no run.json: give the folder of a run of `diet fit`, or"),
         (["empty"], "Run folder 'empty' holds no run.json"),
         (["unrecorded"], "Run folder 'unrecorded' holds no run.json"),

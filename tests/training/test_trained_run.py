@@ -89,5 +89,5 @@ def test_run_made_in_python_says_that_its_data_are_there(make_trainer, tmp_path)
     own = make_trainer(max_epochs=1)
     own.fit(DIETModule(TinyNet()), image_data())
     own.save_checkpoint(tmp_path / "module.ckpt")
-    with pytest.raises(CheckpointError, match="backbone of your own"):
+    with pytest.raises(CheckpointError, match="custom backbone"):
         open_run(tmp_path / "module.ckpt")

@@ -34,8 +34,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
 
     Batches are `DatumBatch(input, index, label)`. Training images are augmented on the batch's device, each with its
     own parameters, from a generator seeded by (seed, epoch, step): the same whatever the number of workers and ranks.
-    Labels are passed on for probes only. Without a validation split the test split is used for validation, as in the paper;
-    without a test split the validation split is used for the test.
+    Labels are passed on for probes only. If one of the validation and test splits is missing, the other replaces it.
 
     Sources: ``digits`` (scikit-learn's, embedded); ``torchvision:NAME``; ``folder:PATH`` (train/val[/test] folders of
     class folders, one tree of class folders, a flat unlabelled folder, or TinyImageNet or CUB-200-2011 as their archives
@@ -58,10 +57,9 @@ class DIETDataModule(SplitReader, LightningDataModule):
         subset: Train on this many samples, drawn by `seed`; None for all.
         predict_split: The split that `predict` reads, unaugmented and in order.
         in_memory: Keep decoded images in memory; None keeps them if they take at most 1 GiB.
-        cache: Folder that keeps decoded images as bytes, mapped into memory, for the next run and for sets that are larger
-            than the memory; decoding resumes where it was interrupted. None for no cache.
-        on_device: Keep a training set that is in memory on the accelerator; None keeps it there if it takes at most a
-            quarter of the free memory.
+        cache: Folder of decoded images, mapped into memory, for later runs and for data larger than the memory; decoding
+            resumes after an interruption. None for no cache.
+        on_device: Keep training data on the accelerator; None does if they take at most a quarter of its free memory.
         drop_unreadable: Check every image before the run and leave out, with a warning, those that cannot be read.
         download: Let torchvision download what is missing.
         num_workers: Loader processes; None for 0 with data in memory, and up to 8 for images decoded on the fly or mapped
@@ -181,8 +179,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Opens all splits of the source, once.
 
-        If `prepare_data` was not called, as in a script that reads `num_samples`, it also downloads and decodes missing data,
-        in one process at a time.
+        Without a call of `prepare_data` it also downloads and decodes missing data, in one process at a time.
 
         Args:
             stage: Lightning's stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.

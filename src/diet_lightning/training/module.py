@@ -36,33 +36,27 @@ class DIETModule(CheckpointedModule):
     label-smoothed cross-entropy. Ibrahim, Klindt and Balestriero, *Occam's Razor for Self Supervised Learning*, 2024,
     https://arxiv.org/abs/2406.10743. The defaults are the paper's recipe.
 
-    N and the shape of the inputs are read from the `DIETDataModule` when the Trainer starts, and the network is built then.
-    With other loaders pass `num_samples` and `input_shape`. With both, and in a loaded checkpoint, the network is built at
-    once.
+    When the Trainer starts, N and the shape of the inputs are read from the `DIETDataModule` and the network is built. With
+    other loaders pass `num_samples` and `input_shape`; then, and in a loaded checkpoint, it is built at once.
 
-    Logs ``train/loss`` and ``train/loss_gap``, the loss minus the smallest value it can take, so that runs of different N
-    and smoothing compare; both are means over an epoch, in nats. ``train/loss_step`` is the loss of one step.
+    Logs ``train/loss_step`` and, as means over an epoch in nats, ``train/loss`` and ``train/loss_gap``, the loss minus its floor.
 
     Args:
         backbone: ``"resnet8"``, ``"resnet8_w64"`` (of another width), the name of a torchvision classification model,
-            ``"timm/NAME"``, a folder of `diet export`, or in Python any `torch.nn.Module` that returns embeddings
-            ``(B, K)``; see `create_backbone`.
+            ``"timm/NAME"``, a folder of `diet export`, or in Python a `torch.nn.Module`; see `create_backbone`.
         num_samples: N; None reads it from the data module.
         input_shape: Shape of one input, ``(C, H, W)`` for images; None reads it from the data module.
-        label_smoothing: Weight of the uniform distribution in the target, in ``[0, 1)``; it controls the speed of
-            convergence.
+        label_smoothing: Weight of the uniform distribution in the target, in ``[0, 1)``.
         lr: Learning rate at a total batch of 256; it is scaled by batch × ranks × accumulation / 256.
         weight_decay: Weight decay of AdamW, on all parameters including the head's.
         warmup_epochs: Epochs of linear warm-up, at most a tenth of the run; a cosine follows.
-        min_lr: Learning rate at the end of the cosine, at a total batch of 256 like `lr`; a different `head.lr` decays to
-            the same fraction of itself.
+        min_lr: Final learning rate, at a total batch of 256 like `lr`; another `head.lr` decays by the same factor.
         stem: ``"small"`` gives a ResNet the stem for 32×32 images, ``"auto"`` does so up to 64 pixels.
         head: How the N rows of the head are kept and trained, see `HeadConfig`.
         compile: Train the backbone through `torch.compile`.
         channels_last: Use the channels-last memory format for images and convolutions, which is faster.
-        weights: Initial weights of the backbone: ``"pretrained"``, torchvision's or timm's own weights, which they download
-            once; a ``.safetensors`` file; a folder of `diet export`; or a run of `diet fit`; see `load_start`. The
-            data need the `mean` and `std` that the weights were trained with. None for random weights.
+        weights: Initial weights of the backbone: ``"pretrained"`` for the library's, downloaded once; a ``.safetensors``
+            file; a folder of `diet export`; a run of `diet fit`; None for random weights. Use their data's `mean` and `std`.
 
     Raises:
         ConfigurationError: For an argument outside its range.
@@ -248,8 +242,8 @@ class DIETModule(CheckpointedModule):
     def on_train_batch_start(self, batch: DatumBatch, batch_idx: int) -> None:
         """Seeds torch's global generators by (seed, epoch, step, rank), so that a resumed run draws the same numbers.
 
-        Dropout and stochastic depth draw from the global generators and accept no other. Augmentation has its own generator.
-        Other code that draws from the global generators during training gets the same numbers in each run with this seed.
+        Dropout and stochastic depth accept no other generator. Augmentation has its own. Other code that draws from the
+        global generators during training gets the same numbers in each run with this seed.
         """
         seed = getattr(getattr(self.trainer, "datamodule", None), "seed", None)
         if seed is not None:
