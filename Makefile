@@ -2,21 +2,25 @@
 PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := timm,hf,onnx,tensorboard
-# byte code is made when a module is first imported, and kept, whatever the machine's default: compiling Lightning takes a process 15 seconds
+# keep byte code, whatever the machine's default: without it each process compiles Lightning for 15 seconds
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-lowest test-python coverage lint install clean
+.PHONY: demo test test-fast test-lowest test-python coverage lint install clean
 
 demo: install
 	$(BIN)/diet demo
 
-# a worker that dies is a failed test (with `--dist loadfile` the run would wait for it), and half an hour ends the run
+# a worker that dies fails its test (with `--dist loadfile` the run would hang), and the run ends after half an hour
 LIMITED_PYTEST = $(1)/python tests/limited.py 1800 $(1)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 test: install
 	$(call LIMITED_PYTEST,$(BIN))
 
-# all lower bounds at once, with the oldest Python; these versions warn of newer ones of what they use. ONNX needs a newer torch
+# without the tests that start processes or train for long: two minutes on two cores
+test-fast: install
+	$(call LIMITED_PYTEST,$(BIN)) -m "not slow"
+
+# all lower bounds at once, with the oldest Python; old versions issue other warnings, and ONNX needs a newer torch
 LOWEST_PYTHON ?= 3.10
 test-lowest: install
 	$(BIN)/uv venv --quiet --clear --python $(LOWEST_PYTHON) .venv-lowest
@@ -29,7 +33,7 @@ test-python: install
 	$(BIN)/uv pip install --quiet --python .venv-python --editable ".[$(EXTRAS)]" --group test
 	$(call LIMITED_PYTEST,.venv-python/bin)
 
-# by itself, as it slows the tests
+# a target of its own, since it slows the tests
 coverage: install
 	$(call LIMITED_PYTEST,$(BIN)) --cov=diet_lightning --cov-report=term-missing:skip-covered --cov-fail-under=95
 
@@ -43,7 +47,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	# of most files byte code is never needed, and of all it takes a minute
+	# compiling all files takes a minute, and most are never imported
 	$(BIN)/python -m pip install --quiet --no-compile --editable ".[$(EXTRAS)]" --group dev
 	touch $@
 

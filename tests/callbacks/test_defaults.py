@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from helpers import TinyNet, image_data
 
 from diet_lightning import DIETModule, LeanCheckpointIO, default_callbacks
 
 
+@pytest.mark.slow
 def test_a_notebook_gets_what_the_command_line_has(make_trainer, tmp_path):
     callbacks = default_callbacks(tmp_path / "run", progress_bar=False)
     trainer = make_trainer(

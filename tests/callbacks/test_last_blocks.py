@@ -102,6 +102,7 @@ def test_first_phase_is_a_linear_classifier_on_frozen_features(make_trainer):
     torch.testing.assert_close(watch.seen[3][1]["head.weight"], rows.detach(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_kinds_of_head_agree(make_trainer):
     dense, fused = (fit(make_trainer, head=kind)[0].state_dict() for kind in ("dense", "fused"))
     for name, value in dense.items():
@@ -112,6 +113,7 @@ def every(folder, **options):
     return ModelCheckpoint(folder, "{epoch}-{step}", save_top_k=-1, **options)
 
 
+@pytest.mark.slow
 def test_resumed_in_either_phase_is_the_run_that_never_stopped(make_trainer, tmp_path):
     options = {"every_n_train_steps": 1}
     whole, _ = fit(make_trainer, every(tmp_path, **options))
@@ -122,6 +124,7 @@ def test_resumed_in_either_phase_is_the_run_that_never_stopped(make_trainer, tmp
         assert changed(whole.state_dict(), resumed.state_dict()) == set()
 
 
+@pytest.mark.slow
 def test_resumed_from_the_end_of_an_epoch_with_accumulation(make_trainer, tmp_path):
     options = {"accumulate_grad_batches": 2}
     whole, _ = fit(make_trainer, every(tmp_path, save_on_train_epoch_end=True), **options)
@@ -185,6 +188,7 @@ class Keep(Callback):
         torch.save((pl_module.state_dict(), moved), f"{trainer.world_size}.{trainer.global_rank}.pt")
 
 
+@pytest.mark.slow
 def test_ranks_stay_equal_and_train_as_one_process(tmp_path):
     tests = str(Path(__file__).parents[1])
     code = f"import sys; sys.path.insert(0, {tests!r}); from callbacks.test_last_blocks import fit_on; fit_on(2)"

@@ -107,6 +107,7 @@ Trainer(
 """
 
 
+@pytest.mark.slow
 def test_rank_zero_alone_writes_with_the_batch_of_all_ranks(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT.format(tests=str(Path(__file__).parents[1])))
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200)

@@ -146,6 +146,7 @@ DIETDataModule("folder:" + sys.argv[1], cache="cache", holdout=0.0).setup()
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     folder = save_images(tmp_path / "many", count=1500, size=2)
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(folder)])
@@ -290,6 +291,7 @@ def test_floats_are_refused(folder):
         ImageCache("cache", "mine").open(ImageDataset(Floats()), "train")
 
 
+@pytest.mark.slow
 def test_two_processes_decode_once(tmp_path):
     folder = save_images(tmp_path / "many", count=600, size=2)
     both = [subprocess.Popen([sys.executable, "-c", KILLED, str(folder)], stderr=subprocess.PIPE) for _ in range(2)]

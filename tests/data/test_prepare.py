@@ -65,6 +65,7 @@ for data in each:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["fit", "num_samples"])
 def test_two_processes_download_and_decode_once(tmp_path, first):
     for n in range(TRAIN):

@@ -25,6 +25,7 @@ from diet_lightning.utilities.device_memory import GIB, available_memory
 LARGE_N = Path(__file__).parents[2] / "benchmarks/large_n.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "bits"), [("dense", 32), ("fused", 32), ("fused", 8), ("sampled", 32)])
 def test_estimate_is_what_a_run_takes(kind, bits):
     command = [sys.executable, LARGE_N, "--num-samples", "300000", "--backbone", "resnet8", "--image-size", "8"]

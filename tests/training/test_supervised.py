@@ -295,6 +295,7 @@ def parts(ranks):
     return module, DIETDataModule.from_datasets(train, val, batch_size=16 // ranks, seed=2)
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_measure_as_one(make_trainer, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parents[1])))
