@@ -691,7 +691,7 @@ def test_parquet_with_columns_of_other_names_goes_by_their_features(tmp_path, ca
 
 def test_parquet_without_images_is_refused_with_its_columns(tmp_path, cache):
     pa.parquet.write_table(pa.table({"text": ["a", "b"], "label": [0, 1]}), tmp_path / "any.parquet")
-    with pytest.raises(DataError, match=r"columns \['label', 'text'\], but none of images"):
+    with pytest.raises(DataError, match=r"columns \['label', 'text'\], but no column of images"):
         opened(f"hf:parquet:{tmp_path}/any.parquet", root=cache)
 
 
