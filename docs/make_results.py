@@ -13,15 +13,14 @@ DOCS = Path(__file__).parent
 PAGE = DOCS / "results.md"
 HEAD = """# Results
 
-Made by `docs/make_results.py` from what the examples measured; a test compares the two. Intervals are 95 %: over seeds by
-Student's t, of rank correlations by Bonett and Wright (2000). The paper's numbers are of its own settings, and stand beside ours only
-where they are known. Everything ran on a CPU, at a size for it; `DIET_SIZE=full` is the paper's, which was not run here, and neither were
-the [configurations of the paper's tables](../examples/configs/paper/README.md). `hf:parquet:cifar10` is a folder that holds CIFAR-10 as Hugging Face
-has it, `train.parquet` and `test.parquet`. Times are of a busy machine.
+Made by `docs/make_results.py` from the results of the examples; a test compares the two. Intervals are 95 %: over seeds by
+Student's t, of rank correlations by Bonett and Wright (2000). The paper's numbers, where known, are of the paper's settings. All examples ran on a CPU,
+at a small size. The paper's size (`DIET_SIZE=full`) and the [configurations of the paper's tables](../examples/configs/paper/README.md) were not run.
+`hf:parquet:cifar10` is a folder with CIFAR-10 in Hugging Face's format, `train.parquet` and `test.parquet`. Times are of a shared machine.
 """
 TITLES = {
     "10_linear_theory": "Figures 4 and 5: the linear model reaches its closed form",
-    "11_loss_predicts_probe": "Figure 1: the training loss tells how good the features are",
+    "11_loss_predicts_probe": "Figure 1: the training loss predicts the quality of the features",
     "12_few_samples": "Figure 2: few samples, DIET against supervised learning",
     "13_ablations": "Ablations",
     "14_identifiability": "Identifiability",

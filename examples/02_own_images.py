@@ -69,7 +69,7 @@ checkpoint = trainer.checkpoint_callback.best_model_path
 
 # %% [markdown]
 # A checkpoint's path is enough to load it. Then each image's four nearest others, by the cosine between embeddings;
-# where there are class folders, they tell how often a neighbour is of the same class.
+# if there are class folders, the share of neighbours of the same class is printed.
 
 # %%
 model = DIETModule.load_from_checkpoint(checkpoint, map_location="cpu")
@@ -87,7 +87,7 @@ for name, backbone in {"untrained": untrained, "DIET": model.backbone}.items():
 figure = Figure(figsize=(6, 7), layout="constrained")
 for row, axes in enumerate(figure.subplots(6, 5)):
     for index, axis in zip([queries[row], *nearest[row]], axes, strict=True):
-        image = images[index] - images[index].min()  # undoes the normalisation, near enough to look at
+        image = images[index] - images[index].min()  # undoes the normalisation approximately, for display
         axis.imshow((image / image.max()).permute(1, 2, 0).numpy())
         axis.set_axis_off()
 figure.savefig(RUN_DIR / "neighbours.png", dpi=120)

@@ -1,8 +1,8 @@
 # %% [markdown]
-# # Other backbones: a timm model, and a module of your own
+# # Other backbones: a timm model, and a custom module
 #
 # The backbone is a name or any `torch.nn.Module` that returns embeddings (B, K); the recipe around it stays the same.
-# Here timm's `resnet10t` and a ConvMixer of our own learn scikit-learn's digits without labels.
+# Here timm's `resnet10t` and a custom ConvMixer train on scikit-learn's digits without labels.
 #
 # Expect the probe at 95 % of the held-out digits with resnet10t and at 94 % with the ConvMixer: 15 epochs each, together
 # in 100 seconds of CPU time (torch 2.15, two CPU cores).
@@ -65,7 +65,7 @@ seed_everything(0)
 train("timm/resnet10t", "resnet10t", lr=4e-3, image_size=16)
 
 # %% [markdown]
-# A module is taken as it is: build it for the data's channels and leave its classifier out. (`create_backbone(module,
+# A module is used unchanged: build it for the data's channels and without a classifier. (`create_backbone(module,
 # input_shape, classifier="head")` removes one.)
 
 # %%
@@ -73,7 +73,7 @@ seed_everything(0)
 trainer = train(conv_mixer(), "conv_mixer", lr=1e-2, image_size=None)
 
 # %% [markdown]
-# A checkpoint holds weights and plain values, no code. A module of your own is therefore passed again, untrained.
+# A checkpoint holds weights and plain values, no code. A custom module is therefore passed again, untrained.
 
 # %%
 checkpoint = trainer.checkpoint_callback.best_model_path

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # No images: time series through a 1-D network
 #
-# DIET asks of the data only that samples can be told apart, and of the augmentation that it changes what does not
-# matter. Here: six kinds of waves, each at a random frequency and phase and in noise; a small 1-D convolutional network;
-# and an augmentation of our own, noise, scaling and a shift in time.
+# DIET needs distinguishable samples and an augmentation that changes only irrelevant properties. Here the data are six kinds
+# of waves, each at a random frequency and phase and in noise; the network is a small 1-D convolutional one; and a custom
+# augmentation applies noise, scaling and a shift in time.
 #
 # Expect a linear probe with all 1,200 labels to reach over 99 % on DIET's embeddings, 80 % on the untrained network's and
 # 21 % on raw signals (chance is 17 %, and the phase is random); with five labels of each class 92 %, 47 % and 20 %. Half
@@ -46,8 +46,8 @@ def waves(count: int, seed: int) -> TensorDataset:
 
 
 # %% [markdown]
-# An augmentation is a function of a batch and of a generator on its device. Drawing from nothing else makes runs repeat
-# and resume exactly.
+# An augmentation is a function of a batch and of a generator on its device. Runs repeat and resume exactly if it draws from
+# this generator only.
 
 
 # %%
@@ -79,7 +79,7 @@ trainer = Trainer(max_epochs=EPOCHS, default_root_dir=RUN_DIR, logger=False, cal
 trainer.fit(model, data)
 
 # %% [markdown]
-# What the embeddings are worth: logistic regression on frozen features, with all labels and with five of each class.
+# The embeddings are measured by logistic regression on frozen features, with all labels and with five of each class.
 
 # %%
 labels = {split: torch.cat([batch.label for batch in data.eval_batches(split)]).numpy() for split in ("train", "val")}

@@ -1,9 +1,9 @@
 # %% [markdown]
-# # The linear theory: how low the loss can fall, and what W then looks like
+# # The linear theory: the smallest loss, and W at the optimum
 #
 # DIET with a linear network, logits W V X, on clusters of exact duplicates has an optimum in closed form, for clusters
 # of one size and of several (`diet_lightning.theory` derives it). Here W and V are trained with DIET's own loss and
-# held against it, as in the paper's Figures 4 and 5.
+# compared with it, as in the paper's Figures 4 and 5.
 #
 # Expect with smoothing, from each of ten starts, a loss within 1e-14 nats of the closed form and A within 3e-8; without
 # smoothing a loss 2e-13 above its infimum. Three embedding dimensions reach it for four clusters, two stay 0.06 nats
@@ -32,21 +32,23 @@ CASES = {
     "4 × 4, ε = 0.8": (EQUAL, 0.8),
     "1 + 2 + 5 + 8, ε = 0.4": (UNEQUAL, 0.4),
 }
-PAPER = {name: "1e-7" for name, (sizes, _) in CASES.items() if sizes is EQUAL}  # how close training comes there
+PAPER = {
+    name: "1e-7" for name, (sizes, _) in CASES.items() if sizes is EQUAL
+}  # the paper's distance from the closed form
 DIM = 8  # of the data and, where nothing else is said, of the embeddings
 RUN_DIR = "runs/10_linear_theory"
 
 
 # %%
 def trained(sizes, smoothing, hidden_dim=DIM):
-    """A model for each start; the clusters' directions are drawn anew with it."""
+    """Trains a model from each start, each with new random directions of the clusters."""
     return [
         train_linear(clustered_inputs(sizes, DIM, seed), smoothing, hidden_dim, STEPS, seed) for seed in range(STARTS)
     ]
 
 
 # %% [markdown]
-# Without smoothing the optimum is never reached: training comes down to it as the logits grow. With smoothing it is
+# Without smoothing the optimum is an infimum: the loss approaches it as the logits grow. With smoothing it is
 # reached to rounding, and A, the softmax of W V X, is made of blocks, one for each cluster.
 
 # %%
@@ -59,30 +61,28 @@ for name, (sizes, smoothing) in CASES.items():
     print(f"{name}: closed form {optimum:.6f}, learnt {loss:.6f}, gap {loss - optimum:.0e}; A within {error:.0e}")
     rows += [
         Row(f"{name}: closed-form loss", optimum, unit="nats"),
-        Row(
-            f"{name}: greatest gap of the starts", loss - optimum, seeds=STARTS, unit="nats", paper=PAPER.get(name, "")
-        ),
-        Row(f"{name}: greatest error in A", error, seeds=STARTS),
+        Row(f"{name}: largest gap of the starts", loss - optimum, seeds=STARTS, unit="nats", paper=PAPER.get(name, "")),
+        Row(f"{name}: largest error in A", error, seeds=STARTS),
     ]
-    gaps[name] = (models[0].losses - optimum)[:161]  # without smoothing it falls on and on
+    gaps[name] = (models[0].losses - optimum)[:161]  # without smoothing the loss does not stop decreasing
     if smoothing == 0.4:
         blocks[name] = (models[0].matrix, matrix)
 
 # %% [markdown]
-# How many embedding dimensions does it take? With smoothing one less than there are clusters: the embeddings lie around
-# 0. With fewer a gap remains.
+# With smoothing the optimum needs one embedding dimension less than the number of clusters; the embeddings are then centred
+# at 0. With fewer dimensions a gap remains.
 
 # %%
 for hidden_dim in (3, 2):
     best = min(float(model.losses[-1]) for model in trained(EQUAL, 0.4, hidden_dim))
     gap = best - optimal_loss(EQUAL, 0.4)
     print(f"4 × 4, ε = 0.4, {hidden_dim} embedding dimensions: gap {gap:.0e}")
-    what = f"4 × 4, ε = 0.4, {hidden_dim} embedding dimensions: least gap of the starts"
+    what = f"4 × 4, ε = 0.4, {hidden_dim} embedding dimensions: smallest gap of the starts"
     rows.append(Row(what, gap, seeds=STARTS, unit="nats"))
 
 # %% [markdown]
-# Rows of W that belong to one cluster agree on the span of the embeddings. Beside it nothing moves a row from where it
-# started, since there is no weight decay here.
+# The rows of W of one cluster agree on the span of the embeddings. Their orthogonal components keep their initial values,
+# since this training has no weight decay.
 
 # %%
 inputs = clustered_inputs(EQUAL, DIM)
@@ -98,7 +98,7 @@ for where, part in {"on": on, "beside": spread - on}.items():
     rows.append(Row(f"4 × 4, ε = 0.8: rows of W from their cluster's mean, {where} the embeddings' span", distance))
 
 # %% [markdown]
-# With three embedding dimensions nothing is beside the span, and W shows the clusters of X.
+# With three embedding dimensions the span is the whole space, and W shows the clusters of X.
 
 # %%
 model = train_linear(inputs, 0.8, 3, STEPS)

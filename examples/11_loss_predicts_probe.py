@@ -1,8 +1,8 @@
 # %% [markdown]
-# # Figure 1: the training loss tells how good the features are
+# # Figure 1: the training loss predicts the quality of the features
 #
 # A sweep over label smoothing, width of the network and length of training. At one smoothing the run with the smaller
-# loss gap has the better features, so a model can be chosen without labels; across smoothings losses do not compare.
+# loss gap has the better features, so a model can be chosen without labels; across smoothings losses are not comparable.
 #
 # Expect Spearman's correlations of a smaller gap with a better probe of 0.97 and 1.00 on the digits, at smoothing 0.2 and 0.8
 # over nine runs each, and 0.37 over all eighteen; on 1,000 images of CIFAR-10 0.89 and 1.00 over six runs each, and 0.46 over all.
@@ -12,7 +12,7 @@
 # `DIET_SIZE=full` trains the paper's kind of networks on CIFAR-10. `DIET_CONFIG`, `DIET_SOURCE` and `DIET_SUBSET` name other
 # data, `DIET_EPOCHS` and `DIET_BACKBONES` other runs, in lists with commas; the second of the results was made by
 # `DIET_CONFIG=cifar10 DIET_SOURCE=hf:parquet:cifar10 DIET_SUBSET=1000 DIET_EPOCHS=10,30,60
-# DIET_BACKBONES=resnet8_w8,resnet8_w16`. Stopped, it goes on with the runs that are missing.
+# DIET_BACKBONES=resnet8_w8,resnet8_w16`. After an interruption it resumes with the missing runs.
 
 # %%
 import os

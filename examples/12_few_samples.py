@@ -65,7 +65,7 @@ labels = source.train.labels.numpy()
 
 
 def stratified(per_class: int, seed: int) -> Subset:
-    """So many samples of each class."""
+    """The given number of samples of each class."""
     draw = np.random.default_rng(seed)
     chosen = [draw.permutation(np.flatnonzero(labels == label))[:per_class] for label in np.unique(labels)]
     return Subset(source.train, np.sort(np.concatenate(chosen)).tolist())
@@ -112,7 +112,7 @@ for per_class in SETTINGS["per_class"]:
         print(f"{rows[-1].what}: {rows[-1].value:.1f} %", flush=True)
 
 # %% [markdown]
-# Where one overtakes the other, between two sizes on a logarithmic scale.
+# The size at which the two curves cross, interpolated between two sizes on a logarithmic scale.
 
 # %%
 diet, supervised = ({n: float(np.mean(v)) for n, v in curves[name].items()} for name in METHODS)

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Ablations: label smoothing, batch size, augmentation and length of training
 #
-# Each is changed alone around the recipe; the learning rate follows the batch. `examples/configs/sweep.yaml` has the same
-# as a sweep of W&B.
+# Each setting is changed alone from the recipe; the learning rate is scaled with the batch. `examples/configs/sweep.yaml` is
+# the same as a sweep of W&B.
 #
 # Expect on the digits, over three seeds of 20 epochs, a linear probe of 91 % with the recipe and of 97 % after 80 epochs, 55 % after
 # five; up to smoothing 0.8 little changes (94 to 91 %), at 0.95 training is too slow (60 %); with the rate scaled batches of 32
@@ -10,7 +10,7 @@
 # thread).
 #
 # `DIET_SIZE=full` is the paper's size on CIFAR-10 with ResNet-18; `DIET_CONFIG`, `DIET_SOURCE` and `DIET_SUBSET` name
-# other data. Stopped, it goes on with the runs that are missing.
+# other data. After an interruption it resumes with the missing runs.
 
 # %%
 from pathlib import Path

@@ -1,20 +1,20 @@
 # %% [markdown]
-# # Does DIET invert what made the data?
+# # Identifiability: does DIET invert the process that generated the data?
 #
 # Reizinger et al., *Cross-Entropy Is All You Need To Invert the Data Generating Process* (ICLR 2025), prove that it does,
 # for data of this kind: unit vectors v_c, one for each cluster; latents z from a von Mises-Fisher distribution of
 # concentration κ around them, on the sphere; and inputs x = g(z), where g is injective. At the optimum the embedding of x
 # is a linear function of z, an orthogonal one where embeddings have unit norm, and the rows of W are one of the v_c.
 #
-# In DIET's view a datum is a cluster vector, and its augmentations are the inputs g(z) of latents drawn around it anew in
-# every step; N = 1000 data share 100 vectors, which DIET is not told. The measure is the paper's: R² × 100 of a linear map
+# For DIET a datum is a cluster vector, and its augmentations are the inputs g(z) of latents that are drawn around it in every
+# step; N = 1000 data share 100 vectors, which DIET does not know. The measure is the paper's: R² × 100 of a linear map
 # from embeddings to latents, and from rows to cluster vectors, fitted on one half and measured on the other. The map has
 # an intercept where rows are free, as the same vector added to all rows changes no softmax; with unit norms it has none.
 #
 # Expect, at d = 5 over five seeds, R² × 100 of latents / cluster vectors: 98.8 / 99.4 with unit-norm W (paper: 98.6 / 99.9),
 # 99.0 / 99.8 with free W, which is DIET as it is (paper: 99.0 / 99.9); a linear map of the inputs gets 72.9. Embeddings are free in
 # both, as we read the table. Of unit norm, with free W, they give 98.2 / 99.4 and a map that is orthogonal but for 2 %; their loss ends
-# 0.2 nats above the least possible, that of the others 0.03. These are 1,500 steps of a smaller encoder at a higher learning rate,
+# 0.2 nats above the smallest possible, that of the others 0.03. These are 1,500 steps of a smaller encoder at a higher learning rate,
 # where the full size takes 50,000: ten minutes of CPU time (torch 2.15, one thread). The full size, which adds d = 20, has not been run.
 
 # %%
@@ -85,7 +85,7 @@ PAPER = {  # of latents and of cluster vectors
 
 # %% [markdown]
 # The encoder is fully connected, with batch norm; at the full size it has the layers of the authors' public code. Batch
-# norm also comes last, which theirs has not, so that embeddings lie all over the sphere from the start.
+# norm is also the last layer, unlike in theirs, so that embeddings cover the sphere from the start.
 
 
 # %%
@@ -147,7 +147,7 @@ def train(variant: str, dim: int, seed: int) -> dict[str, object]:
     stretch = torch.linalg.svdvals(torch.linalg.lstsq(latents, embeddings).solution)
     print(
         f"{variant}, d = {dim}, seed {seed}: R² {latents_r2:.1f} of latents, {vectors_r2:.1f} of cluster vectors; "
-        f"loss {loss - least:.3f} nats above the least; without learning {inputs_r2:.1f}",
+        f"loss {loss - least:.3f} nats above the smallest; without learning {inputs_r2:.1f}",
         flush=True,
     )
     return {
@@ -177,7 +177,7 @@ for (variant, dim), found in runs.items():
     case, paper = f"{variant}, d = {dim}", PAPER.get((variant, dim), ("", ""))
     for name, what, value in (("latents", "latents", paper[0]), ("vectors", "cluster vectors", paper[1])):
         rows.append(over_seeds(f"R² × 100 of {what}, {case}", [run[name] for run in found], paper=value))
-    rows.append(over_seeds(f"loss above the least, {case}", [run["gap"] for run in found], "nats"))
+    rows.append(over_seeds(f"loss above the smallest, {case}", [run["gap"] for run in found], "nats"))
     if VARIANTS[variant].normalize_features:
         rows.append(over_seeds(f"mean |singular value − 1| of the map, {case}", [run["stretch"] for run in found]))
 for dim in SETTING["dims"]:

@@ -1,18 +1,18 @@
 # %% [markdown]
 # # Continued pretraining: a trained backbone and new images without labels
 #
-# DIET-CP (https://arxiv.org/abs/2509.06990) goes on from a trained backbone on few images of another kind: embeddings of
-# unit norm, the head alone for the first twentieth of the epochs, then only the last two blocks train. No trained weights
-# are at hand here, so DIET first makes some, on one half of the classes; it goes on with at most 1,000 images of the other
-# half, whose held-out images are then looked up by their neighbours and by a linear probe.
+# DIET-CP (https://arxiv.org/abs/2509.06990) continues the training of a backbone on few images of another kind. The
+# embeddings have unit norm; the head trains alone for the first twentieth of the epochs, then with the last two blocks. This
+# example makes the initial weights itself, by DIET on one half of the classes, and continues with at most 1,000 images of the
+# other half, on whose held-out images nearest neighbours and a linear probe are measured.
 #
 # Expect on 300 handwritten digits from 5 to 9, after learning from 0 to 4: by their neighbours 90 % of the held-out ones
 # before and 98 % after, by a linear probe 92 % and 98 %; on 300 images of five classes of CIFAR-10, after 1,000 of the
-# other five (`DIET_SOURCE=hf:parquet:cifar10`): 47 % and 50 %, 52 % and 57 %. All rise with each of the three seeds. Some
+# other five (`DIET_SOURCE=hf:parquet:cifar10`): 47 % and 50 %, 52 % and 57 %. All increase with each of the three seeds. Some
 # minutes on one thread of an AMD EPYC (torch 2.15).
 #
-# It shows that training goes on and helps, not what the start is worth: on digits, with `weights=None` in `continued`, the
-# same regime comes to 97 % and 98 %, since 300 digits are enough for a network of this size by themselves.
+# It shows that continued training helps, but not the value of the initial weights: on digits, with `weights=None` in
+# `continued`, the same regime reaches 97 % and 98 %, since 300 digits suffice for a network of this size.
 #
 # `DIET_SIZE=full` does it with a ResNet-18 on CIFAR-10. `DIET_SOURCE` names other data, such as hf:parquet:cifar10.
 
@@ -55,7 +55,7 @@ middle = (labels["train"].max() + 1) // 2
 
 
 def half(split: str, new: bool, most: int, seed: int) -> Subset:
-    """At most so many samples of the classes of one half, drawn by the seed."""
+    """At most the given number of samples of the classes of one half, drawn by the seed."""
     chosen = np.flatnonzero((labels[split] >= middle) == new)
     return Subset(splits[split], np.sort(np.random.default_rng(seed).permutation(chosen)[:most]).tolist())
 
@@ -66,7 +66,7 @@ def trainer(epochs: int, *callbacks, **options) -> Trainer:
 
 
 # %% [markdown]
-# The weights to start from: plain DIET on the first half of the classes.
+# The initial weights: plain DIET on the first half of the classes.
 
 
 # %%
@@ -83,10 +83,9 @@ def pretrained(seed: int) -> tuple[str, dict]:
 
 
 # %% [markdown]
-# Then DIET-CP on the other half. Its learning rate of 1e-4 is for a large ViT that knows much already; a small network
-# takes 1e-3, which is stated at a batch of 256 as everywhere. The two last of ResNet8's three blocks hold 94 % of its
-# weights, so here less stays as it was than in a ViT, of whose weights two of twelve blocks hold 16 %. All else is as in
-# `--config diet_cp`.
+# Then DIET-CP on the other half. The learning rate of 1e-4 is for a large pretrained ViT; a small network needs 1e-3, at a
+# batch of 256. The last two of ResNet8's three blocks hold 94 % of its weights, so fewer weights are frozen than in a ViT,
+# where two of twelve blocks hold 16 %. All other settings are those of `--config diet_cp`.
 
 
 # %%

@@ -24,7 +24,7 @@ def draw_around(centres: Tensor, concentration: float, generator: torch.Generato
     Args:
         centres: Unit vectors, shape ``(B, d)``.
         concentration: κ.
-        generator: On the centres' device; all that the draws depend on.
+        generator: Generator on the centres' device, the only source of randomness.
 
     Returns:
         Unit vectors, shape ``(B, d)``, float32.
@@ -41,7 +41,7 @@ def draw_around(centres: Tensor, concentration: float, generator: torch.Generato
 def invertible_network(dim: int, rng: np.random.Generator, candidates: int, layers: int = 4) -> nn.Sequential:
     """Square linear layers with leaky ReLUs between them, as is usual in nonlinear ICA; not trained.
 
-    Each matrix is the one of the least condition number among random ones with columns of unit norm.
+    Each matrix has the smallest condition number among random ones with columns of unit norm.
     """
     network = nn.Sequential()
     for _ in range(layers):

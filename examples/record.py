@@ -1,4 +1,4 @@
-"""What a numbered example measured, written beside its figures: `docs/results.md` is made from these files."""
+"""Writes the results of a numbered example beside its figures; `docs/results.md` is made from these files."""
 
 import json
 import os
@@ -31,7 +31,7 @@ class Row:
     high: float | None = None
     seeds: int = 1
     unit: str = ""  # "%", "nats", or nothing
-    paper: str = ""  # what the paper has in its own setting, where that is known
+    paper: str = ""  # the paper's value in its own setting, if known
 
 
 def over_seeds(what: str, values: Sequence[float], unit: str = "", paper: str = "") -> Row:

@@ -1,4 +1,4 @@
-"""Runs of `diet fit` in this process, each once: a sweep that was stopped goes on where it was."""
+"""Runs of `diet fit` in this process, each once; an interrupted sweep resumes with the missing runs."""
 
 import os
 from pathlib import Path
