@@ -79,7 +79,7 @@ figure = loss_against_probe(
     [losses for losses, _ in curves],
     [accuracies for _, accuracies in curves],
     [run.group.label_smoothing for run in runs],
-    [run.backbone for run in runs],
+    [run.record.backbone for run in runs],
     {smoothing: f"Spearman {agreement}" for smoothing, agreement in agreements.items()},
 )
 save_figure(figure, RUN_DIR / "figure1.png")

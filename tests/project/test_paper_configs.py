@@ -31,7 +31,7 @@ from published_sets import (
 )
 from torchvision.datasets import Flowers102
 
-from diet_lightning import DIETModule
+from diet_lightning import DIETModule, HeadConfig
 from diet_lightning.__main__ import main
 from diet_lightning.backbones.factory import Backbone, create_backbone
 from diet_lightning.cli.lightning import DIETCLI, run_lightning
@@ -157,6 +157,7 @@ def test_named_network_and_head_build_at_full_size(name):
     backbone, embed_dim = known.backbone
     assert config["model"].pop("backbone") == backbone
     side, size = config["data"]["image_size"], known.counts[0]
+    config["model"]["head"] = HeadConfig(**config["model"].get("head", {}))
     with torch.device("meta"):
         module = DIETModule(network(backbone, side), num_samples=size, input_shape=[3, side, side], **config["model"])
     assert module.head.weight.shape == (size, embed_dim)

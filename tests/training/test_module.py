@@ -128,6 +128,12 @@ def test_negative_settings_are_refused(name):
         DIETModule(**{name: -1})
 
 
+@pytest.mark.parametrize("head", ["fused", {"kind": "fused"}])
+def test_head_that_is_not_a_configuration_is_refused(head):
+    with pytest.raises(ConfigurationError, match=r"`head` to be a HeadConfig\('fused', …\), but got .*fused"):
+        DIETModule("resnet8", head=head)
+
+
 def test_a_run_without_an_end_is_refused(make_trainer):
     with pytest.raises(ConfigurationError, match="`max_epochs` or `max_steps`"):
         make_trainer(max_epochs=-1).fit(DIETModule(TinyNet()), image_data())

@@ -70,9 +70,7 @@ class DIETModule(CheckpointedModule):
     backbone: Backbone
     # what the classes are: a subclass with other classes also overrides `class_of` and `check_classes`
     target = "index"
-    rows_argument: ClassVar[str] = (
-        "num_samples"  # the argument, and the data module's attribute, that counts the classes
-    )
+    rows_argument: ClassVar[str] = "num_samples"  # argument and data module's attribute that count the classes
     class_noun = "samples"
 
     def __init__(
@@ -99,6 +97,8 @@ class DIETModule(CheckpointedModule):
                 raise ConfigurationError(f"Expected argument `{name}` to be at least 0, but got {value}.")
         if min_lr > lr:
             raise ConfigurationError(f"Expected argument `min_lr` to be at most lr={lr}, but got {min_lr}.")
+        if not isinstance(head, HeadConfig):
+            raise ConfigurationError(f"Expected argument `head` to be a HeadConfig('fused', …), but got {head!r}.")
         is_module = isinstance(backbone, nn.Module)
         # plain values only, so that a checkpoint loads under weights_only=True
         self.save_hyperparameters(ignore=["head", "backbone"] if is_module else ["head"])
