@@ -96,7 +96,7 @@ chosen, highest = best.end(PROBE), max(run.end(PROBE) for run in runs)
 print(f"The smallest loss gap at smoothing 0.8 has a probe of {chosen:.1%}; the best of all runs has {highest:.1%}")
 rows.append(Row("probe of the run chosen without labels (smallest loss gap at smoothing 0.8)", 100 * chosen, unit="%"))
 rows.append(Row("probe of the best run", 100 * highest, unit="%"))
-count = best.num_samples
+count = best.record.num_samples
 setting = f"{DATA.get('data.source', DATA['config'])}, N = {count:,}; {SETTINGS}"
 print(f"Figure: {RUN_DIR}/figure1.png")
 print(f"Results: {record(str(RUN_DIR), setting, rows, sum(MINUTES))}")

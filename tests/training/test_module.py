@@ -172,7 +172,7 @@ def test_checkpoint_is_plain_and_loads_a_named_backbone(trained):
 def test_checkpoint_of_an_own_backbone_asks_for_it(trained):
     module, path = trained(TinyNet())
     with pytest.raises(
-        CheckpointError, match=r"pass it, untrained, as DIETModule.load_from_checkpoint\(path, backbone"
+        CheckpointError, match=r"pass the untrained module as DIETModule.load_from_checkpoint\(path, backbone"
     ):
         DIETModule.load_from_checkpoint(path)
     loaded = DIETModule.load_from_checkpoint(path, backbone=TinyNet())
