@@ -41,7 +41,7 @@ def compare(runs: list[str], metric: str | None = None, output: str = "compare")
 
     Args:
         runs: Folders of runs made by `diet fit`.
-        metric: Accuracy that the ranking is held against; None for val/probe_top1, or else what the runs have.
+        metric: Accuracy that the ranking is compared with; None for val/probe_top1, or else what the runs have.
         output: Folder for compare.csv and, where there are accuracies, figure1.png.
     """
     folder = Path(output)

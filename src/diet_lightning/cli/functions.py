@@ -34,7 +34,7 @@ def run_function(command: str, function: Callable[..., Any], args: Sequence[str]
     ]
     parser = _parser(command, function, positional)
     try:
-        # there is no more help than one screen
+        # all of the help fits one screen
         found = parser.parse_args(["--help" if arg == "--help_all" else arg for arg in underscored(args)])
     except ArgumentError as error:
         options = [f"--{name}" for name in parser.get_defaults().keys() if name not in positional]  # noqa: SIM118
