@@ -535,7 +535,7 @@ def test_damaged_file_is_told_in_a_sentence(predict, tmp_path, suffix):
 def test_files_of_something_else_are_refused_and_pickles_are_not_opened(tmp_path):
     rows = {"features": np.zeros((3, 2), np.float32), "index": np.arange(3), "label": np.arange(3)}
     for name, value, message in (
-        ("label", None, "no array 'label'"),
+        ("label", None, "array 'label' is missing"),
         ("label", np.arange(4), r"'label' is int64 of shape \(4,\)"),
         ("features", np.zeros(3, np.float32), r"'features' is float32 of shape \(3,\)"),
         ("path", np.array([{}] * 3, dtype=object), "Object arrays cannot be loaded when allow_pickle=False"),
