@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from diet_lightning.errors import CheckpointError
+from diet_lightning.errors import CheckpointError, first_line
 from diet_lightning.utilities.files import atomic_write
 
 
@@ -37,8 +37,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"Checkpoint '{path}' cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__}): "
-            "the file is truncated or damaged; use an earlier one."
+            f"Checkpoint '{path}' cannot be read ({first_line(error)}): the file is truncated or damaged; use an earlier one."
         ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise CheckpointError(
@@ -51,8 +50,8 @@ class LeanCheckpointIO(TorchCheckpointIO):
     """Lightning's plugin, with files that may be larger than memory.
 
     A checkpoint is streamed to a temporary sibling file, which is then renamed; Lightning would first copy it into memory.
-    It is read mapped from disk, so that a rank which needs some rows of the head reads only those. Code in a checkpoint is
-    not run, even if `Trainer.fit` is called without ``weights_only=True``. Paths in object stores are handled by Lightning.
+    It is mapped from disk when it is read, so that a rank which needs some rows of the head reads only those. Code in it is
+    not run, even if `Trainer.fit` is called without ``weights_only=True``. Paths in object stores are left to Lightning.
 
     `diet fit` passes it to its Trainer; a notebook does so by ``Trainer(plugins=LeanCheckpointIO())``.
     """

@@ -1,14 +1,13 @@
-"""Scores of a finished run, and the file in its folder that stores them."""
+"""The ``evaluation.json`` of a run: its scores with their intervals."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from diet_lightning.errors import ConfigurationError
-from diet_lightning.utilities.files import write_json
+from diet_lightning.errors import ConfigurationError, first_line
+from diet_lightning.utilities.files import read_json, write_json
 
 EVALUATION = "evaluation.json"
 
@@ -46,10 +45,10 @@ def read_scores(folder: Path) -> dict[str, Score]:
     if not file.is_file():
         return {}
     try:
-        return {name: _score(**entry) for name, entry in json.loads(file.read_text(encoding="utf-8")).items()}
+        return {name: _score(**entry) for name, entry in read_json(file).items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigurationError(
-            f"'{file}' cannot be read ({(str(error).splitlines() or [''])[0]}): move it away, and run `diet test` again."
+            f"'{file}' cannot be read ({first_line(error)}): move it away, and run `diet test` again."
         ) from error
 
 
@@ -58,7 +57,7 @@ def _score(value: float, low: float, high: float, std: float | None = None) -> S
 
 
 def write_scores(folder: Path, scores: Mapping[str, Score]) -> None:
-    """Adds scores to those of a run, which may be of baselines or other settings.
+    """Adds scores to those of a run; one of the same name is replaced.
 
     Args:
         folder: The run's folder.

@@ -1,4 +1,4 @@
-"""Atomic writing of files, and JSON."""
+"""Atomic writing of files, JSON, and errors of output paths."""
 
 from __future__ import annotations
 
@@ -49,6 +49,25 @@ def require_empty_dir(folder: Path) -> None:
         )
 
 
+@contextmanager
+def require_writable(what: str, argument: str = "output") -> Iterator[None]:
+    """Raises an error that names an output and its argument where the block raises an `OSError`.
+
+    Args:
+        what: The output, such as ``"Output file 'a.csv'"``.
+        argument: The argument that chooses its path.
+
+    Raises:
+        ConfigurationError: In place of an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"{what} cannot be written ({error.strerror or error}): choose another `{argument}`."
+        ) from error
+
+
 def write_json(file: Path, value: Any, indent: int | None = None) -> None:
     """Writes a value as JSON, atomically.
 
@@ -61,9 +80,23 @@ def write_json(file: Path, value: Any, indent: int | None = None) -> None:
         partial.write_text(json.dumps(value, indent=indent) + ("" if indent is None else "\n"), encoding="utf-8")
 
 
-def read_json(file: Path) -> Any:
-    """The value in a JSON file; None if it is missing or damaged."""
+def read_json(file: Path, or_none: bool = False) -> Any:
+    """Reads a JSON file.
+
+    Args:
+        file: The file.
+        or_none: Return None for a file that is missing or damaged.
+
+    Returns:
+        Plain values.
+
+    Raises:
+        OSError: If it cannot be opened.
+        ValueError: If it is not JSON in UTF-8.
+    """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
+        if or_none:
+            return None
+        raise
