@@ -29,6 +29,13 @@ class NonFiniteError(DIETError):
     """A loss that is not a finite number."""
 
 
+def require_positive(**arguments: int) -> None:
+    """Raises a `ConfigurationError` for the first argument below 1."""
+    for name, value in arguments.items():
+        if value < 1:
+            raise ConfigurationError(f"Expected argument `{name}` to be at least 1, but got {value}.")
+
+
 def first_line(error: Exception) -> str:
     """First line of an error's message; the name of its class if it has no message."""
     return next(iter(str(error).splitlines()), type(error).__name__)
