@@ -32,10 +32,7 @@ def trainer_arguments(args: Sequence[str]) -> list[str]:
     Args:
         args: As written: options with dashes or underscores, ``--config NAME`` of a shipped configuration, and of all but
             ``fit`` the folder or checkpoint of a run, which stands for its checkpoint, its configuration and where it is
-            now.
-
-    Returns:
-        The arguments. ``fit`` alone is given the configuration ``digits``.
+            now. ``fit`` alone stands for the configuration ``digits``.
 
     Raises:
         CheckpointError: If the run has no checkpoint.

@@ -94,9 +94,6 @@ def _rounded(row: Row) -> Row:
     return {name: round(value, 6) if type(value) is float else value for name, value in row.items()}
 
 
-# -- shown -------------------------------------------------------------------------------------------------------------
-
-
 def _table(tables: list[list[Row]], rows: list[Row]) -> Table:
     short = {row["run"]: Path(row["run"]).name or row["run"] for row in rows}
     if len(set(short.values())) < len(rows):
@@ -185,9 +182,6 @@ def _remarks(groups: dict[Group, list[RunResults]], metric: str | None) -> list[
     if differing:
         said.append(f"Runs that are ranked together differ in {', '.join(differing)}, which moves the loss by itself.")
     return said
-
-
-# -- written -----------------------------------------------------------------------------------------------------------
 
 
 def _write_table(rows: list[Row], file: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,7 +32,6 @@ from diet_lightning.callbacks import (
     default_callbacks,
 )
 from diet_lightning.cli.arguments import trainer_arguments
-from diet_lightning.cli.make_module import make_module
 from diet_lightning.cli.short_help import short_help
 from diet_lightning.cli.usage import usage_error
 from diet_lightning.data.datamodule import DIETDataModule
@@ -40,10 +39,30 @@ from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.runs.checkpoint import LeanCheckpointIO, read_checkpoint
 from diet_lightning.runs.folder import CONFIG, claim_run_dir, create_run_dir, run_dir_of
 from diet_lightning.runs.metrics import is_accuracy, run_logger
+from diet_lightning.training.module import DIETModule
 from diet_lightning.training.supervised import SupervisedModule
 
 TENSORBOARDS = ("tensorboard", "tensorboardX")  # packages, of which Lightning's logger needs one
 RUN_DIR_VARIABLE = "DIET_RUN_DIR"  # tells the processes of one run the folder that the first of them chose
+
+
+def make_module(
+    backbone: str = "resnet18", supervised: bool = False, num_classes: int | None = None, **settings: Any
+) -> DIETModule:
+    """Self-supervised learning with the datum index as target (DIET).
+
+    The backbone is a name: with modules allowed, the help would list every `torch.nn.Module`.
+
+    Args:
+        backbone: "resnet8" (tiny images), "resnet8_w64" (of another width), the name of a torchvision classification
+            model, "timm/NAME", or a folder of `diet export`.
+        supervised: Train on the labels instead, a baseline of the same network, data and budget; see `SupervisedModule`.
+        num_classes: Number of classes of a supervised run; None reads it from the data.
+        **settings: As for `DIETModule`.
+    """
+    if supervised:
+        return SupervisedModule(backbone, num_classes, **settings)
+    return DIETModule(backbone, **settings)
 
 
 class DIETCLI(LightningCLI):
@@ -146,13 +165,10 @@ class DIETCLI(LightningCLI):
         # only a process that a run has launched is of that run, not every program that a run starts
         launched = os.environ.get(RUN_DIR_VARIABLE) if "LOCAL_RANK" in os.environ else None
         claims = self._asked == "fit" and not config.trainer.fast_dev_run
-        chosen = launched or config.run_dir
-        if chosen is None and path is not None:
-            chosen = run_dir_of(path)
-        elif chosen is None:
-            create = rank_zero_only(create_run_dir)
-            chosen = (create(config.data.source, config.model.backbone) if claims else None) or Path()
-        self.run_dir = Path(chosen)
+        chosen = launched or config.run_dir or (path and run_dir_of(path))
+        if claims and not chosen:
+            chosen = rank_zero_only(create_run_dir)(config.data.source, config.model.backbone)
+        self.run_dir = Path(chosen or "")
         self.resumed = path is not None and run_dir_of(path) == self.run_dir.resolve()
         if claims:
             if lock := rank_zero_only(claim_run_dir)(self.run_dir, self.resumed):
@@ -190,30 +206,23 @@ class DIETCLI(LightningCLI):
         return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **options)
 
     def fit(self, **kwargs: Any) -> None:
-        """Trains; checkpoints are read without running code."""
+        """Trains; as in the other commands, no code of a checkpoint is run."""
         self.trainer.fit(weights_only=True, **kwargs)
 
     def validate(self, **kwargs: Any) -> None:
         """Measures on the validation split."""
-        self._evaluate(self.trainer.validate, **kwargs)
+        self.trainer.validate(weights_only=True, **kwargs)
 
-    def test(self, **kwargs: Any) -> None:
+    def test(self, verbose: bool = True, **kwargs: Any) -> None:
         """Measures on the test split, with probes on the frozen embeddings."""
-        verbose = kwargs.pop("verbose", True)  # Lightning's table has a row of digits for each end of an interval
-        self._evaluate(self.trainer.test, verbose=False, **kwargs)
+        # without Lightning's table, which has a row for each end of an interval
+        self.trainer.test(weights_only=True, verbose=False, **kwargs)
         if verbose and self.trainer.is_global_zero:
             Console().print(_metrics_table(self.trainer.callback_metrics))
 
     def predict(self, **kwargs: Any) -> None:
         """Writes embeddings to the run's folder."""
-        self._evaluate(self.trainer.predict, return_predictions=False, **kwargs)
-
-    @staticmethod
-    def _evaluate(run: Callable[..., Any], **kwargs: Any) -> None:
-        with warnings.catch_warnings():
-            # ModelCheckpoint's remark on a checkpoint that was moved; nothing is saved here
-            warnings.filterwarnings("ignore", message="The dirpath has changed")
-            run(weights_only=True, **kwargs)
+        self.trainer.predict(weights_only=True, return_predictions=False, **kwargs)
 
     def after_fit(self) -> None:
         """Says where everything is."""
@@ -263,10 +272,7 @@ def _data_seed(seed: bool | int) -> int:
 
 
 def run_lightning(args: Sequence[str]) -> DIETCLI:
-    """Runs ``diet fit | validate | test | predict``.
-
-    Args:
-        args: The command line's arguments.
+    """Runs ``diet fit | validate | test | predict``; `args` begin with one of these.
 
     Returns:
         The finished command line, with its ``trainer``, ``model``, ``datamodule`` and ``run_dir``.
@@ -275,7 +281,9 @@ def run_lightning(args: Sequence[str]) -> DIETCLI:
         DIETError: For input that cannot be served.
     """
     try:
-        with ExitStack() as held:
+        with ExitStack() as held, warnings.catch_warnings():
+            if args[0] != "fit":  # ModelCheckpoint's remark on a checkpoint that was moved; nothing is saved there
+                warnings.filterwarnings("ignore", message="The dirpath has changed")
             return DIETCLI(trainer_arguments(args), held)
     finally:
         os.environ.pop(RUN_DIR_VARIABLE, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from diet_lightning.errors import require_positive
 from diet_lightning.objective import HEADS, serves
@@ -44,9 +44,11 @@ def memory(
         "num_sampled": num_sampled,
     }
     require_positive(**sizes)
-    table = Table(title=f"Head of {num_samples:,} × {embed_dim:,}, batch {batch_size} on each of {devices} {device}")
-    for column in ("head kind", "weights", "gradient", "moments", "work space", "on each device"):
-        table.add_column(column, justify="left" if column == "head kind" else "right")
+    columns = (
+        Column(name, justify="right") for name in ("weights", "gradient", "moments", "work space", "on each device")
+    )
+    title = f"Head of {num_samples:,} × {embed_dim:,}, batch {batch_size} on each of {devices} {device}"
+    table = Table("head kind", *columns, title=title)
     for kind in (name for name in HEADS if serves(name, devices)):
         found = estimate_memory(
             kind, **sizes, product_bytes=int(precision) // 8, device=device, moment_bits=moment_bits

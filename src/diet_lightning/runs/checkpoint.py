@@ -15,13 +15,7 @@ from diet_lightning.utilities.files import atomic_write
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a local checkpoint of plain values and tensors, mapped from disk rather than copied.
-
-    Args:
-        path: A file written by Lightning.
-
-    Returns:
-        The checkpoint.
+    """Reads a checkpoint of Lightning from a local file, whose tensors are mapped from disk rather than copied.
 
     Raises:
         CheckpointError: If the file is missing, truncated, not a checkpoint, or a pickle that would run code.
@@ -61,9 +55,8 @@ class LeanCheckpointIO(TorchCheckpointIO):
         if _is_remote(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        file = Path(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file) as partial:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(Path(path)) as partial:
             torch.save(checkpoint, partial)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Group(NamedTuple):
     """Properties that runs must share for their loss gaps to be comparable.
 
     Attributes:
-        data: The training data: source, and subset and image size if they were set.
+        data: The training data: source, and subset and image size where they were set.
         target: ``"index"`` for DIET, ``"label"`` for a supervised run.
         label_smoothing: In ``[0, 1)``.
     """
@@ -117,17 +117,8 @@ class RankAgreement(NamedTuple):
         return f"{value}{interval}, n = {self.runs}"
 
 
-# -- reading -----------------------------------------------------------------------------------------------------------
-
-
 def read_runs(folders: Sequence[str]) -> list[RunResults]:
-    """Reads runs of `diet fit`, without their checkpoints.
-
-    Args:
-        folders: Their folders.
-
-    Returns:
-        The runs, in this order.
+    """Reads runs from their folders, in this order.
 
     Raises:
         ConfigurationError: If `folders` is empty, one is given twice, or one is not a run or has no completed epoch.
@@ -143,7 +134,7 @@ def read_runs(folders: Sequence[str]) -> list[RunResults]:
 
 
 def read_run(folder: str) -> RunResults:
-    """Reads one run; see `read_runs`."""
+    """Reads one run, and raises an error as `read_runs`."""
     path = Path(folder)
     record = RunRecord.read(path)
     try:
@@ -188,18 +179,12 @@ def _data_name(record: RunRecord, config: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, parts))
 
 
-# -- comparing ---------------------------------------------------------------------------------------------------------
-
-
 def choose_metric(runs: Sequence[RunResults], metric: str | None = None) -> str | None:
-    """The accuracy with which the ranking of runs is compared.
+    """Name of the accuracy with which the ranking of runs is compared; None if no run has one.
 
     Args:
         runs: The runs.
-        metric: Its name; None for ``val/probe_top1``, or else the one that most of the runs have.
-
-    Returns:
-        The name; None if no run has an accuracy.
+        metric: The name asked for; None for ``val/probe_top1``, or else the accuracy that most of the runs have.
 
     Raises:
         ConfigurationError: If no run has `metric`.
@@ -215,28 +200,13 @@ def choose_metric(runs: Sequence[RunResults], metric: str | None = None) -> str 
 
 
 def ranked(runs: Iterable[RunResults]) -> dict[Group, list[RunResults]]:
-    """Groups of comparable runs, sorted by loss gap, ascending.
-
-    Args:
-        runs: The runs.
-
-    Returns:
-        Group → its runs, best first; the groups sorted.
-    """
+    """Group of comparable runs → its runs sorted by loss gap, ascending; the groups are sorted too."""
     ordered = sorted(runs, key=lambda run: (run.group, run.loss_gap))
     return {group: list(members) for group, members in groupby(ordered, key=lambda run: run.group)}
 
 
 def rank_agreement(loss_gaps: Sequence[float], accuracies: Sequence[float]) -> RankAgreement:
-    """Agreement of the order by loss gap, ascending, with the order by accuracy, descending.
-
-    Args:
-        loss_gaps: Loss gap of each run.
-        accuracies: Accuracy of each run.
-
-    Returns:
-        Spearman's rank correlation, with its sign changed so that 1 is full agreement.
-    """
+    """Agreement of the order of runs by loss gap, ascending, with their order by accuracy, descending."""
     from scipy.stats import norm, spearmanr  # here, as the import takes half a second
 
     count = len(loss_gaps)

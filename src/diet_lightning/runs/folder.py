@@ -36,13 +36,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def find_checkpoint(run: str | Path) -> Path:
-    """The checkpoint of a run.
-
-    Args:
-        run: A run's folder, or a checkpoint's file.
-
-    Returns:
-        ``last.ckpt`` of the run, or its only checkpoint.
+    """The checkpoint of a run's folder: ``last.ckpt``, or its only one; a checkpoint's file is returned as it is.
 
     Raises:
         CheckpointError: If the run has no checkpoint, or several without a ``last.ckpt``.
@@ -71,13 +65,6 @@ def create_run_dir(source: str, backbone: str) -> Path:
 
     Runs that start in the same second get ``…-2``, ``…-3`` and so on, since creating a folder succeeds in one process only.
 
-    Args:
-        source: Source of the data, as for `DIETDataModule`.
-        backbone: Its name.
-
-    Returns:
-        The new folder, which is empty.
-
     Raises:
         ConfigurationError: If it cannot be created.
     """
@@ -93,11 +80,11 @@ def create_run_dir(source: str, backbone: str) -> Path:
 
 
 def claim_run_dir(folder: Path, resumed: bool) -> FileLock:
-    """Creates a run folder if it is missing, and locks it; an existing one is used only to resume its run.
+    """Creates a run folder if it is missing, and locks it.
 
     Args:
         folder: The folder.
-        resumed: Whether the run resumes from a checkpoint in this folder.
+        resumed: Whether the run resumes from a checkpoint in it; for other runs it must be empty.
 
     Returns:
         The lock, held until it is released or the process ends in any way.

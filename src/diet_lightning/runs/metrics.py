@@ -30,14 +30,11 @@ def is_accuracy(name: str, splits: tuple[str, ...] = ("val", "test")) -> bool:
 
 
 def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
-    """Lightning's CSV logger on ``metrics.csv``, which appends to the rows of the steps before a resumption.
+    """Lightning's CSV logger on the ``metrics.csv`` in a run's folder.
 
     Args:
-        folder: The run folder.
-        resumed_at: Optimiser steps taken at the checkpoint, None for a new run.
-
-    Returns:
-        The logger.
+        folder: The folder.
+        resumed_at: Optimiser steps taken at the checkpoint that is resumed, whose rows are kept; None for a new run.
     """
     from lightning.pytorch.loggers import CSVLogger  # here, as reading metrics does not need Lightning
 
@@ -53,10 +50,10 @@ def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
 
 
 def read_curves(folder: Path, end_step: int | None = None) -> dict[str, dict[int, float]]:
-    """Reads the metrics of whole epochs from the ``metrics.csv`` of a run.
+    """Reads the metrics of whole epochs from the ``metrics.csv`` in a run's folder.
 
     Args:
-        folder: The run folder.
+        folder: The folder.
         end_step: Rows from this step on are left out; None reads all.
 
     Returns:

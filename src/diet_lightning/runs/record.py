@@ -1,4 +1,4 @@
-"""The ``run.json`` of a run: facts of its data, network and software, written when it starts."""
+"""The ``run.json`` of a run: facts of its data, network and software."""
 
 from __future__ import annotations
 
@@ -79,13 +79,7 @@ class RunRecord:
 
     @classmethod
     def read(cls, folder: str | Path) -> RunRecord:
-        """Reads the record of a run.
-
-        Args:
-            folder: The run's folder.
-
-        Returns:
-            The record.
+        """Reads the record in a run's folder.
 
         Raises:
             ConfigurationError: If the file is missing or damaged.
@@ -106,11 +100,7 @@ class RunRecord:
             ) from error
 
     def write(self, folder: str | Path) -> None:
-        """Writes the record to a run's folder, atomically.
-
-        Args:
-            folder: The run's folder; created if missing.
-        """
+        """Writes the record to a run's folder, which is created if it is missing."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         write_json(Path(folder) / RECORD, asdict(self), indent=2)
 

@@ -30,10 +30,7 @@ class Score:
 
 
 def read_scores(folder: Path) -> dict[str, Score]:
-    """Reads the scores of a run.
-
-    Args:
-        folder: The run's folder.
+    """Reads the scores in a run's folder.
 
     Returns:
         Scores by name, such as ``test/linear_top1``; empty if nothing was measured.
@@ -57,11 +54,7 @@ def _score(value: float, low: float, high: float, std: float | None = None) -> S
 
 
 def write_scores(folder: Path, scores: Mapping[str, Score]) -> None:
-    """Adds scores to those of a run; one of the same name is replaced.
-
-    Args:
-        folder: The run's folder.
-        scores: By name.
+    """Adds scores, by name, to those in a run's folder, in place of earlier ones of the same names.
 
     Raises:
         ConfigurationError: If the file of earlier scores is damaged.
