@@ -26,7 +26,7 @@ from diet_lightning.runs.comparison import (
     read_runs,
 )
 from diet_lightning.runs.metrics import LINEAR, LOSS_GAP, PROBE, RANKME, TRAIN_RANKME
-from diet_lightning.utilities.files import require_writable
+from diet_lightning.utilities.files import atomic_write, require_writable
 
 RANKS = {RANKME: "RankMe", TRAIN_RANKME: "RankMe (train)"}  # metric → heading
 TABLE, FIGURE = "compare.csv", "figure1.png"
@@ -185,12 +185,14 @@ def _remarks(groups: dict[Group, list[RunResults]], metric: str | None) -> list[
 
 
 def _write_table(rows: list[Row], file: Path) -> None:
-    with require_writable(f"Output file '{file}'"):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("x", newline="") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+    with (
+        require_writable(f"Output file '{file}'"),
+        atomic_write(file) as partial,
+        partial.open("w", newline="") as stream,
+    ):
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _draw(

@@ -76,7 +76,7 @@ def export_backbone(
             partial.mkdir(parents=True)
             about = FORMATS[format](found, config, partial)
             values = {**about, **config.to_json(), "library_version": __version__}
-            write_json(partial / CONFIG, values, indent=2)
+            write_json(partial / CONFIG, values)
             (partial / README).write_text(model_card(config, facts), encoding="utf-8")
             if target.exists():
                 target.rmdir()

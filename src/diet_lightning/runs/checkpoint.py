@@ -55,7 +55,6 @@ class LeanCheckpointIO(TorchCheckpointIO):
         if _is_remote(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(Path(path)) as partial:
             torch.save(checkpoint, partial)
 

@@ -100,9 +100,8 @@ class RunRecord:
             ) from error
 
     def write(self, folder: str | Path) -> None:
-        """Writes the record to a run's folder, which is created if it is missing."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        write_json(Path(folder) / RECORD, asdict(self), indent=2)
+        """Writes the record to a run's folder."""
+        write_json(Path(folder) / RECORD, asdict(self))
 
 
 # by type() and not isinstance(), since a bool is an int

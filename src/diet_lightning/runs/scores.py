@@ -60,5 +60,4 @@ def write_scores(folder: Path, scores: Mapping[str, Score]) -> None:
         ConfigurationError: If the file of earlier scores is damaged.
     """
     every = {**read_scores(folder), **scores}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / EVALUATION, {name: asdict(score) for name, score in every.items()}, indent=2)
+    write_json(folder / EVALUATION, {name: asdict(score) for name, score in every.items()})
