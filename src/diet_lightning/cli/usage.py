@@ -79,7 +79,7 @@ def _wrong_value(option: str, body: str) -> str:
     """What was expected of an option, of all types that it might have, and what came."""
     types = dict.fromkeys(re.findall(r"Expected an? (?!path but)(.+?)(?:\. Got value: .*)?$", body, re.MULTILINE))
     value = re.search(r"G(?:iven|ot) value: (.*)$", body, re.MULTILINE)
-    problem = re.search(r"- (Problem with .*\n.*|Problem with .*)", body)  # of a class's own options
+    problem = re.search(r"- (Problem with .*(?:\n.*)?)", body)  # of a class's own options
     if problem or not types or value is None:
         return f"Option {option}: {' '.join((problem[1] if problem else body).split())}"
     return f"Expected option {option} to be {' or '.join(map(_type_name, types))}, but got {value[1]!r}."
