@@ -1,4 +1,4 @@
-"""Argument lists as people write them, made such as the parsers read them."""
+"""Translates argument lists as people write them into those that the parsers read."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def _agreements(agreements: dict[Group, RankAgreement], overall: RankAgreement |
     if overall is not None:
         named["over all runs, whatever their label smoothing"] = overall
     lines = [
-        f"Spearman's rank correlation of a smaller loss gap with a higher {metric} at the runs' ends (1: one order):"
+        f"Spearman's rank correlation of a smaller loss gap with a higher {metric} at the end of the runs (1: the same order):"
     ]
     for name, each in named.items():
         why = " (it takes three runs that differ in both)" if each.spearman is None else ""
@@ -166,7 +166,7 @@ def _remarks(groups: dict[Group, list[RunResults]], metric: str | None) -> list[
     elif missing := [run.name for run in runs if run.end(metric) is None]:
         said.append(f"Without {metric}, so ranked only: {', '.join(missing)}.")
     if len(smoothings) > 1:
-        said.append("Loss gaps compare at one label smoothing only: each is ranked by itself.")
+        said.append("Loss gaps compare at one label smoothing only: each smoothing is ranked by itself.")
     if len(data) > 1:
         said.append(f"Runs of different data do not compare, so each is ranked by itself: {'; '.join(data)}.")
     if len(targets) > 1:

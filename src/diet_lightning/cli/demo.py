@@ -53,6 +53,6 @@ def demo(run_dir: str | None = None, epochs: int = 40) -> None:
         figures |= {f"{key}_top1": top1.value, f"{key}_{SHOTS}shot": few.value}
         table.add_row(name, f"{top1.value:.1%}", f"{few.value:.1%} ± {few.std:.1%}")
     Console().print(table)
-    print(f"The training saw no label. Its curves: {cli.run_dir / 'figure.png'}")
+    print(f"The training used no labels. Its curves: {cli.run_dir / 'figure.png'}")
     figures["seconds"] = time.perf_counter() - start
     print(json.dumps({**{name: round(value, 4) for name, value in figures.items()}, "run_dir": str(cli.run_dir)}))

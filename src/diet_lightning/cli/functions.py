@@ -1,4 +1,4 @@
-"""Commands that are plain functions with typed arguments: a parser out of signature and docstring."""
+"""Commands that are plain functions: their parsers are made from signatures and docstrings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`diet fit | validate | test | predict`: Lightning's command line over DIETModule and DIETDataModule."""
+"""`diet fit | validate | test | predict`: Lightning's command line for DIETModule and DIETDataModule."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class DIETCLI(LightningCLI):
 
     def __init__(self, args: list[str], held: ExitStack) -> None:
         self._asked = args[0]
-        self._held = held  # what is given back when the run has ended
+        self._held = held  # closed when the run has ended; holds the lock of its folder
         super().__init__(
             make_module,
             DIETDataModule,
@@ -118,7 +118,7 @@ class DIETCLI(LightningCLI):
         hparams = saved.get("hyper_parameters", {})
         if "backbone" not in hparams:
             raise CheckpointError(
-                f"Checkpoint '{checkpoint}' was trained in Python with a backbone of its own: load it there, by "
+                f"Checkpoint '{checkpoint}' was trained in Python with a custom backbone: load it there, by "
                 "DIETModule.load_from_checkpoint(path, backbone=...)."
             )
         model.weights = None  # the checkpoint's are taken
@@ -129,7 +129,7 @@ class DIETCLI(LightningCLI):
                 model[name] = values[name]
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the run's own options and ties the data to the model; called for the command that is asked for."""
+        """Adds the options of a run and links the model to the data; called for the command that is asked for."""
         self.command_parser = parser
         parser.usage = f"diet {self._asked}{'' if self._asked == 'fit' else ' [RUN]'} [options]"
         parser.add_argument(
@@ -162,7 +162,7 @@ class DIETCLI(LightningCLI):
         uses_tensorboard = any(logger.class_path.endswith("TensorBoardLogger") for logger in loggers)
         if uses_tensorboard and not any(map(find_spec, TENSORBOARDS)):
             raise ConfigurationError("TensorBoardLogger needs TensorBoard: pip install 'diet-lightning[tensorboard]'.")
-        # only a process that a run has launched is of that run, not every program that a run starts
+        # only processes that Lightning has launched belong to this run; other programs may inherit the variable too
         launched = os.environ.get(RUN_DIR_VARIABLE) if "LOCAL_RANK" in os.environ else None
         claims = self._asked == "fit" and not config.trainer.fast_dev_run
         chosen = launched or config.run_dir or (path and run_dir_of(path))
@@ -225,7 +225,7 @@ class DIETCLI(LightningCLI):
         self.trainer.predict(weights_only=True, return_predictions=False, **kwargs)
 
     def after_fit(self) -> None:
-        """Says where everything is."""
+        """Reports the last metrics and the run's folder."""
         metrics = {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.endswith(("loss_gap", "_top1"))}
         shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         rank_zero_info(f"Finished: {shown}\nRun folder: {self.run_dir}")
