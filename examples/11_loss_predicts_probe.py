@@ -74,7 +74,7 @@ agreements = {
     for smoothing in SETTINGS["smoothings"]
 }
 overall = agreement_of(runs, PROBE)
-curves = [list(zip(*run.paired("train/loss_gap", PROBE), strict=True)) for run in runs]
+curves = [list(zip(*run.paired(PROBE), strict=True)) for run in runs]
 figure = loss_against_probe(
     [losses for losses, _ in curves],
     [accuracies for _, accuracies in curves],

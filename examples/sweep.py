@@ -6,7 +6,7 @@ from pathlib import Path
 from record import SIZE
 
 from diet_lightning.cli.lightning import run_lightning
-from diet_lightning.runs.comparison import FinishedRun, read_run
+from diet_lightning.runs.comparison import RunResults, read_run
 
 # which data: a configuration of the package or a file; and over it a source, such as hf:parquet:cifar10, and N
 DATA = {"config": os.environ.get("DIET_CONFIG", "cifar10" if SIZE == "full" else "digits")}
@@ -17,7 +17,7 @@ MINUTES: list[float] = []  # of each run, also of those that an earlier process 
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 
 
-def run_once(folder: Path, options: dict[str, object]) -> FinishedRun:
+def run_once(folder: Path, options: dict[str, object]) -> RunResults:
     """Trains with these options of ``diet fit`` unless the folder has the finished run, and reads what it logged."""
     last = folder / "checkpoints" / "last.ckpt"
     given = {**DATA, **options}

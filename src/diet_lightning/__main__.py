@@ -13,13 +13,10 @@ EXIT_ERROR, EXIT_USAGE, EXIT_SIGTERM = 1, 2, 128 + 15
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        args: Arguments; None for the process's own.
+    """Runs the command line with these arguments; None takes the process's own.
 
     Returns:
-        The exit status: 0 on success; 1 after an error, which is printed in one sentence; 2 after a usage error; 143 after
+        The exit status: 0 on success, 1 after an error, which is printed in one sentence, 2 after a usage error, 143 after
         SIGTERM.
     """
     given = sys.argv[1:] if args is None else args

@@ -1,19 +1,13 @@
-"""The package's exceptions: each message is one sentence that names the argument, its value and the cure."""
+"""Exceptions of the package: each message is one sentence that names the argument, its value and the cure."""
 
 from __future__ import annotations
 
 
 class DIETError(Exception):
-    """Base of every error that this package raises for a user's input.
-
-    A `DataLoader` worker re-raises an exception with its whole traceback as the message; only the original sentence is
-    kept, so that the message is the same with and without workers.
-
-    Args:
-        message: One sentence: what was expected, what came, what to do.
-    """
+    """Base of every error that this package raises for a user's input."""
 
     def __init__(self, message: str) -> None:
+        # a DataLoader's worker raises it again with the whole traceback as its message: the sentence alone is kept
         if message.startswith("Caught ") and "Original Traceback" in message:
             message = message.rsplit(f"\n{type(self).__module__}.{type(self).__qualname__}: ", 1)[-1].strip()
         super().__init__(message)
@@ -33,3 +27,15 @@ class CheckpointError(DIETError):
 
 class NonFiniteError(DIETError):
     """A loss that is not a finite number."""
+
+
+def require_positive(**arguments: int) -> None:
+    """Raises a `ConfigurationError` for the first argument below 1."""
+    for name, value in arguments.items():
+        if value < 1:
+            raise ConfigurationError(f"Expected argument `{name}` to be at least 1, but got {value}.")
+
+
+def first_line(error: Exception) -> str:
+    """First line of an error's message; the name of its class if it has no message."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

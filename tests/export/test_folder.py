@@ -224,7 +224,8 @@ def test_command_writes_the_runs_backbone_and_nothing_it_did_not_measure(run, ca
 def test_card_takes_evaluations_but_no_values_of_after_the_checkpoint(run, tmp_path):
     shutil.copytree(run, "copy")
     lines = (run / "metrics.csv").read_text().splitlines()
-    later = ["0.9876" if "/" in name else "8" if name == "step" else "" for name in lines[0].split(",")]
+    of_epoch = {"step": "8", "epoch": "9"}
+    later = [of_epoch.get(name, "0.9876" if "/" in name else "") for name in lines[0].split(",")]
     (tmp_path / "copy/metrics.csv").write_text("\n".join([*lines, ",".join(later)]) + "\n")
     evaluation = {
         "kNN top-1": {"value": 0.912345, "low": 0.9, "high": 0.925},

@@ -77,7 +77,7 @@ def test_run_of_diet_fit_is_read_as_it_was(caplog, tmp_path):
     run = read_run("run")
     assert (run.record.backbone, run.epochs, run.planned_epochs, run.record.num_samples) == ("resnet8_w16", 2, 2, 300)
     assert run.group == ("digits, subset 300", "index", 0.3)
-    (gap, accuracy) = run.paired("train/loss_gap", PROBE)[-1]
+    (gap, accuracy) = run.paired(PROBE)[-1]
     (finished,) = [line for line in caplog.messages if line.startswith("Finished")]
     for name, value in (("train/loss_gap", gap), (PROBE, accuracy)):
         assert f"{name} {value:.4f}" in finished

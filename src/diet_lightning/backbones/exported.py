@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diet_lightning.errors import CheckpointError
+from diet_lightning.utilities.files import read_json
 
 LIBRARY = "diet-lightning"
 FORMAT_VERSION = 1
@@ -81,7 +81,7 @@ def read_config(folder: str | Path) -> ExportConfig:
     if not file.is_file():
         raise CheckpointError(f"Folder '{folder}' holds no {CONFIG}: give a folder that `diet export` wrote.")
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"File '{file}' cannot be read ({error}): export the run again.") from error
     if not isinstance(values, dict) or values.get("library") != LIBRARY:

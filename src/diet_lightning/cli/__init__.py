@@ -28,14 +28,10 @@ OLD_COMMANDS = {"bill": "memory"}
 
 
 def run_command(args: Sequence[str]) -> None:
-    """Runs a command.
-
-    Args:
-        args: Its name, then its arguments.
+    """Runs a command; `args` are its name and its arguments.
 
     Raises:
-        DIETError: For input that cannot be served.
-        UsageError: For an unknown command, option or value.
+        DIETError: For input that cannot be served; `UsageError` for an unknown command, option or value.
     """
     name, *rest = args
     if name in TRAINER_COMMANDS:

@@ -1,26 +1,23 @@
-"""Argument lists as people write them, made such as the parsers read them."""
+"""Translates argument lists as people write them into those that the parsers read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 
 from diet_lightning.cli.usage import UsageError
 from diet_lightning.runs.folder import CONFIG, find_checkpoint, run_dir_of
 
 CONFIG_OPTIONS = ("-c", "--config")
-# every other option of a Trainer command takes one value
-WITHOUT_VALUE = ("-h", "--help", "--help_all", "--print_config")
+HELP = ("-h", "--help", "--help_all")
 
 
 def underscored(args: Sequence[str]) -> list[str]:
     """Options with underscores in place of dashes, as parameters are called: ``--run-dir=a-b`` → ``--run_dir=a-b``."""
-    names = (arg.partition("=") for arg in args)
-    return [
-        f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else name + equals + value
-        for name, equals, value in names
-    ]
+    return [re.sub("^--[^=]+", lambda name: f"--{name[0][2:].replace('-', '_')}", arg) for arg in args]
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -29,31 +26,13 @@ def shipped_configs() -> dict[str, Path]:
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 
-def _options(args: Sequence[str]) -> Iterator[tuple[int, int, str, str | None]]:
-    """Position, number of arguments, name and value of each option; an argument that is none has the name ""."""
-    n = 0
-    while n < len(args):
-        name, equals, value = args[n].partition("=")
-        if not name.startswith("-"):
-            yield n, 1, "", args[n]
-        elif equals or name in WITHOUT_VALUE or n + 1 == len(args):
-            yield n, 1, name, value if equals else None
-        else:
-            yield n, 2, name, args[n + 1]
-            n += 1
-        n += 1
-
-
 def trainer_arguments(args: Sequence[str]) -> list[str]:
     """Arguments of ``fit``, ``validate``, ``test`` or ``predict``, command first, as Lightning's parser reads them.
 
     Args:
         args: As written: options with dashes or underscores, ``--config NAME`` of a shipped configuration, and of all but
             ``fit`` the folder or checkpoint of a run, which stands for its checkpoint, its configuration and where it is
-            now.
-
-    Returns:
-        The arguments. ``fit`` alone is given the configuration ``digits``.
+            now. ``fit`` alone stands for the configuration ``digits``.
 
     Raises:
         CheckpointError: If the run has no checkpoint.
@@ -62,46 +41,53 @@ def trainer_arguments(args: Sequence[str]) -> list[str]:
     command, *rest = underscored(args)
     if args == ["fit"]:
         rest = ["--config", "digits"]
-    rest = _with_configs(command, rest)
-    return [command, *(_with_checkpoint_config(rest) if command == "fit" else _with_run(command, rest))]
-
-
-def _with_configs(command: str, args: list[str]) -> list[str]:
-    shipped = shipped_configs()
-    found: list[str] = []
-    for n, count, name, value in _options(args):
-        if name not in CONFIG_OPTIONS or not value or Path(value).is_file():
-            found += args[n : n + count]
-        elif value in shipped:  # also where a folder of this name holds data
-            found.append(f"--config={shipped[value]}")
+    runs, written, values = [], [], {}
+    for name, value, words in _options(rest):
+        values[name] = value
+        if name in CONFIG_OPTIONS and value and not Path(value).is_file():
+            written.append(f"--config={_shipped_config(value, command)}")
+        elif name or command == "fit":
+            written += words
         else:
-            raise UsageError(
-                f"Configuration '{value}' does not exist: give a YAML file or one of {', '.join(shipped)}.", command
-            )
-    return found
+            runs.append(value)
+    if command != "fit":
+        if "--ckpt_path" in values:
+            raise UsageError(f"Option --ckpt_path is now given without its name: diet {command} RUN.", command)
+        if len(runs) > 1:
+            raise UsageError(f"Expected one run, but got {', '.join(runs)}.", command)
+        if runs and values.keys().isdisjoint(HELP):
+            values["--ckpt_path"] = str(find_checkpoint(runs[0]))
+            written.append(f"--ckpt_path={values['--ckpt_path']}")
+    return [command, *_run_settings(values), *written]
 
 
-def _with_run(command: str, args: list[str]) -> list[str]:
-    """The checkpoint of the run that is named among the arguments, which may be anywhere."""
-    given = list(_options(args))
-    if any(name == "--ckpt_path" for _, _, name, _ in given):
-        raise UsageError(f"Option --ckpt_path is now given without its name: diet {command} RUN.", command)
-    runs = [value for _, _, name, value in given if not name and value is not None]
-    if len(runs) > 1:
-        raise UsageError(f"Expected one run, but got {', '.join(runs)}.", command)
-    others = [arg for n, count, name, _ in given if name for arg in args[n : n + count]]
-    if not runs or not {"-h", "--help", "--help_all"}.isdisjoint(others):
-        return others
-    return _with_checkpoint_config([*others, f"--ckpt_path={find_checkpoint(runs[0])}"])
+def _options(args: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:
+    """Name, value and words of each option; an argument that is none has the name ""."""
+    words = iter(args)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not name.startswith("-"):
+            yield "", word, [word]
+        elif equals or name in (*HELP, "--print_config"):
+            yield name, value, [word]
+        else:  # every other option of a Trainer command takes one value, which may have been forgotten
+            following = list(islice(words, 1))
+            yield name, "".join(following), [word, *following]
 
 
-def _with_checkpoint_config(args: list[str]) -> list[str]:
-    """A checkpoint alone is enough: its run's own configuration is read where none is given."""
-    values = {name: value for _, _, name, value in _options(args)}
-    checkpoint = values.get("--ckpt_path")
-    if checkpoint and values.keys().isdisjoint(CONFIG_OPTIONS):
-        folder = run_dir_of(checkpoint)
+def _shipped_config(name: str, command: str) -> Path:
+    shipped = shipped_configs()
+    if name not in shipped:
+        raise UsageError(
+            f"Configuration '{name}' does not exist: give a YAML file or one of {', '.join(shipped)}.", command
+        )
+    return shipped[name]
+
+
+def _run_settings(values: Mapping[str, str]) -> list[str]:
+    """The configuration of a checkpoint's run, where none is given, and the folder, which may have moved since."""
+    if values.get("--ckpt_path") and values.keys().isdisjoint(CONFIG_OPTIONS):
+        folder = run_dir_of(values["--ckpt_path"])
         if (folder / CONFIG).is_file():
-            # where the run is now, which may have moved since its configuration was written
-            return [f"--config={folder / CONFIG}", f"--run_dir={folder}", *args]
-    return args
+            return [f"--config={folder / CONFIG}", f"--run_dir={folder}"]
+    return []

@@ -5,21 +5,22 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from diet_lightning.audit import report
-from diet_lightning.audit.audit import AuditResult, audit_data
+from diet_lightning.audit.audit import audit_data
 from diet_lightning.audit.html_page import page
-from diet_lightning.errors import ConfigurationError
+from diet_lightning.errors import ConfigurationError, require_positive
 from diet_lightning.training.trained_run import open_run
 from diet_lightning.utilities.files import require_empty_dir
 
-SAMPLES, PAIRS, PAGE = "samples", "duplicates", "index.html"
+PAGE = "index.html"
 
 
 def audit(
@@ -46,12 +47,11 @@ def audit(
         pictures: Thumbnails on the page, at most.
         format: Of the tables: csv or parquet.
     """
-    for name, value in {"augmentations": augmentations, "k": k, "pictures": pictures}.items():
-        if value < 1:
-            raise ConfigurationError(f"Expected argument `{name}` to be at least 1, but got {value}.")
+    require_positive(augmentations=augmentations, k=k, pictures=pictures)
     if not 0.0 < fdr < 1.0:
         raise ConfigurationError(f"Expected argument `fdr` to be in (0, 1), but got {fdr}.")
-    write = _table_writer(format)
+    if format == "parquet" and find_spec("pyarrow") is None:
+        raise ConfigurationError("Parquet tables need the pyarrow package: pip install 'diet-lightning[parquet]'.")
     opened = open_run(run)
     folder = Path(output or opened.folder / "audit")
     require_empty_dir(folder)
@@ -65,50 +65,30 @@ def audit(
     found = audit_data(opened.module, data, augmentations, fdr, k)
     names = data.names("train")
     folder.mkdir(parents=True, exist_ok=True)
-    samples, pairs = (
-        report.sample_columns(found, opened.record.class_names, names),
-        report.pair_columns(found, opened.module),
-    )
-    write(folder / f"{SAMPLES}.{format}", samples)
-    write(folder / f"{PAIRS}.{format}", pairs)
+    _write_table(folder / f"samples.{format}", report.sample_columns(found, opened.record.class_names, names))
+    _write_table(folder / f"duplicates.{format}", report.pair_columns(found, opened.module))
     summary = report.summary(found)
+    words = summary.pop("words")
     sections = report.sections(found, data, opened.record.class_names, names, pictures)
-    words = [f"Source {data.source}, {data.num_samples:,} training samples. {summary['words']}"]
-    (folder / PAGE).write_text(page(f"Audit of {opened.folder.name}", words, sections), encoding="utf-8")
-    _print(found, folder, summary)
+    lines = [f"Source {data.source}, {data.num_samples:,} training samples. {words}"]
+    (folder / PAGE).write_text(page(f"Audit of {opened.folder.name}", lines, sections), encoding="utf-8")
+    table = Table("", Column("samples", justify="right"), title="Audit")
+    for name, count in summary.items():
+        table.add_row(name.replace("_", " "), f"{count:,}")
+    Console().print(table)
+    rank_zero_info(words)
+    print(f"Look through {folder / PAGE}")
+    print(json.dumps({**summary, "output": str(folder)}))
 
 
-# -- tables ------------------------------------------------------------------------------------------------------------
-
-
-def _table_writer(format: str) -> Any:
-    if format == "csv":
-        return _write_csv
-    try:
+def _write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    if path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+    else:
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ConfigurationError(
-            "Parquet tables need the pyarrow package: pip install 'diet-lightning[parquet]'."
-        ) from error
-    return lambda path, columns: pq.write_table(pa.table(dict(columns)), path)
 
-
-def _write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-
-
-def _print(found: AuditResult, folder: Path, summary: dict[str, Any]) -> None:
-    table = Table(title="Audit")
-    for column in ("", "samples"):
-        table.add_column(column, justify="right" if column else "left")
-    for name, value in summary.items():
-        if name != "words":
-            table.add_row(name.replace("_", " "), f"{value:,}")
-    Console().print(table)
-    rank_zero_info(str(summary["words"]))
-    print(f"Look through {folder / PAGE}")
-    print(json.dumps({**{key: value for key, value in summary.items() if key != "words"}, "output": str(folder)}))
+        pq.write_table(pa.table(dict(columns)), path)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from diet_lightning.backbones.factory import create_backbone
 from diet_lightning.cli.lightning import run_lightning
-from diet_lightning.data.datamodule import DIETDataModule
-from diet_lightning.data.reading import Split
 from diet_lightning.evaluation.probes import EvaluationConfig, evaluate_features, extract_features
 
 SHOTS, TRIALS = 5, 20
@@ -40,29 +36,23 @@ def demo(run_dir: str | None = None, epochs: int = 40) -> None:
         "untrained": ("untrained backbone", untrained),
         "diet": ("DIET", model.backbone),
     }
-    table = Table(title=f"Linear probe on {len(_labels(data, 'test'))} held-out digits, top-1")
-    for column in (
+    batches = [list(data.eval_batches("train")), list(data.eval_batches("test"))]
+    train_labels, test_labels = (torch.cat([batch.label for batch in each]).numpy() for each in batches)
+    table = Table(
         "features",
         f"all {data.num_samples} labels",
         f"{SHOTS} labels a class (mean ± sd of {TRIALS} trials)",
-    ):
-        table.add_column(column)
-    figures: dict[str, Any] = {}
-    labels = _labels(data, "train"), _labels(data, "test")
+        title=f"Linear probe on {len(test_labels)} held-out digits, top-1",
+    )
+    figures: dict[str, float] = {}
     for key, (name, network) in features.items():
-        train = extract_features(network, (batch.input for batch in data.eval_batches("train")))
-        test = extract_features(network, (batch.input for batch in data.eval_batches("test")))
-        scores, _ = evaluate_features(
-            train, labels[0], test, labels[1], EvaluationConfig(c=1.0, shots=(SHOTS,), num_trials=TRIALS)
-        )
+        train, test = (extract_features(network, (batch.input for batch in each)) for each in batches)
+        config = EvaluationConfig(c=1.0, shots=(SHOTS,), num_trials=TRIALS)
+        scores, _ = evaluate_features(train, train_labels, test, test_labels, config)
         top1, few = scores["linear_top1"], scores[f"{SHOTS}shot_top1"]
         figures |= {f"{key}_top1": top1.value, f"{key}_{SHOTS}shot": few.value}
         table.add_row(name, f"{top1.value:.1%}", f"{few.value:.1%} ± {few.std:.1%}")
     Console().print(table)
-    print(f"The training saw no label. Its curves: {cli.run_dir / 'figure.png'}")
-    figures |= {"seconds": time.perf_counter() - start, "run_dir": str(cli.run_dir)}
-    print(json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}))
-
-
-def _labels(data: DIETDataModule, split: Split) -> NDArray[Any]:
-    return torch.cat([batch.label for batch in data.eval_batches(split)]).numpy()
+    print(f"The training used no labels. Its curves: {cli.run_dir / 'figure.png'}")
+    figures["seconds"] = time.perf_counter() - start
+    print(json.dumps({**{name: round(value, 4) for name, value in figures.items()}, "run_dir": str(cli.run_dir)}))

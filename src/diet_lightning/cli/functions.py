@@ -1,4 +1,4 @@
-"""Commands that are plain functions with typed arguments: a parser out of signature and docstring."""
+"""Commands that are plain functions: their parsers are made from signatures and docstrings."""
 
 from __future__ import annotations
 
@@ -14,15 +14,9 @@ from diet_lightning.cli.usage import usage_error
 
 
 def run_function(command: str, function: Callable[..., Any], args: Sequence[str]) -> None:
-    """Runs a function with a command's arguments.
+    """Runs a function with the arguments of a command.
 
-    Its parameters without a default are positional, but for keyword-only ones; one of type list takes one or more
-    arguments.
-
-    Args:
-        command: The command's name.
-        function: The function.
-        args: The command's arguments, without its name.
+    Parameters without a default are positional, but for keyword-only ones; one of type list takes one or more arguments.
 
     Raises:
         UsageError: For an unknown option or value.
@@ -49,13 +43,12 @@ def _parser(command: str, function: Callable[..., Any], positional: list[str]) -
     parser = ArgumentParser(prog=f"diet {command}", description=documented.description, exit_on_error=False)
     usage = []
     for name in positional:
+        metavar, options = name.removesuffix("s").upper(), {"type": types[name]}
+        usage.append(metavar)
         if get_origin(types[name]) is list:
-            metavar = name.removesuffix("s").upper()
-            parser.add_argument(name, nargs="+", type=get_args(types[name])[0], metavar=metavar, help=helps.get(name))
-            usage.append(f"{metavar} [{metavar} ...]")
-        else:
-            parser.add_argument(name, type=types[name], metavar=name.upper(), help=helps.get(name))
-            usage.append(name.upper())
+            usage.append(f"[{metavar} ...]")
+            options = {"type": get_args(types[name])[0], "nargs": "+"}
+        parser.add_argument(name, metavar=metavar, help=helps.get(name), **options)
     parser.usage = " ".join(["%(prog)s", *usage, "[options]"])
     parser.add_function_arguments(function, as_group=False, skip=set(positional))
     return parser

@@ -1,22 +1,26 @@
-"""`diet fit | validate | test | predict`: Lightning's command line over DIETModule and DIETDataModule."""
+"""`diet fit | validate | test | predict`: Lightning's command line for DIETModule and DIETDataModule."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentError, Namespace
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from rich.console import Console
+from rich.table import Column, Table
+from torch import Tensor
 
 from diet_lightning.callbacks import (
     EmbeddingWriter,
@@ -28,20 +32,37 @@ from diet_lightning.callbacks import (
     default_callbacks,
 )
 from diet_lightning.cli.arguments import trainer_arguments
-from diet_lightning.cli.make_module import make_module
-from diet_lightning.cli.metrics_table import metrics_table
-from diet_lightning.cli.run_config import RunConfig
 from diet_lightning.cli.short_help import short_help
 from diet_lightning.cli.usage import usage_error
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.runs.checkpoint import LeanCheckpointIO, read_checkpoint
-from diet_lightning.runs.folder import claim_run_dir, create_run_dir, run_dir_of
-from diet_lightning.runs.metrics import run_logger
+from diet_lightning.runs.folder import CONFIG, claim_run_dir, create_run_dir, run_dir_of
+from diet_lightning.runs.metrics import is_accuracy, run_logger
+from diet_lightning.training.module import DIETModule
 from diet_lightning.training.supervised import SupervisedModule
 
 TENSORBOARDS = ("tensorboard", "tensorboardX")  # packages, of which Lightning's logger needs one
 RUN_DIR_VARIABLE = "DIET_RUN_DIR"  # tells the processes of one run the folder that the first of them chose
+
+
+def make_module(
+    backbone: str = "resnet18", supervised: bool = False, num_classes: int | None = None, **settings: Any
+) -> DIETModule:
+    """Self-supervised learning with the datum index as target (DIET).
+
+    The backbone is a name: with modules allowed, the help would list every `torch.nn.Module`.
+
+    Args:
+        backbone: "resnet8" (tiny images), "resnet8_w64" (of another width), the name of a torchvision classification
+            model, "timm/NAME", or a folder of `diet export`.
+        supervised: Train on the labels instead, a baseline of the same network, data and budget; see `SupervisedModule`.
+        num_classes: Number of classes of a supervised run; None reads it from the data.
+        **settings: As for `DIETModule`.
+    """
+    if supervised:
+        return SupervisedModule(backbone, num_classes, **settings)
+    return DIETModule(backbone, **settings)
 
 
 class DIETCLI(LightningCLI):
@@ -52,7 +73,7 @@ class DIETCLI(LightningCLI):
 
     def __init__(self, args: list[str], held: ExitStack) -> None:
         self._asked = args[0]
-        self._held = held  # what is given back when the run has ended
+        self._held = held  # closed when the run has ended; holds the lock of its folder
         super().__init__(
             make_module,
             DIETDataModule,
@@ -97,7 +118,7 @@ class DIETCLI(LightningCLI):
         hparams = saved.get("hyper_parameters", {})
         if "backbone" not in hparams:
             raise CheckpointError(
-                f"Checkpoint '{checkpoint}' was trained in Python with a backbone of its own: load it there, by "
+                f"Checkpoint '{checkpoint}' was trained in Python with a custom backbone: load it there, by "
                 "DIETModule.load_from_checkpoint(path, backbone=...)."
             )
         model.weights = None  # the checkpoint's are taken
@@ -108,13 +129,12 @@ class DIETCLI(LightningCLI):
                 model[name] = values[name]
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the run's own options and ties the data to the model; called for the command that is asked for."""
+        """Adds the options of a run and links the model to the data; called for the command that is asked for."""
         self.command_parser = parser
         parser.usage = f"diet {self._asked}{'' if self._asked == 'fit' else ' [RUN]'} [options]"
         parser.add_argument(
             "--run_dir",
             type=str | None,
-            default=None,
             help="Folder of the run: config, metrics, checkpoints, figure. None makes one below runs/.",
         )
         parser.add_argument(
@@ -131,7 +151,6 @@ class DIETCLI(LightningCLI):
             parser.add_argument(
                 "--output",
                 type=str | None,
-                default=None,
                 help="File of the embeddings: .npz, .parquet or .safetensors. None for embeddings.npz in the run's folder.",
             )
 
@@ -139,40 +158,36 @@ class DIETCLI(LightningCLI):
         """Claims the run's folder before any data are read."""
         config = self.config[self._asked]
         path = config.ckpt_path = self._checkpoint
-        # only a process that a run has launched is of that run, not every program that a run starts
+        loggers = _as_list(config.trainer.logger)
+        uses_tensorboard = any(logger.class_path.endswith("TensorBoardLogger") for logger in loggers)
+        if uses_tensorboard and not any(map(find_spec, TENSORBOARDS)):
+            raise ConfigurationError("TensorBoardLogger needs TensorBoard: pip install 'diet-lightning[tensorboard]'.")
+        # only processes that Lightning has launched belong to this run; other programs may inherit the variable too
         launched = os.environ.get(RUN_DIR_VARIABLE) if "LOCAL_RANK" in os.environ else None
         claims = self._asked == "fit" and not config.trainer.fast_dev_run
-        chosen = launched or config.run_dir
-        named = [str(getattr(logger, "class_path", "")) for logger in _as_list(config.trainer.logger)]
-        if any(name.endswith("TensorBoardLogger") for name in named) and not any(map(find_spec, TENSORBOARDS)):
-            raise ConfigurationError("TensorBoardLogger needs TensorBoard: pip install 'diet-lightning[tensorboard]'.")
-        if chosen is None and path is not None:
-            chosen = run_dir_of(path)
-        elif chosen is None:
-            create = rank_zero_only(create_run_dir)
-            chosen = (create(config.data.source, config.model.backbone) if claims else None) or Path()
-        self.run_dir = Path(chosen)
+        chosen = launched or config.run_dir or (path and run_dir_of(path))
+        if claims and not chosen:
+            chosen = rank_zero_only(create_run_dir)(config.data.source, config.model.backbone)
+        self.run_dir = Path(chosen or "")
         self.resumed = path is not None and run_dir_of(path) == self.run_dir.resolve()
         if claims:
             if lock := rank_zero_only(claim_run_dir)(self.run_dir, self.resumed):
                 self._held.callback(lock.release)
             os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
         config.run_dir = str(self.run_dir)
-        for logger in _as_list(config.trainer.logger):
-            settings = getattr(logger, "init_args", {})
-            if "save_dir" in settings and settings["save_dir"] in (None, "."):
-                settings["save_dir"] = str(self.run_dir)
+        for logger in loggers:
+            if logger.get("init_args.save_dir", "chosen") in (None, "."):
+                logger.init_args.save_dir = str(self.run_dir)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Gives the Trainer the run's callbacks and loggers, beside the user's."""
         chosen = self.config_init[self._asked]
         config = chosen.trainer
         callbacks: list[Callback] = _as_list(config.callbacks)
-        options: dict[str, Any] = {"default_root_dir": str(self.run_dir), "enable_autolog_hparams": False, **kwargs}
-        options["logger"] = False
         plugins = _as_list(config.plugins)
         if not any(isinstance(each, CheckpointIO) for each in plugins):
-            options["plugins"] = [*plugins, LeanCheckpointIO()]
+            plugins.append(LeanCheckpointIO())
+        options = {"default_root_dir": str(self.run_dir), "enable_autolog_hparams": False, "logger": False, **kwargs}
         has_bar = any(isinstance(each, ProgressBar) for each in callbacks)
         progress_bar = config.enable_progress_bar is not False and not has_bar
         if config.fast_dev_run:
@@ -182,67 +197,82 @@ class DIETCLI(LightningCLI):
         if self._asked == "fit" and not config.fast_dev_run:
             step = read_checkpoint(self._checkpoint)["global_step"] if self.resumed else None
             options["logger"] = [run_logger(self.run_dir, step), *_as_list(config.logger)]
-            callbacks += [
-                LearningRateMonitor(),
-                RunConfig(self.command_parser, self.config[self._asked], self.run_dir),
-            ]
+            callbacks += [LearningRateMonitor(), RunConfig(self.command_parser, self.config[self._asked], self.run_dir)]
         elif self._asked == "test":
             callbacks.append(chosen.offline)
             options["logger"] = _as_list(config.logger) or False  # the evaluation's figures go there
-        elif self._asked == "predict":
-            output = chosen.output
-            if output is not None or not any(isinstance(each, EmbeddingWriter) for each in callbacks):
-                callbacks.append(EmbeddingWriter(output))
-        return super().instantiate_trainer(callbacks=callbacks, **options)
+        elif self._asked == "predict" and (chosen.output or not any(isinstance(c, EmbeddingWriter) for c in callbacks)):
+            callbacks.append(EmbeddingWriter(chosen.output))
+        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **options)
 
     def fit(self, **kwargs: Any) -> None:
-        """Trains; checkpoints are read without running code."""
+        """Trains; as in the other commands, no code of a checkpoint is run."""
         self.trainer.fit(weights_only=True, **kwargs)
 
     def validate(self, **kwargs: Any) -> None:
         """Measures on the validation split."""
-        self._evaluate(self.trainer.validate, **kwargs)
+        self.trainer.validate(weights_only=True, **kwargs)
 
-    def test(self, **kwargs: Any) -> None:
+    def test(self, verbose: bool = True, **kwargs: Any) -> None:
         """Measures on the test split, with probes on the frozen embeddings."""
-        verbose = kwargs.pop("verbose", True)  # Lightning's table has a row of digits for each end of an interval
-        self._evaluate(self.trainer.test, verbose=False, **kwargs)
+        # without Lightning's table, which has a row for each end of an interval
+        self.trainer.test(weights_only=True, verbose=False, **kwargs)
         if verbose and self.trainer.is_global_zero:
-            Console().print(metrics_table(self.trainer.callback_metrics))
+            Console().print(_metrics_table(self.trainer.callback_metrics))
 
     def predict(self, **kwargs: Any) -> None:
         """Writes embeddings to the run's folder."""
-        self._evaluate(self.trainer.predict, return_predictions=False, **kwargs)
-
-    @staticmethod
-    def _evaluate(run: Callable[..., Any], **kwargs: Any) -> None:
-        with warnings.catch_warnings():
-            # ModelCheckpoint's remark on a checkpoint that was moved; nothing is saved here
-            warnings.filterwarnings("ignore", message="The dirpath has changed")
-            run(weights_only=True, **kwargs)
+        self.trainer.predict(weights_only=True, return_predictions=False, **kwargs)
 
     def after_fit(self) -> None:
-        """Says where everything is."""
+        """Reports the last metrics and the run's folder."""
         metrics = {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.endswith(("loss_gap", "_top1"))}
         shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         rank_zero_info(f"Finished: {shown}\nRun folder: {self.run_dir}")
 
 
+class RunConfig(SaveConfigCallback):
+    """Writes the whole configuration to the run's folder, and to loggers that take it."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, run_dir: Path) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+        self.path = run_dir / CONFIG
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Called once, on rank zero."""
+        if not self.path.exists():
+            self.parser.save(self.config, self.path, skip_none=False)
+        values = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        for logger in trainer.loggers:
+            if not isinstance(logger, CSVLogger):
+                logger.log_hyperparams(values)
+
+
+def _metrics_table(metrics: Mapping[str, Tensor]) -> Table:
+    """A row per metric: accuracies in per cent; values under ``NAME_low`` and ``NAME_high`` are the ends of its interval."""
+    columns = (Column("metric", overflow="fold"), *(Column(name, justify="right") for name in ("value", "interval")))
+    table = Table(*columns, title="Test metrics")
+    ends = ("_low", "_high")
+    for name, value in metrics.items():
+        if not name.endswith(ends):
+            form = "{:.1%}" if is_accuracy(name) else "{:.4g}"
+            interval = [form.format(float(metrics[name + end])) for end in ends if name + end in metrics]
+            table.add_row(name, form.format(float(value)), " to ".join(interval))
+    return table
+
+
 def _as_list(value: Any) -> list[Any]:
-    if value is None or isinstance(value, bool):
+    if value in (None, True, False):
         return []
     return list(value) if isinstance(value, list) else [value]
 
 
 def _data_seed(seed: bool | int) -> int:
-    return 0 if isinstance(seed, bool) else seed
+    return seed if type(seed) is int else 0
 
 
 def run_lightning(args: Sequence[str]) -> DIETCLI:
-    """Runs ``diet fit | validate | test | predict``.
-
-    Args:
-        args: The command line's arguments.
+    """Runs ``diet fit | validate | test | predict``; `args` begin with one of these.
 
     Returns:
         The finished command line, with its ``trainer``, ``model``, ``datamodule`` and ``run_dir``.
@@ -251,7 +281,9 @@ def run_lightning(args: Sequence[str]) -> DIETCLI:
         DIETError: For input that cannot be served.
     """
     try:
-        with ExitStack() as held:
+        with ExitStack() as held, warnings.catch_warnings():
+            if args[0] != "fit":  # ModelCheckpoint's remark on a checkpoint that was moved; nothing is saved there
+                warnings.filterwarnings("ignore", message="The dirpath has changed")
             return DIETCLI(trainer_arguments(args), held)
     finally:
         os.environ.pop(RUN_DIR_VARIABLE, None)

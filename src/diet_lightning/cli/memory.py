@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from diet_lightning.errors import ConfigurationError
+from diet_lightning.errors import require_positive
 from diet_lightning.objective import HEADS, serves
 from diet_lightning.objective.memory_estimate import estimate_memory
 from diet_lightning.utilities.device_memory import GIB
@@ -36,22 +36,23 @@ def memory(
         num_sampled: Rows drawn at each step by the kind sampled.
         moment_bits: Of AdamW's moments of the kind fused.
     """
-    run: dict[str, Any] = {"product_bytes": int(precision) // 8, "device": device}
-    run |= {"num_sampled": num_sampled, "moment_bits": moment_bits}
-    sizes: dict[str, Any] = {
+    sizes = {
         "num_samples": num_samples,
         "embed_dim": embed_dim,
         "batch_size": batch_size,
         "devices": devices,
+        "num_sampled": num_sampled,
     }
-    for name, value in {**sizes, "num_sampled": num_sampled}.items():
-        if value < 1:
-            raise ConfigurationError(f"Expected argument `{name}` to be at least 1, but got {value}.")
-    table = Table(title=f"Head of {num_samples:,} × {embed_dim:,}, batch {batch_size} on each of {devices} {device}")
-    for column in ("head kind", "weights", "gradient", "moments", "work space", "on each device"):
-        table.add_column(column, justify="left" if column == "head kind" else "right")
+    require_positive(**sizes)
+    columns = (
+        Column(name, justify="right") for name in ("weights", "gradient", "moments", "work space", "on each device")
+    )
+    title = f"Head of {num_samples:,} × {embed_dim:,}, batch {batch_size} on each of {devices} {device}"
+    table = Table("head kind", *columns, title=title)
     for kind in (name for name in HEADS if serves(name, devices)):
-        found = estimate_memory(kind, **sizes, **run)
+        found = estimate_memory(
+            kind, **sizes, product_bytes=int(precision) // 8, device=device, moment_bits=moment_bits
+        )
         parts = (found.weights, found.gradient, found.moments, found.workspace, found.total)
         table.add_row(kind, *(f"{part / GIB:.3f} GiB" for part in parts))
     Console().print(table)

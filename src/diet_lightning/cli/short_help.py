@@ -44,14 +44,11 @@ SHOWN = {
 
 
 def short_help(command: str, default_of: Callable[[str], Any]) -> str:
-    """The help of ``diet COMMAND --help``: the options that matter, each with an example and its default.
+    """What ``diet COMMAND --help`` prints: the options that matter, in at most 45 lines of 80 characters.
 
     Args:
         command: ``fit``, ``validate``, ``test`` or ``predict``.
         default_of: Option, without its dashes → its default.
-
-    Returns:
-        At most 45 lines of 80 characters.
     """
     positional = "" if command == "fit" else " [RUN]"
     lines = [f"usage: diet {command}{positional} [options]", "", *_wrapped(TRAINER_COMMANDS[command], "")]

@@ -28,28 +28,20 @@ OLD_NAMES = {
 
 
 class UsageError(DIETError):
-    """A command line that cannot be parsed.
-
-    Args:
-        message: One sentence.
-        command: The command whose help tells more; "" for the overview.
-    """
+    """A command line that cannot be parsed; `help` is the command line that prints what can be."""
 
     def __init__(self, message: str, command: str = "") -> None:
         super().__init__(message)
-        self.help = " ".join(filter(None, ("diet", command, "--help")))
+        self.help = f"diet {command} --help" if command else "diet --help"
 
 
 def usage_error(message: str, command: str, options: Collection[str]) -> UsageError:
-    """A parser's error in one sentence.
+    """The error to raise for a message of jsonargparse, which may have many lines.
 
     Args:
-        message: jsonargparse's message, of one or many lines.
+        message: The message.
         command: The command.
         options: All options of the command, with their dashes.
-
-    Returns:
-        The error to raise.
     """
     return UsageError(_sentence(message, options), command)
 
@@ -64,10 +56,9 @@ def _sentence(message: str, options: Collection[str]) -> str:
     if found := re.match(r"argument (\S+): expected one argument", message):
         return f"Option {found[1]} needs a value."
     if found := re.search(r"(?:arguments are required: |Key \")([\w, .]+)(?:\" is required)?", message):
-        names = (
-            f"--{name}" if f"--{name}" in options else name.removesuffix("s").upper() for name in found[1].split(", ")
-        )
-        return f"Missing argument: {', '.join(names)}."
+        names = found[1].split(", ")
+        shown = [f"--{name}" if f"--{name}" in options else name.removesuffix("s").upper() for name in names]
+        return f"Missing argument: {', '.join(shown)}."
     if found := re.match(r'Parser key "(.+?)":', message):
         return _wrong_value(f"--{found[1]}", message[found.end() :])
     return " ".join(message.split())
@@ -88,11 +79,9 @@ def _wrong_value(option: str, body: str) -> str:
     """What was expected of an option, of all types that it might have, and what came."""
     types = dict.fromkeys(re.findall(r"Expected an? (?!path but)(.+?)(?:\. Got value: .*)?$", body, re.MULTILINE))
     value = re.search(r"G(?:iven|ot) value: (.*)$", body, re.MULTILINE)
-    problems = [
-        " ".join(text.split()) for text in re.findall(r"- (Problem with .*\n.*|Problem with .*)", body)
-    ]  # of a class's own options
-    if problems or not types or value is None:
-        return f"Option {option}: {problems[0] if problems else ' '.join(body.split())}"
+    problem = re.search(r"- (Problem with .*(?:\n.*)?)", body)  # of a class's own options
+    if problem or not types or value is None:
+        return f"Option {option}: {' '.join((problem[1] if problem else body).split())}"
     return f"Expected option {option} to be {' or '.join(map(_type_name, types))}, but got {value[1]!r}."
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from diet_lightning.data.dataset import ArrayDataset, SampleDataset
 from diet_lightning.data.images import ImageDataset, map_threaded
 from diet_lightning.errors import ConfigurationError, DataError
-from diet_lightning.utilities.files import partial_of, read_json, write_json
+from diet_lightning.utilities.files import partial_of, read_json, require_writable, write_json
 from diet_lightning.utilities.row_store import DONE, META, RowStore
 
 FORMAT = 2
@@ -92,14 +92,10 @@ class ImageCache:
 
     def __init__(self, folder: str | Path, source: str) -> None:
         self.given, self.folder, self.source = folder, Path(folder).expanduser(), source
-        try:
+        with require_writable(f"Folder cache='{folder}'", "cache"):
             self.folder.mkdir(parents=True, exist_ok=True)
             if not os.access(self.folder, os.W_OK):
-                raise PermissionError(errno.EACCES, "no write permission")
-        except OSError as error:
-            raise ConfigurationError(
-                f"Folder cache='{folder}' cannot be written ({error.strerror}): choose another `cache`."
-            ) from error
+                raise PermissionError("no write permission")
 
     def open(self, dataset: ImageDataset, split: str, drop_unreadable: bool = False) -> CachedSplit:
         """The decoded images of a split, which are decoded into the folder if it does not hold them.
@@ -215,7 +211,7 @@ class _Entry:
 
     def read(self) -> dict[str, Any] | None:
         """The description of a finished entry; None if it does not exist or its files are incomplete."""
-        found = read_json(self.path / META)
+        found = read_json(self.path / META, or_none=True)
         if not isinstance(found, dict):
             return None
         if found.get("format") != FORMAT or not self._is_whole(found):
@@ -238,7 +234,7 @@ class _Entry:
 
 def _dropped(folder: Path) -> dict[str, str]:
     """Index → reason, of the images that were left out."""
-    return read_json(folder / DROPPED) or {}
+    return read_json(folder / DROPPED, or_none=True) or {}
 
 
 def _bytes(folder: Path) -> int:

@@ -20,7 +20,7 @@ from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.export.model_card import RunFacts, model_card
 from diet_lightning.export.onnx import write_onnx
 from diet_lightning.transforms.preprocessing import Preprocessing
-from diet_lightning.utilities.files import partial_of, require_empty_dir, write_json
+from diet_lightning.utilities.files import partial_of, require_empty_dir, require_writable, write_json
 
 README = "README.md"
 
@@ -70,20 +70,17 @@ def export_backbone(
     target = Path(folder)
     _check_free(target)
     partial = partial_of(target)
+    shutil.rmtree(partial, ignore_errors=True)  # left by an export that was killed
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # left by an export that was killed
-        partial.mkdir(parents=True)
-        about = FORMATS[format](found, config, partial)
-        values = {**about, **config.to_json(), "library_version": __version__}
-        write_json(partial / CONFIG, values, indent=2)
-        (partial / README).write_text(model_card(config, facts), encoding="utf-8")
-        if target.exists():
-            target.rmdir()
-        partial.rename(target)
-    except OSError as error:
-        raise ConfigurationError(
-            f"Output folder '{folder}' cannot be written ({error.strerror or error}): choose another `output`."
-        ) from error
+        with require_writable(f"Output folder '{folder}'"):
+            partial.mkdir(parents=True)
+            about = FORMATS[format](found, config, partial)
+            values = {**about, **config.to_json(), "library_version": __version__}
+            write_json(partial / CONFIG, values)
+            (partial / README).write_text(model_card(config, facts), encoding="utf-8")
+            if target.exists():
+                target.rmdir()
+            partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target

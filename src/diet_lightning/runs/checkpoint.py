@@ -10,18 +10,12 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from diet_lightning.errors import CheckpointError
+from diet_lightning.errors import CheckpointError, first_line
 from diet_lightning.utilities.files import atomic_write
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a local checkpoint of plain values and tensors, mapped from disk rather than copied.
-
-    Args:
-        path: A file written by Lightning.
-
-    Returns:
-        The checkpoint.
+    """Reads a checkpoint of Lightning from a local file, whose tensors are mapped from disk rather than copied.
 
     Raises:
         CheckpointError: If the file is missing, truncated, not a checkpoint, or a pickle that would run code.
@@ -37,8 +31,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"Checkpoint '{path}' cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__}): "
-            "the file is truncated or damaged; use an earlier one."
+            f"Checkpoint '{path}' cannot be read ({first_line(error)}): the file is truncated or damaged; use an earlier one."
         ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise CheckpointError(
@@ -51,8 +44,8 @@ class LeanCheckpointIO(TorchCheckpointIO):
     """Lightning's plugin, with files that may be larger than memory.
 
     A checkpoint is streamed to a temporary sibling file, which is then renamed; Lightning would first copy it into memory.
-    It is read mapped from disk, so that a rank which needs some rows of the head reads only those. Code in a checkpoint is
-    not run, even if `Trainer.fit` is called without ``weights_only=True``. Paths in object stores are handled by Lightning.
+    It is mapped from disk when it is read, so that a rank which needs some rows of the head reads only those. Code in it is
+    not run, even if `Trainer.fit` is called without ``weights_only=True``. Paths in object stores are left to Lightning.
 
     `diet fit` passes it to its Trainer; a notebook does so by ``Trainer(plugins=LeanCheckpointIO())``.
     """
@@ -62,9 +55,7 @@ class LeanCheckpointIO(TorchCheckpointIO):
         if _is_remote(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        file = Path(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file) as partial:
+        with atomic_write(Path(path)) as partial:
             torch.save(checkpoint, partial)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

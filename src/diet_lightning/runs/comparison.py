@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from diet_lightning.errors import ConfigurationError
-from diet_lightning.runs.folder import CONFIG, METRICS
-from diet_lightning.runs.metrics import LOSS_GAP, PROBE, first_line, is_accuracy, read_curves
+from diet_lightning.errors import ConfigurationError, first_line
+from diet_lightning.runs.folder import CONFIG, METRICS, read_config
+from diet_lightning.runs.metrics import LOSS_GAP, PROBE, is_accuracy, read_curves
 from diet_lightning.runs.record import RunRecord
 from diet_lightning.runs.scores import read_scores
 
@@ -31,7 +33,7 @@ class Group(NamedTuple):
     """Properties that runs must share for their loss gaps to be comparable.
 
     Attributes:
-        data: The training data: source, and subset and image size if they were set.
+        data: The training data: source, and subset and image size where they were set.
         target: ``"index"`` for DIET, ``"label"`` for a supervised run.
         label_smoothing: In ``[0, 1)``.
     """
@@ -42,14 +44,14 @@ class Group(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FinishedRun:
-    """Facts, settings and metrics of a finished run, without its checkpoint.
+class RunResults:
+    """What a finished run recorded. Its network is a `TrainedRun`, which needs the checkpoint and takes seconds to load.
 
     Attributes:
         name: The folder, as it was given.
         group: The group of runs with comparable loss gaps.
         record: Its ``run.json``.
-        settings: `LOSS_SETTINGS` → value; None if its configuration was not saved.
+        settings: `LOSS_SETTINGS` → value; None where the configuration lacks it.
         planned_epochs: ``max_epochs``; None if the run ends by another setting.
         curves: Name of a metric → epochs completed → value; ``train/loss_gap`` is among them.
         offline: Name of a metric measured afterwards → value.
@@ -64,6 +66,11 @@ class FinishedRun:
     offline: Mapping[str, float]
 
     @property
+    def backbone(self) -> str:
+        """Name of the network."""
+        return self.record.backbone or "custom module"
+
+    @property
     def epochs(self) -> int:
         """Epochs completed."""
         return max(self.curves[LOSS_GAP])
@@ -73,11 +80,6 @@ class FinishedRun:
         """Training loss minus its floor in the last epoch, in nats."""
         return self.curves[LOSS_GAP][self.epochs]
 
-    @property
-    def accuracies(self) -> list[str]:
-        """Names of the accuracies of the run."""
-        return [*(name for name in self.curves if is_accuracy(name)), *self.offline]
-
     def end(self, metric: str) -> float | None:
         """The last value of a metric; None if the run lacks it."""
         if metric in self.offline:
@@ -85,13 +87,12 @@ class FinishedRun:
         curve = self.curves.get(metric, {})
         return curve[max(curve)] if curve else None
 
-    def paired(self, first: str, second: str) -> list[tuple[float, float]]:
-        """Values of two metrics in the epochs that have both, in order; only the last ones for a metric measured afterwards."""
-        if second in self.offline:
-            value = self.end(first)
-            return [] if value is None else [(value, self.offline[second])]
-        one, two = self.curves.get(first, {}), self.curves.get(second, {})
-        return [(one[epoch], two[epoch]) for epoch in sorted(one.keys() & two.keys())]
+    def paired(self, metric: str) -> list[tuple[float, float]]:
+        """Loss gap and a metric in the epochs that have both; in the last one only if it was measured afterwards."""
+        if metric in self.offline:
+            return [(self.loss_gap, self.offline[metric])]
+        gaps, values = self.curves[LOSS_GAP], self.curves.get(metric, {})
+        return [(gaps[epoch], values[epoch]) for epoch in sorted(gaps.keys() & values.keys())]
 
 
 class RankAgreement(NamedTuple):
@@ -116,17 +117,8 @@ class RankAgreement(NamedTuple):
         return f"{value}{interval}, n = {self.runs}"
 
 
-# -- reading -----------------------------------------------------------------------------------------------------------
-
-
-def read_runs(folders: Sequence[str]) -> list[FinishedRun]:
-    """Reads runs of `diet fit`, without their checkpoints.
-
-    Args:
-        folders: Their folders.
-
-    Returns:
-        The runs, in this order.
+def read_runs(folders: Sequence[str]) -> list[RunResults]:
+    """Reads runs from their folders, in this order.
 
     Raises:
         ConfigurationError: If `folders` is empty, one is given twice, or one is not a run or has no completed epoch.
@@ -141,29 +133,27 @@ def read_runs(folders: Sequence[str]) -> list[FinishedRun]:
     return [read_run(name) for name in folders]
 
 
-def read_run(folder: str) -> FinishedRun:
-    """Reads one run; see `read_runs`."""
+def read_run(folder: str) -> RunResults:
+    """Reads one run, and raises an error as `read_runs`."""
     path = Path(folder)
     record = RunRecord.read(path)
     try:
-        # missing for a run trained in Python
-        config = (yaml.safe_load((path / CONFIG).read_text()) if (path / CONFIG).is_file() else None) or {}
-        data, trainer = config.get("data", {}), config.get("trainer", {})
+        config = read_config(path)
         settings = {name: _lookup(config, name) for name in LOSS_SETTINGS}
-        group = Group(_data_name(record, data), record.target, record.label_smoothing)
-        by_steps = (trainer.get("max_steps") or -1) > 0 or trainer.get("max_time") is not None
-        planned = int(trainer.get("max_epochs") or 0)
+        group = Group(_data_name(record, config), record.target, record.label_smoothing)
+        by_steps = (_lookup(config, "trainer.max_steps") or -1) > 0 or _lookup(config, "trainer.max_time") is not None
+        planned = int(_lookup(config, "trainer.max_epochs") or 0)
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigurationError(
             f"The {CONFIG} of run '{folder}' cannot be read ({type(error).__name__}: {first_line(error)}): give folders "
             "made by `diet fit`."
         ) from error
-    curves = read_curves(path / METRICS)
+    curves = read_curves(path)
     if LOSS_GAP not in curves:
         raise ConfigurationError(
             f"Run '{folder}' has no {LOSS_GAP} in {METRICS}: it has completed no epoch; train it on, or leave it out."
         )
-    return FinishedRun(
+    return RunResults(
         str(path),
         group,
         record,
@@ -181,68 +171,42 @@ def _lookup(config: Any, name: str) -> Any:
     return config
 
 
-def _data_name(record: RunRecord, data: Mapping[str, Any]) -> str:
+def _data_name(record: RunRecord, config: Mapping[str, Any]) -> str:
     if record.source is None:
         return f"data set {(record.fingerprint or 'passed in Python')[:16]}"
-    subset, size = data.get("subset"), data.get("image_size")
+    subset, size = _lookup(config, "data.subset"), _lookup(config, "data.image_size")
     parts = [record.source, f"subset {subset}" if subset else "", f"{size} pixels" if size else ""]
-    return ", ".join(part for part in parts if part)
+    return ", ".join(filter(None, parts))
 
 
-# -- comparing ---------------------------------------------------------------------------------------------------------
-
-
-def choose_metric(runs: Sequence[FinishedRun], metric: str | None = None) -> str | None:
-    """The accuracy with which the ranking of runs is compared.
+def choose_metric(runs: Sequence[RunResults], metric: str | None = None) -> str | None:
+    """Name of the accuracy with which the ranking of runs is compared; None if no run has one.
 
     Args:
         runs: The runs.
-        metric: Its name; None for ``val/probe_top1``, or else the one that most of the runs have.
-
-    Returns:
-        The name; None if no run has an accuracy.
+        metric: The name asked for; None for ``val/probe_top1``, or else the accuracy that most of the runs have.
 
     Raises:
         ConfigurationError: If no run has `metric`.
     """
-    counts: dict[str, int] = {}
-    for run in runs:
-        for name in run.accuracies:
-            counts[name] = counts.get(name, 0) + 1
+    counts = Counter(name for run in runs for name in (*filter(is_accuracy, run.curves), *run.offline))
     if metric is not None and metric not in counts:
         raise ConfigurationError(
             f"Expected argument `metric` to be an accuracy of the runs, one of {sorted(counts)}, but got {metric!r}."
         )
     if metric is None and counts:
-        metric = PROBE if PROBE in counts else max(counts, key=lambda name: counts[name])
+        metric = PROBE if PROBE in counts else counts.most_common(1)[0][0]
     return metric
 
 
-def ranked(runs: Iterable[FinishedRun]) -> dict[Group, list[FinishedRun]]:
-    """Groups of comparable runs, sorted by loss gap, ascending.
-
-    Args:
-        runs: The runs.
-
-    Returns:
-        Group → its runs, best first; the groups sorted.
-    """
-    groups: dict[Group, list[FinishedRun]] = {}
-    for run in sorted(runs, key=lambda run: (run.group, run.loss_gap)):
-        groups.setdefault(run.group, []).append(run)
-    return groups
+def ranked(runs: Iterable[RunResults]) -> dict[Group, list[RunResults]]:
+    """Group of comparable runs → its runs sorted by loss gap, ascending; the groups are sorted too."""
+    ordered = sorted(runs, key=lambda run: (run.group, run.loss_gap))
+    return {group: list(members) for group, members in groupby(ordered, key=lambda run: run.group)}
 
 
 def rank_agreement(loss_gaps: Sequence[float], accuracies: Sequence[float]) -> RankAgreement:
-    """Agreement of the order by loss gap, ascending, with the order by accuracy, descending.
-
-    Args:
-        loss_gaps: Loss gap of each run.
-        accuracies: Accuracy of each run.
-
-    Returns:
-        Spearman's rank correlation, with its sign changed so that 1 is full agreement.
-    """
+    """Agreement of the order of runs by loss gap, ascending, with their order by accuracy, descending."""
     from scipy.stats import norm, spearmanr  # here, as the import takes half a second
 
     count = len(loss_gaps)
@@ -255,13 +219,13 @@ def rank_agreement(loss_gaps: Sequence[float], accuracies: Sequence[float]) -> R
     return RankAgreement(count, value, *(math.tanh(math.atanh(value) + side) for side in (-half, half)))
 
 
-def agreement_of(runs: Iterable[FinishedRun], metric: str) -> RankAgreement:
+def agreement_of(runs: Iterable[RunResults], metric: str) -> RankAgreement:
     """`rank_agreement` of the last values of the runs that have a metric."""
     ends = [(run.loss_gap, value) for run in runs if (value := run.end(metric)) is not None]
     return rank_agreement([gap for gap, _ in ends], [value for _, value in ends])
 
 
-def differing_settings(runs: Iterable[FinishedRun]) -> list[str]:
+def differing_settings(runs: Iterable[RunResults]) -> list[str]:
     """Those of `LOSS_SETTINGS` that differ among some runs."""
-    values = [run.settings for run in runs]
-    return [name for name in LOSS_SETTINGS if any(each[name] != values[0][name] for each in values)]
+    first, *others = (run.settings for run in runs)
+    return [name for name in LOSS_SETTINGS if any(each[name] != first[name] for each in others)]

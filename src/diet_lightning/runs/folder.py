@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import os
+import re
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 
 from diet_lightning.errors import CheckpointError, ConfigurationError
+from diet_lightning.utilities.files import require_writable
 
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
@@ -25,14 +29,14 @@ def run_dir_of(checkpoint: str | Path) -> Path:
     return folder.parent if folder.name == CHECKPOINTS else folder
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration that `diet fit` saved in a run's folder; empty for a run trained in Python."""
+    file = folder / CONFIG
+    return (yaml.safe_load(file.read_text()) if file.is_file() else None) or {}
+
+
 def find_checkpoint(run: str | Path) -> Path:
-    """The checkpoint of a run.
-
-    Args:
-        run: A run's folder, or a checkpoint's file.
-
-    Returns:
-        ``last.ckpt`` of the run, or its only checkpoint.
+    """The checkpoint of a run's folder: ``last.ckpt``, or its only one; a checkpoint's file is returned as it is.
 
     Raises:
         CheckpointError: If the run has no checkpoint, or several without a ``last.ckpt``.
@@ -61,36 +65,26 @@ def create_run_dir(source: str, backbone: str) -> Path:
 
     Runs that start in the same second get ``…-2``, ``…-3`` and so on, since creating a folder succeeds in one process only.
 
-    Args:
-        source: Source of the data, as for `DIETDataModule`.
-        backbone: Its name.
-
-    Returns:
-        The new folder, which is empty.
-
     Raises:
         ConfigurationError: If it cannot be created.
     """
-    words = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{source.partition(':')[0]}-{backbone}")
+    words = re.sub(r"[^\w-]", "-", f"{source.partition(':')[0]}-{backbone}")
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{words}"
-    for number in itertools.count(1):
-        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        try:
+    folder, number = Path("runs", name), 1
+    while True:
+        with require_writable(f"Run folder '{folder}'", "run_dir"), suppress(FileExistsError):
             folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise _unwritable(folder, error) from error
-        return folder
-    raise AssertionError  # for the type checker: the loop has no end
+            return folder
+        number += 1
+        folder = folder.with_name(f"{name}-{number}")
 
 
 def claim_run_dir(folder: Path, resumed: bool) -> FileLock:
-    """Creates a run folder if it is missing, and locks it; an existing one is used only to resume its run.
+    """Creates a run folder if it is missing, and locks it.
 
     Args:
         folder: The folder.
-        resumed: Whether the run resumes from a checkpoint in this folder.
+        resumed: Whether the run resumes from a checkpoint in it; for other runs it must be empty.
 
     Returns:
         The lock, held until it is released or the process ends in any way.
@@ -98,20 +92,20 @@ def claim_run_dir(folder: Path, resumed: bool) -> FileLock:
     Raises:
         ConfigurationError: If it holds another run, another process uses it, or it cannot be written.
     """
-    try:
-        if folder.exists() and not folder.is_dir():
+    with require_writable(f"Run folder '{folder}'", "run_dir"):
+        if folder.is_file():
             raise ConfigurationError(f"Run folder '{folder}' exists and is a file: choose another `run_dir`.")
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError("no write permission")
         lock = FileLock(folder / LOCK)
-        lock.acquire(timeout=WORKERS_END)
-    except Timeout as error:
-        raise ConfigurationError(
-            f"Run folder '{folder}' is in use by another running process: wait until it ends, or choose another `run_dir`."
-        ) from error
-    except OSError as error:
-        raise _unwritable(folder, error) from error
+        try:
+            lock.acquire(timeout=WORKERS_END)
+        except Timeout as error:
+            raise ConfigurationError(
+                f"Run folder '{folder}' is in use by another running process: wait until it ends, or choose another "
+                "`run_dir`."
+            ) from error
     if not resumed and any(path.name != LOCK for path in folder.iterdir()):
         lock.release()
         raise ConfigurationError(
@@ -119,9 +113,3 @@ def claim_run_dir(folder: Path, resumed: bool) -> FileLock:
             f"--ckpt_path {folder}/{CHECKPOINTS}/{LAST}."
         )
     return lock
-
-
-def _unwritable(folder: Path, error: OSError) -> ConfigurationError:
-    return ConfigurationError(
-        f"Run folder '{folder}' cannot be written ({error.strerror or error}): choose another `run_dir`."
-    )

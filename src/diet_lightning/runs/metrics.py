@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import math
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diet_lightning.errors import ConfigurationError
+from diet_lightning.errors import ConfigurationError, first_line
 from diet_lightning.runs.folder import METRICS
-from diet_lightning.utilities.files import partial_of
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import CSVLogger
@@ -30,69 +30,57 @@ def is_accuracy(name: str, splits: tuple[str, ...] = ("val", "test")) -> bool:
 
 
 def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
-    """Lightning's CSV logger on ``metrics.csv``, which appends to the rows of the steps before a resumption.
+    """Lightning's CSV logger on the ``metrics.csv`` in a run's folder.
 
     Args:
-        folder: The run folder.
-        resumed_at: Optimiser steps taken at the checkpoint, None for a new run.
-
-    Returns:
-        The logger.
+        folder: The folder.
+        resumed_at: Optimiser steps taken at the checkpoint that is resumed, whose rows are kept; None for a new run.
     """
     from lightning.pytorch.loggers import CSVLogger  # here, as reading metrics does not need Lightning
 
-    file = folder / METRICS
-    rows: list[dict[str, str]] = []
-    names: list[str] = []
-    if resumed_at is not None and file.is_file():
-        with file.open(newline="") as stream:
-            reader = csv.DictReader(stream)
-            names = list(reader.fieldnames or [])
-            rows = [row for row in reader if int(row["step"]) < resumed_at]
+    rows = [] if resumed_at is None else _read_rows(folder, resumed_at)
     logger = CSVLogger(folder, name="", version="")
-    partial = partial_of(file)
-    if names:
-        with partial.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, names)
-            writer.writeheader()
-            writer.writerows(rows)
     with warnings.catch_warnings():  # Lightning warns that it deletes the metrics of an existing folder, and does so
         warnings.simplefilter("ignore")
-        experiment: Any = logger.experiment
-    if names:
-        partial.replace(file)
-        experiment.metrics_keys = names  # so that it appends to them
+        for row in rows:
+            values: dict[str, Any] = {name: text for name, text in row.items() if text}
+            logger.log_metrics(values, int(row["step"]))
+        logger.save()
     return logger
 
 
-def first_line(error: Exception) -> str:
-    """First line of an error's message."""
-    return (str(error).splitlines() or [""])[0]
+def read_curves(folder: Path, end_step: int | None = None) -> dict[str, dict[int, float]]:
+    """Reads the metrics of whole epochs from the ``metrics.csv`` in a run's folder.
 
+    Args:
+        folder: The folder.
+        end_step: Rows from this step on are left out; None reads all.
 
-def read_curves(file: Path) -> dict[str, dict[int, float]]:
-    """Metric → epochs completed → value, of the finite numbers in a ``metrics.csv``."""
+    Returns:
+        Metric → epochs completed → value, of the finite numbers; empty without a file.
+
+    Raises:
+        ConfigurationError: If the file is damaged.
+    """
     curves: dict[str, dict[int, float]] = {}
-    if not file.is_file():
-        return curves
-    try:
-        with file.open(newline="") as stream:
-            rows = list(csv.DictReader(stream, restkey="", restval=""))
-    except (OSError, ValueError, csv.Error) as error:
-        raise ConfigurationError(
-            f"'{file}' cannot be read ({first_line(error)}): leave the run out, or restore its {METRICS}."
-        ) from error
-    for row in rows:
+    for row in _read_rows(folder, end_step):
         if (epoch := row.pop("epoch", "")).isdecimal():  # other rows are of single steps
             for name, text in row.items():
-                if (value := _number(text)) is not None:
-                    curves.setdefault(name, {})[int(epoch) + 1] = value
+                with suppress(TypeError, ValueError):  # of an empty cell, or of cells beyond the header's
+                    if math.isfinite(value := float(text)):
+                        curves.setdefault(name, {})[int(epoch) + 1] = value
     return curves
 
 
-def _number(value: Any) -> float | None:
+def _read_rows(folder: Path, end_step: int | None) -> list[dict[str, str]]:
+    file = folder / METRICS
+    if not file.is_file():
+        return []
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
+        with file.open(newline="") as stream:
+            rows = csv.DictReader(stream, restkey="", restval="")
+            return [row for row in rows if end_step is None or int(row["step"]) < end_step]
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise ConfigurationError(
+            f"'{file}' cannot be read ({first_line(error)}): leave the run out, or restore its {METRICS}."
+        ) from error

@@ -1,21 +1,19 @@
-"""The ``run.json`` of a run: facts of its data, network and software, written when it starts."""
+"""The ``run.json`` of a run: facts of its data, network and software."""
 
 from __future__ import annotations
 
-import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from diet_lightning.__about__ import __version__
-from diet_lightning.errors import ConfigurationError
-from diet_lightning.utilities.files import write_json
+from diet_lightning.errors import ConfigurationError, first_line
+from diet_lightning.utilities.files import read_json, write_json
 
 RECORD = "run.json"
-TARGETS = ("index", "label")
 
 
 def current_versions() -> dict[str, str]:
@@ -64,16 +62,16 @@ class RunRecord:
     def __post_init__(self) -> None:
         valid = {
             "num_samples": self.num_samples is None or _is_count(self.num_samples),
-            "fingerprint": self.fingerprint is None or isinstance(self.fingerprint, str),
+            "fingerprint": self.fingerprint is None or _is_text(self.fingerprint),
             "input_shape": _is_list(self.input_shape, _is_count),
             "num_classes": self.num_classes is None or _is_count(self.num_classes),
             "class_names": self.class_names is None or _is_list(self.class_names, _is_text),
-            "source": self.source is None or isinstance(self.source, str),
-            "backbone": self.backbone is None or isinstance(self.backbone, str),
-            "target": self.target in TARGETS,
-            "label_smoothing": _is_number(self.label_smoothing) and 0.0 <= self.label_smoothing < 1.0,
+            "source": self.source is None or _is_text(self.source),
+            "backbone": self.backbone is None or _is_text(self.backbone),
+            "target": self.target in ("index", "label"),
+            "label_smoothing": type(self.label_smoothing) in (int, float) and 0.0 <= self.label_smoothing < 1.0,
             "batch_size": _is_count(self.batch_size),
-            "versions": isinstance(self.versions, dict) and _is_list(list(self.versions.values()), _is_text),
+            "versions": type(self.versions) is dict and _is_list([*self.versions.values()], _is_text),
         }
         for name, is_valid in valid.items():
             if not is_valid:
@@ -81,13 +79,7 @@ class RunRecord:
 
     @classmethod
     def read(cls, folder: str | Path) -> RunRecord:
-        """Reads the record of a run.
-
-        Args:
-            folder: The run's folder.
-
-        Returns:
-            The record.
+        """Reads the record in a run's folder.
 
         Raises:
             ConfigurationError: If the file is missing or damaged.
@@ -99,35 +91,27 @@ class RunRecord:
                 "with the callback RunRecorder."
             )
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            values = read_json(file)
             return cls(**{each.name: values[each.name] for each in fields(cls)})
         except (OSError, ValueError, TypeError, KeyError) as error:
-            said = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             raise ConfigurationError(
-                f"'{file}' cannot be read ({said}): restore it, or resume the run for an epoch, which writes it again."
+                f"'{file}' cannot be read ({type(error).__name__}: {first_line(error)}): restore it, or resume the run for an "
+                "epoch, which writes it again."
             ) from error
 
     def write(self, folder: str | Path) -> None:
-        """Writes the record to a run's folder, atomically.
-
-        Args:
-            folder: The run's folder; created if missing.
-        """
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        write_json(Path(folder) / RECORD, asdict(self), indent=2)
+        """Writes the record to a run's folder."""
+        write_json(Path(folder) / RECORD, asdict(self))
 
 
+# by type() and not isinstance(), since a bool is an int
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is int and value >= 1
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    return type(value) is str
 
 
-def _is_list(values: Any, is_valid: Any) -> bool:
-    return isinstance(values, list | tuple) and all(is_valid(value) for value in values)
+def _is_list(values: Any, is_valid: Callable[[Any], bool]) -> bool:
+    return type(values) in (list, tuple) and all(map(is_valid, values))

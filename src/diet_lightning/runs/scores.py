@@ -1,14 +1,13 @@
-"""Scores of a finished run, and the file in its folder that stores them."""
+"""The ``evaluation.json`` of a run: its scores with their intervals."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from diet_lightning.errors import ConfigurationError
-from diet_lightning.utilities.files import write_json
+from diet_lightning.errors import ConfigurationError, first_line
+from diet_lightning.utilities.files import read_json, write_json
 
 EVALUATION = "evaluation.json"
 
@@ -31,10 +30,7 @@ class Score:
 
 
 def read_scores(folder: Path) -> dict[str, Score]:
-    """Reads the scores of a run.
-
-    Args:
-        folder: The run's folder.
+    """Reads the scores in a run's folder.
 
     Returns:
         Scores by name, such as ``test/linear_top1``; empty if nothing was measured.
@@ -46,10 +42,10 @@ def read_scores(folder: Path) -> dict[str, Score]:
     if not file.is_file():
         return {}
     try:
-        return {name: _score(**entry) for name, entry in json.loads(file.read_text(encoding="utf-8")).items()}
+        return {name: _score(**entry) for name, entry in read_json(file).items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigurationError(
-            f"'{file}' cannot be read ({(str(error).splitlines() or [''])[0]}): move it away, and run `diet test` again."
+            f"'{file}' cannot be read ({first_line(error)}): move it away, and run `diet test` again."
         ) from error
 
 
@@ -58,15 +54,10 @@ def _score(value: float, low: float, high: float, std: float | None = None) -> S
 
 
 def write_scores(folder: Path, scores: Mapping[str, Score]) -> None:
-    """Adds scores to those of a run, which may be of baselines or other settings.
-
-    Args:
-        folder: The run's folder.
-        scores: By name.
+    """Adds scores, by name, to those in a run's folder, in place of earlier ones of the same names.
 
     Raises:
         ConfigurationError: If the file of earlier scores is damaged.
     """
     every = {**read_scores(folder), **scores}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / EVALUATION, {name: asdict(score) for name, score in every.items()}, indent=2)
+    write_json(folder / EVALUATION, {name: asdict(score) for name, score in every.items()})

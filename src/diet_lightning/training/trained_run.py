@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.runs.checkpoint import read_checkpoint
-from diet_lightning.runs.folder import CONFIG, find_checkpoint, run_dir_of
+from diet_lightning.runs.folder import CONFIG, find_checkpoint, read_config, run_dir_of
 from diet_lightning.runs.record import RECORD, RunRecord
 from diet_lightning.training.module import DIETModule
 from diet_lightning.training.supervised import SupervisedModule
@@ -23,7 +22,7 @@ MODULES: dict[str, type[DIETModule]] = {each.target: each for each in (DIETModul
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run on disk.
+    """A run whose network is loaded. What it measured is a `RunResults`, which needs neither checkpoint nor Lightning.
 
     Attributes:
         folder: The run's folder.
@@ -100,6 +99,4 @@ def open_run(run: str | Path) -> TrainedRun:
         )
     module_class = MODULES[saved.get("target", DIETModule.target)]
     module = module_class.load_from_checkpoint(file, map_location="cpu").eval()
-    config = folder / CONFIG
-    found = yaml.safe_load(config.read_text()) if config.is_file() else {}
-    return TrainedRun(folder, file, module, record, found, data_state)
+    return TrainedRun(folder, file, module, record, read_config(folder), data_state)

@@ -1,4 +1,4 @@
-"""Atomic writing of files, and JSON."""
+"""Atomic writing of files, JSON, and errors of output paths."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ def atomic_write(file: Path) -> Iterator[Path]:
     """Writes a file such that an interruption keeps the existing one.
 
     Args:
-        file: The file.
+        file: The file; its folder is created if it is missing.
 
     Yields:
         A sibling to write to, which is renamed to the file at the end, and removed after an exception.
     """
     partial = partial_of(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
         partial.replace(file)
@@ -49,21 +50,38 @@ def require_empty_dir(folder: Path) -> None:
         )
 
 
-def write_json(file: Path, value: Any, indent: int | None = None) -> None:
-    """Writes a value as JSON, atomically.
+@contextmanager
+def require_writable(what: str, argument: str = "output") -> Iterator[None]:
+    """Raises a `ConfigurationError` in place of an `OSError` of the block.
+
+    Args:
+        what: The output, such as ``"Output file 'a.csv'"``.
+        argument: The argument that chooses its path.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"{what} cannot be written ({error.strerror or error}): choose another `{argument}`."
+        ) from error
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Writes plain values as JSON, atomically."""
+    with atomic_write(file) as partial:
+        partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(file: Path, or_none: bool = False) -> Any:
+    """Reads plain values from a JSON file.
 
     Args:
         file: The file.
-        value: Plain values.
-        indent: Spaces of each level; None for one line. Indented files end with a line break.
+        or_none: Return None for a file that is missing or damaged; else an `OSError` or `ValueError` is raised.
     """
-    with atomic_write(file) as partial:
-        partial.write_text(json.dumps(value, indent=indent) + ("" if indent is None else "\n"), encoding="utf-8")
-
-
-def read_json(file: Path) -> Any:
-    """The value in a JSON file; None if it is missing or damaged."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
+        if or_none:
+            return None
+        raise

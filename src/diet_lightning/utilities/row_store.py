@@ -57,7 +57,7 @@ class RowStore:
         """
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / name for name in (*columns, DONE)]
-        found = read_json(folder / META)
+        found = read_json(folder / META, or_none=True)
         if found is not None and found == identity and all(path.exists() for path in files):
             return False
         discarded = any(path.exists() for path in files)
