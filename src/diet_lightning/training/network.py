@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from diet_lightning.backbones.factory import Backbone, create_backbone
-from diet_lightning.backbones.initial_weights import load_start
+from diet_lightning.backbones.initial_weights import load_initial_weights
 from diet_lightning.errors import ConfigurationError
 
 
@@ -60,7 +60,7 @@ def make_backbone(given: str | nn.Module, hparams: Any) -> Backbone:
             f"got {hparams.weights!r}: name the architecture, {backbone.name!r}, as `backbone`."
         )
     if hparams.weights is not None:
-        load_start(backbone, hparams.weights)
+        load_initial_weights(backbone, hparams.weights)
     hparams.weights = None
     if is_exported:
         hparams.backbone, hparams.stem = backbone.name, backbone.stem
