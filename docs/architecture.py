@@ -20,7 +20,7 @@ FLOORS = (
     ("training",),
     ("callbacks", "export"),
     ("data", "evaluation", "backbones"),
-    ("transforms", "embeddings", "objective", "runs", "theory"),
+    ("transforms", "embeddings", "objective", "runs"),
     ("figures", "utilities", "errors", "__about__"),
 )
 ROOT = "__init__"  # the public names; loads nothing but what makes them lazy, and no room imports it

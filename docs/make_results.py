@@ -15,7 +15,7 @@ HEAD = """# Results
 
 Made by `docs/make_results.py` from the results of the examples; a test compares the two. Intervals are 95 %: over seeds by
 Student's t, of rank correlations by Bonett and Wright (2000). The paper's numbers, where known, are of the paper's settings. All examples ran on a CPU,
-at a small size. The paper's size (`DIET_SIZE=full`) and the [configurations of the paper's tables](../examples/configs/paper/README.md) were not run.
+at a small size. The paper's size (`DIET_SIZE=full`) and the [configurations of the paper's tables](../examples/paper/configs/README.md) were not run.
 `hf:parquet:cifar10` is a folder with CIFAR-10 in Hugging Face's format, `train.parquet` and `test.parquet`. Times are of a shared machine.
 """
 TITLES = {
@@ -34,7 +34,7 @@ def page() -> str:
     for example, title in TITLES.items():
         files = sorted((DOCS / "results").glob(f"{example}*.json"))
         if files:
-            parts.append(f"## {title}\n\nExample: [`examples/{example}.py`](../examples/{example}.py).\n")
+            parts.append(f"## {title}\n\nExample: [`examples/paper/{example}.py`](../examples/paper/{example}.py).\n")
         # the longest stem that a figure begins with is its run's
         stems = sorted((file.stem for file in files), key=len, reverse=True)
         for file in files:

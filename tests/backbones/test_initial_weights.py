@@ -15,7 +15,7 @@ from torchvision import models
 
 from diet_lightning import DIETDataModule, DIETModule, create_backbone
 from diet_lightning.__main__ import main
-from diet_lightning.backbones.initial_weights import load_start
+from diet_lightning.backbones.initial_weights import load_initial_weights
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.export.folder import export_backbone
 
@@ -154,7 +154,7 @@ def test_head_is_drawn_as_without_them(run):
 
 def refused(message, weights, backbone="resnet8", shape=(1, 8, 8)):
     with pytest.raises(CheckpointError, match=message):
-        load_start(create_backbone(backbone, shape), str(weights))
+        load_initial_weights(create_backbone(backbone, shape), str(weights))
 
 
 def test_weights_that_do_not_fit_are_refused_by_the_first_that_differs(run, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "docs"))
 import architecture
 
-CORE = ("objective", "evaluation", "transforms", "embeddings", "figures", "utilities", "theory")
+CORE = ("objective", "evaluation", "transforms", "embeddings", "figures", "utilities")
 HEAVY = ("lightning", "sklearn", "pandas", "matplotlib")
 LONGEST = 300
 LONG = {}

@@ -16,7 +16,8 @@ from PIL import Image
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("[0-9]*.py"))
+FOLDER = Path(__file__).parents[2] / "examples"
+EXAMPLES = [*sorted(FOLDER.glob("[0-9]*.py")), *sorted(FOLDER.glob("paper/[0-9]*.py"))]
 PERCENT = r"\d+\.\d%"
 EXPECTED = {  # what each prints, and the files it leaves in its run folder
     "01_quickstart": ([rf"Linear probe: {PERCENT} of the 450"], ["figure.png", "**/metrics.csv", "**/*.ckpt"]),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.special import ive
 
-sys.path.append(str(Path(__file__).parents[2] / "examples"))
+sys.path.append(str(Path(__file__).parents[2] / "examples/paper"))
 from latents import SLOPE, cluster_vectors, draw_around, invertible_network, linear_r2
 
 

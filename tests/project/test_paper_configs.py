@@ -39,9 +39,8 @@ from diet_lightning.cli.lightning import DIETCLI, run_lightning
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = ROOT / "examples/configs"
-PAPER = CONFIGS / "paper"
-SWEEP = yaml.safe_load((CONFIGS / "sweep.yaml").read_text())
+PAPER = ROOT / "examples/paper/configs"
+SWEEP = yaml.safe_load((ROOT / "examples/paper/sweep.yaml").read_text())
 README = (PAPER / "README.md").read_text()
 
 

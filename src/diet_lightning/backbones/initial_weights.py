@@ -24,7 +24,7 @@ CLASSIFIERS = {*CLASSIFIER_NAMES, "head_dist", "aux1", "aux2", "AuxLogits"}  # p
 DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")  # in torchvision's files: norm.1 for norm1
 
 
-def load_start(backbone: Backbone, weights: str) -> None:
+def load_initial_weights(backbone: Backbone, weights: str) -> None:
     """Loads the initial weights of a network; code in files is never run.
 
     Args:

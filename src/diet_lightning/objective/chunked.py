@@ -1,18 +1,14 @@
 r"""Sweeps over the rows of W in chunks, so that no more than a chunk of the B×N logits exists at a time.
 
-With logits :math:`z = W f`, target :math:`n` and smoothing :math:`\varepsilon` the loss of a sample is
-
-.. math:: \ell = \operatorname{logsumexp}(z) - (1 - \varepsilon) z_n - \frac{\varepsilon}{N} \sum_j z_j
-
-and its gradient :math:`\partial \ell / \partial z = \operatorname{softmax}(z) - (1 - \varepsilon) e_n - \varepsilon / N`. One
-sweep gives the logsumexp and, with running rescaling, the gradient of the embeddings; a second one gives the gradients of
-the rows, a chunk at a time. DIET has B ≲ K ≪ N: chunks of classes read W twice per step, and chunks of the batch would read
-it once per chunk.
+The loss of `datum_cross_entropy` has the gradient
+:math:`\partial \ell / \partial z = \operatorname{softmax}(z) - (1 - \varepsilon) e_n - \varepsilon / N`. One sweep gives the
+logsumexp and, with running rescaling, the gradient of the embeddings; a second one gives the gradients of the rows, a chunk
+at a time. DIET has B ≲ K ≪ N: chunks of classes read W twice per step, and chunks of the batch would read it once per chunk.
 """
 
 # no `from __future__ import annotations`: torch.library reads the annotations of its operators
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -26,16 +22,7 @@ FP16_SCALE = 2.0**10  # 1 / N is a normal float16 only if scaled up; the target'
 
 
 def chunk_rows(batch: int, embed_dim: int, device: torch.device) -> int:
-    """Rows of W in a chunk.
-
-    Args:
-        batch: B.
-        embed_dim: K.
-        device: Where the sweep runs.
-
-    Returns:
-        At least 256. The number bounds the size of the logits and, for small batches, of the rows.
-    """
+    """Rows of W in a chunk, at least 256: bounds the size of the logits and, for small batches, of the rows."""
     values = CHUNK_CPU if device.type == "cpu" else CHUNK_ACCELERATOR
     return max(256, min(values // max(batch, 1), 4 * values // embed_dim))
 
@@ -45,23 +32,12 @@ def compute_dtype(features: Tensor, weight: Tensor) -> torch.dtype:
 
     It is float32 on a CPU without 512-bit vectors, which emulates 16-bit products: they are several times slower than
     32-bit ones, and less exact.
-
-    Args:
-        features: Embeddings.
-        weight: W.
-
-    Returns:
-        A floating dtype.
     """
     device = features.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     if dtype.itemsize < 4 and device == "cpu" and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
         return torch.float32
     return dtype
-
-
-def _sum_dtype(weight: Tensor) -> torch.dtype:
-    return torch.float64 if weight.dtype == torch.float64 else torch.float32
 
 
 def _logits(
@@ -77,7 +53,7 @@ def _logits(
     """
     transposed = features.to(dtype).T.contiguous()  # (K, B)
     products = torch.empty(min(chunk, len(weight)), len(features), dtype=dtype, device=weight.device)
-    sums = _sum_dtype(weight)
+    sums = torch.promote_types(weight.dtype, torch.float32)
     buffer = products if dtype == sums else torch.empty_like(products, dtype=sums)
     for start in range(0, len(weight), chunk):
         rows = weight[start : start + chunk]
@@ -109,7 +85,7 @@ def scan_classes(
         ``lse`` ``(B,)``, logsumexp of the logits; ``mean_row`` ``(B, K)``, the rows weighted by the softmax, else
         ``(0, K)``; ``row_sum`` ``(K,)``. All float32, or float64 for such weights.
     """
-    sums = _sum_dtype(weight)
+    sums = torch.promote_types(weight.dtype, torch.float32)
     batch, dim = features.shape
     peak = torch.full((batch,), -torch.inf, dtype=sums, device=weight.device)
     total = torch.zeros_like(peak)
@@ -136,7 +112,7 @@ def scan_classes(
 @scan_classes.register_fake
 def _(features: Tensor, weight: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
     batch, dim = features.shape
-    made = partial(weight.new_empty, dtype=_sum_dtype(weight))
+    made = partial(weight.new_empty, dtype=torch.promote_types(weight.dtype, torch.float32))
     return made(batch), made(batch if settings[-1] else 0, dim), made(dim)
 
 
@@ -151,7 +127,7 @@ def sweep_gradients(
     dtype: torch.dtype,
     chunk: int,
     normalize: bool,
-    target: Callable[[int, int], Tensor],
+    out: Tensor | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Second sweep: the gradient of the rows, a chunk at a time.
 
@@ -166,22 +142,23 @@ def sweep_gradients(
         dtype: Of the matrix products.
         chunk: Rows at a time.
         normalize: Whether each row is divided by its L2 norm.
-        target: Returns the tensor for the gradient of rows start … stop-1, shape ``(stop - start, K)``.
+        out: Where the gradient of all rows is written, ``(n, K)``; None for a buffer that each chunk overwrites.
 
     Yields:
         ``start`` and the gradient of the rows from ``start`` on.
     """
+    buffer = torch.empty_like(weight[:chunk]) if out is None else out
     # 16-bit products stay in range at any loss scale
     grad_scale = grad_output.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
     fp16_scale = FP16_SCALE if dtype == torch.float16 else 1.0
-    direct = dtype == _sum_dtype(weight) == weight.dtype
+    direct = dtype == torch.promote_types(weight.dtype, torch.float32) == weight.dtype
     weighted = (features * (grad_output if direct else grad_output / grad_scale)[:, None]).to(dtype)  # (B, K)
     for start, rows, values, spare in _logits(features, weight, dtype, chunk, normalize):
         values.sub_(lse).exp_().sub_(epsilon / count)
         inside = (index >= start) & (index < start + len(rows))
         own = inside.to(values.dtype).mul_(epsilon - 1.0)
         values.scatter_add_(0, (index - start).clamp(0, len(rows) - 1)[None], own[None])
-        gradient = target(start, start + len(rows))
+        gradient = buffer[: len(rows)] if out is None else out[start : start + len(rows)]
         if direct:
             torch.mm(values, weighted, out=gradient)
         else:
@@ -207,18 +184,11 @@ def row_gradients(
     chunk: int,
     normalize: bool,
 ) -> Tensor:
-    """The gradient of all rows; arguments as of `sweep_gradients`.
-
-    Returns:
-        Shape and dtype of `weight`.
-    """
-    full = torch.empty_like(weight)
-    sweep = sweep_gradients(
-        features, weight, index, lse, grad_output, epsilon, count, dtype, chunk, normalize, lambda a, b: full[a:b]
-    )
-    for _ in sweep:
+    """The gradient of all rows, of the shape and dtype of `weight`; arguments as of `sweep_gradients`."""
+    out = torch.empty_like(weight)
+    for _ in sweep_gradients(features, weight, index, lse, grad_output, epsilon, count, dtype, chunk, normalize, out):
         pass
-    return full
+    return out
 
 
 @row_gradients.register_fake

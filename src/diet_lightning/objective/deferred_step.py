@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.adamw import adamw
 
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.objective.dense import DatumHead
@@ -34,12 +35,9 @@ class DeferredStepHead(DatumHead):
     def attach(self, optimizer: Optimizer) -> None:
         """Registers the update of W after each step of `optimizer`, an AdamW with W among its parameters."""
         optimizer.register_step_post_hook(self._after)
-        self._moments = self._make_moments(optimizer)
+        self._moments = Moments(self.weight)
         self._attached = True
         self._pending.clear()  # left by an aborted run
-
-    def _make_moments(self, optimizer: Optimizer) -> Moments:
-        return Moments(self.weight)
 
     def _check(self, features: Tensor, index: Tensor) -> None:
         if torch.is_grad_enabled() and not self._attached:
@@ -50,7 +48,8 @@ class DeferredStepHead(DatumHead):
 
     @torch.no_grad()
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        pending, self._pending = self._pending, []
+        pending = self._pending.copy()
+        self._pending.clear()
         if not pending:
             return
         group = next(group for group in optimizer.param_groups if any(p is self.weight for p in group["params"]))
@@ -63,3 +62,34 @@ class DeferredStepHead(DatumHead):
     @abstractmethod
     def _step(self, pending: list[Any], group: dict[str, Any], state: dict[str, Tensor]) -> None:
         """Updates W for the pending batches, and counts the step in `state`."""
+
+
+def adamw_step(
+    weight: Tensor, gradient: Tensor, average: Tensor, square: Tensor, steps_taken: Tensor, group: dict[str, Any]
+) -> None:
+    """A step of `torch.optim.AdamW`, by torch's own kernel, on some rows of a parameter and their moments, in place.
+
+    Args:
+        weight: The rows.
+        gradient: Their gradient.
+        average: First moments.
+        square: Second moments.
+        steps_taken: Steps before this one, a scalar; not changed.
+        group: Learning rate, decay, betas and eps.
+    """
+    adamw(
+        [weight],
+        [gradient],
+        [average],
+        [square],
+        [],
+        [steps_taken.to(weight.device, copy=True)],  # a copy, since the kernel increments it
+        fused=True,
+        amsgrad=False,
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        lr=group["lr"],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        maximize=False,
+    )

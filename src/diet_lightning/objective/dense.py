@@ -82,7 +82,7 @@ class DatumHead(nn.Module):
 
     @property
     def rows(self) -> tuple[int, int]:
-        """The rows of W held here: from the first up to, not including, the second."""
+        """The rows of W held here: the first, and the one after the last."""
         return 0, self.num_samples
 
     @torch.no_grad()
@@ -102,37 +102,27 @@ class DatumHead(nn.Module):
         return loss_floor(self.num_samples, self.label_smoothing)
 
     def forward(self, features: Tensor, index: Tensor) -> Tensor:
-        """Mean loss of a batch.
+        """Mean loss of a batch, a scalar.
 
         Args:
             features: Embeddings, shape ``(B, K)``.
             index: Sample indices, shape ``(B,)``, int64, in ``[0, N)``.
-
-        Returns:
-            A scalar.
         """
         return self._loss(self.scaled(features), index)
 
     def logits(self, features: Tensor) -> Tensor:
-        """Logits over all rows of this process, in float32; for few rows, as in a supervised run.
-
-        Args:
-            features: Embeddings, shape ``(B, K)``.
-
-        Returns:
-            Shape ``(B, rows)``.
-        """
+        """Logits ``(B, rows)`` of embeddings ``(B, K)`` over all rows of this process, in float32; for few rows."""
         rows = self.weight.float()
         return F.linear(self.scaled(features.float()), F.normalize(rows, dim=1) if self.normalize_rows else rows)
 
     def scaled(self, features: Tensor) -> Tensor:
-        """Embeddings for the product with W: of unit norm if requested, and divided by the temperature."""
+        """Embeddings for the product with W: normalised if requested, and divided by the temperature."""
         if self.normalize_features:
             features = F.normalize(features, dim=1)
         return features / self.temperature if self.temperature != 1.0 else features
 
     def _loss(self, features: Tensor, index: Tensor) -> Tensor:
-        """The loss of embeddings that are normalised and divided by the temperature."""
+        """The mean loss of `scaled` embeddings."""
         return datum_cross_entropy(
             features, self.weight, index, self.label_smoothing, normalize_rows=self.normalize_rows
         )

@@ -66,8 +66,7 @@ class HeadConfig:
             raise ConfigurationError(
                 f"Expected argument `head.kind` to be one of {list(HEADS)}, but got {self.kind!r}."
             )
-        for name in ("lr", "weight_decay", "eps"):
-            value = getattr(self, name)
+        for name, value in {"lr": self.lr, "weight_decay": self.weight_decay, "eps": self.eps}.items():
             if value is not None and not value >= 0.0:
                 raise ConfigurationError(f"Expected argument `head.{name}` to be at least 0, but got {value}.")
         if not self.temperature > 0.0:
@@ -90,23 +89,14 @@ class HeadConfig:
             )
 
     def make(self, num_samples: int, embed_dim: int, label_smoothing: float) -> DatumHead:
-        """Makes the head.
-
-        Args:
-            num_samples: N.
-            embed_dim: K.
-            label_smoothing: In ``[0, 1)``.
-
-        Returns:
-            The head, with initialised rows.
-        """
-        names = ("normalize_features", "normalize_rows", "temperature")
-        options: dict[str, Any] = {name: getattr(self, name) for name in names}
+        """Makes the head, with initialised rows; arguments as of `DatumHead`."""
+        options: dict[str, Any] = {}
         if self.kind == "sampled":
-            options |= {"num_sampled": self.num_sampled, "on_cpu": self.on_cpu}
+            options = {"num_sampled": self.num_sampled, "on_cpu": self.on_cpu}
         elif self.kind == "fused":
-            options |= {"moment_bits": self.moment_bits}
-        return HEADS[self.kind](num_samples, embed_dim, label_smoothing, **options)
+            options = {"moment_bits": self.moment_bits}
+        shared = (label_smoothing, self.normalize_features, self.normalize_rows, self.temperature)
+        return HEADS[self.kind](num_samples, embed_dim, *shared, **options)
 
 
 def serves(kind: str, processes: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,11 +19,7 @@ PLAIN_LOGITS = 2**23  # up to this number the plain implementation is faster (be
 
 
 def check_label_smoothing(label_smoothing: float) -> float:
-    """Returns `label_smoothing` as a float.
-
-    Raises:
-        ConfigurationError: If it is not in ``[0, 1)``.
-    """
+    """Returns `label_smoothing` as a float; raises `ConfigurationError` if it is not in ``[0, 1)``."""
     if not 0.0 <= float(label_smoothing) < 1.0:
         raise ConfigurationError(
             f"Expected argument `label_smoothing` to be in [0, 1), but got {label_smoothing}: at 1 the target no "
@@ -89,12 +86,16 @@ def datum_cross_entropy(
             logits = logits.to(torch.promote_types(dtype, torch.float32))
             return F.cross_entropy(logits, index, label_smoothing=epsilon, reduction=reduction)
         chunk = chunk_size or chunk_rows(len(index), weight.shape[1], weight.device)
-        losses: Tensor = _Chunked.apply(features, weight, index, epsilon, dtype, chunk, normalize_rows)
+        losses: Tensor = ChunkedLoss.apply(features, weight, index, epsilon, dtype, chunk, normalize_rows, None)
     return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
 
 
-class _Chunked(torch.autograd.Function):
-    """Losses of the samples, by two sweeps over the classes."""
+class ChunkedLoss(torch.autograd.Function):
+    """Losses of the samples, ``(B,)``, by two sweeps over the classes.
+
+    With `defer` the backward pass leaves out the second sweep, for the gradient of `weight`, and gives its arguments to
+    `defer`: features, index, logsumexp, derivative of the whole loss by each sample's, and dtype.
+    """
 
     @staticmethod
     def forward(
@@ -106,24 +107,30 @@ class _Chunked(torch.autograd.Function):
         dtype: torch.dtype,
         chunk: int,
         normalize: bool,
+        defer: Callable[[tuple[Any, ...]], None] | None,
     ) -> Tensor:
+        """The first sweep."""
         lse: Tensor
         lse, mean_row, row_sum = scan_classes(features, weight, dtype, chunk, normalize, ctx.needs_input_grad[0])
         wanted = smoothed_row(target_rows(weight, index, normalize), row_sum, epsilon, len(weight))
         grad_features = mean_row - wanted if ctx.needs_input_grad[0] else mean_row
-        ctx.save_for_backward(features, weight, index, lse, grad_features)
-        ctx.settings = (epsilon, len(weight), dtype, chunk, normalize)
+        # a deferred step may change W before a second backward pass
+        ctx.save_for_backward(features, weight if defer is None else None, index, lse, grad_features)
+        ctx.settings, ctx.defer = (epsilon, len(weight), dtype, chunk, normalize), defer
         return lse - (features * wanted).sum(1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The second sweep, or its arguments for `defer`."""
         features, weight, index, lse, grad_features = ctx.saved_tensors
         by_features = by_weight = None
         if ctx.needs_input_grad[0]:
             by_features = (gradients[0][:, None] * grad_features).to(features.dtype)
-        if ctx.needs_input_grad[1]:
+        if ctx.needs_input_grad[1] and ctx.defer is None:
             by_weight = row_gradients(features, weight, index, lse, gradients[0], *ctx.settings)
-        return by_features, by_weight, None, None, None, None, None
+        elif ctx.needs_input_grad[1]:
+            ctx.defer((features.detach(), index, lse, gradients[0], ctx.settings[2]))
+        return by_features, by_weight, None, None, None, None, None, None
 
 
 def target_rows(weight: Tensor, index: Tensor, normalize: bool) -> Tensor:
@@ -133,27 +140,12 @@ def target_rows(weight: Tensor, index: Tensor, normalize: bool) -> Tensor:
 
 
 def smoothed_row(own: Tensor, row_sum: Tensor, epsilon: float, count: int) -> Tensor:
-    """The rows weighted by the smoothed target, ``(B, K)``.
-
-    The loss is the logsumexp minus their product with the embeddings; its gradient is the rows weighted by the softmax minus
-    the rows weighted by the target.
-    """
+    """The rows weighted by the smoothed target, ``(B, K)``: the loss is the logsumexp minus their product with the embeddings."""
     return (1.0 - epsilon) * own + (epsilon / count) * row_sum
 
 
 def check_batch(features: Tensor, weight: Tensor, index: Tensor, count: int) -> None:
-    """Checks shapes, dtypes and the range of the indices.
-
-    Args:
-        features: Embeddings, ``(B, K)``.
-        weight: Rows, all or some, ``(n, K)``.
-        index: Indices, ``(B,)``.
-        count: N.
-
-    Raises:
-        ConfigurationError: If shapes or dtypes do not fit.
-        DataError: If an index is outside 0 … N-1; on the CPU only.
-    """
+    """Checks a batch for `datum_cross_entropy`; `weight` may be some of the `count` rows."""
     if index.dtype != torch.int64:
         raise ConfigurationError(f"Expected argument `index` to be int64, but got {index.dtype}.")
     if features.ndim != 2 or features.shape[1] != weight.shape[1]:

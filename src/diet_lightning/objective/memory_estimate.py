@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -18,14 +18,12 @@ class MemoryEstimate:
     """Bytes that the head takes on one device, at the peak of a step.
 
     Attributes:
-        kind: Kind of head, see `HeadConfig`.
         weights: The rows of W.
         gradient: The gradient of the rows, with the copy in which DDP averages it.
         moments: The two moments of AdamW, and the per-row state of ``sampled``.
         workspace: Logits, all or one chunk of them, and copies of embeddings and rows.
     """
 
-    kind: str
     weights: int
     gradient: int
     moments: int
@@ -34,12 +32,11 @@ class MemoryEstimate:
     @property
     def total(self) -> int:
         """The sum of all parts."""
-        return self.weights + self.gradient + self.moments + self.workspace
+        return sum(asdict(self).values())
 
     def __str__(self) -> str:
         """One line, in GiB or MiB."""
-        parts = {"weights": self.weights, "gradient": self.gradient, "moments": self.moments, "work": self.workspace}
-        return f"{_size(self.total)} ({', '.join(f'{name} {_size(value)}' for name, value in parts.items())})"
+        return f"{_size(self.total)} ({', '.join(f'{name} {_size(value)}' for name, value in asdict(self).items())})"
 
 
 def _size(count: int) -> str:
@@ -82,7 +79,7 @@ def estimate_memory(
     if kind == "sampled":
         drawn = batch_size + num_sampled
         work = 3 * batch_size * drawn * FLOAT + 5 * drawn * embed_dim * FLOAT
-        return MemoryEstimate(kind, matrix, drawn * embed_dim * FLOAT, 2 * matrix + 16 * num_samples, work + embeddings)
+        return MemoryEstimate(matrix, drawn * embed_dim * FLOAT, 2 * matrix + 16 * num_samples, work + embeddings)
     copies = product_bytes < FLOAT  # of what is multiplied
     plain = kind == "dense" or (kind == "sharded" and devices == 1)
     if plain and batch * num_samples <= PLAIN_LOGITS:
@@ -98,4 +95,4 @@ def estimate_memory(
     if kind == "fused" and moment_bits == 8:
         moments = 2 * (matrix // FLOAT + num_samples * FLOAT)
         work += chunk * embed_dim * 2 * FLOAT
-    return MemoryEstimate(kind, matrix, gradient, moments, work + embeddings)
+    return MemoryEstimate(matrix, gradient, moments, work + embeddings)

@@ -17,11 +17,7 @@ MOST, LEAST = torch.finfo(DTYPE).max, torch.finfo(DTYPE).smallest_normal / 8  # 
 
 
 class Moments:
-    """AdamW's two moments of W, as `torch.optim.AdamW` keeps them in its state.
-
-    Args:
-        weight: W, shape ``(N, K)``.
-    """
+    """AdamW's two moments of W, shape ``(N, K)``, as `torch.optim.AdamW` keeps them in its state."""
 
     def __init__(self, weight: Tensor) -> None:
         self._weight = weight
@@ -32,16 +28,7 @@ class Moments:
 
     @contextmanager
     def rows(self, state: dict[str, Tensor], start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """First and second moments of some rows, which are stored when the context ends.
-
-        Args:
-            state: As of `new`.
-            start: First row.
-            stop: Row after the last.
-
-        Yields:
-            Both moments, shape ``(stop - start, K)``, to be changed in place.
-        """
+        """Both moments of the rows start … stop-1, ``(stop - start, K)``, to be changed in place before the context ends."""
         yield state["exp_avg"][start:stop], state["exp_avg_sq"][start:stop]
 
 
@@ -52,13 +39,10 @@ class Moments8bit(Moments):
     most 6 % over four and a half decades, and a larger one over a further decade. The moments of a row decay by a common
     factor while its sample is not in the batch, and the scale follows exactly. The second moment is stored as its square
     root, which is never rounded to 0: a first moment divided by a second one of 0 would give a step of 1 / eps.
-
-    Args:
-        weight: W, shape ``(N, K)``.
     """
 
     def new(self) -> dict[str, Tensor]:
-        """Moments of 0, as they stand in the optimiser's state."""
+        """As `Moments.new`."""
         state = {}
         for part in PARTS:
             state[part] = torch.zeros_like(self._weight, dtype=DTYPE)

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.objective.adamw import adamw_step
-from diet_lightning.objective.deferred_step import DeferredStepHead
+from diet_lightning.objective.deferred_step import DeferredStepHead, adamw_step
 from diet_lightning.objective.dense import blocks
 
 
@@ -25,6 +24,8 @@ class SampledHead(DeferredStepHead):
     logarithm of the number of classes per drawn row is added to its logit (sampled softmax, Jean et al., ACL 2015), and the
     mean of the logits is estimated likewise. The estimates of :math:`\sum_n e^{z_n}` and of the mean are unbiased. The loss
     and its gradients are biased, since the logarithm of an estimate is too small on average; so the loss gap is an estimate.
+    Rows are drawn from torch's global generator, as masks of dropout are, since a head has neither seed nor step of its own;
+    `DIETModule` seeds that generator by (seed, epoch, step) before each step.
 
     A row is updated by AdamW's rule at the steps at which it is drawn or in the batch. The weight decay and the decay of the
     moments over the steps between are applied then; the updates by momentum at those steps are omitted. One process only;
@@ -57,7 +58,7 @@ class SampledHead(DeferredStepHead):
         self.register_buffer("decay", torch.zeros((), dtype=torch.float64))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SampledHead:
-        # called by `module.to(...)` for parameters and buffers
+        # `module.to(...)` calls it
         return self if self.on_cpu else super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def _current(self, ids: Tensor) -> Tensor:
@@ -69,15 +70,7 @@ class SampledHead(DeferredStepHead):
         return self.losses(features, index).mean()
 
     def losses(self, features: Tensor, index: Tensor) -> Tensor:
-        """The loss of each sample, over the batch's rows and newly drawn ones.
-
-        Args:
-            features: Embeddings, normalised if requested and divided by the temperature, ``(B, K)``.
-            index: ``(B,)``.
-
-        Returns:
-            Shape ``(B,)``.
-        """
+        """The loss of each sample, ``(B,)``, over the batch's rows and newly drawn ones; embeddings as of `scaled`."""
         self._check(features, index)
         own, target = torch.unique(index.to(self.weight.device), return_inverse=True)
         drawn = self._draw()
@@ -120,7 +113,7 @@ class SampledHead(DeferredStepHead):
         missed = (step - 1 - self.last_step[ids])[:, None].to(torch.float64)
         average = state["exp_avg"].index_select(0, ids).mul_((beta1**missed).to(weight.dtype))
         square = state["exp_avg_sq"].index_select(0, ids).mul_((beta2**missed).to(weight.dtype))
-        adamw_step([weight], [gradient], [average], [square], state["step"], group)
+        adamw_step(weight, gradient, average, square, state["step"], group)
         self.weight.detach().index_copy_(0, ids, weight)
         state["exp_avg"].index_copy_(0, ids, average)
         state["exp_avg_sq"].index_copy_(0, ids, square)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,7 @@ class ShardedHead(DatumHead):
 
     A step gathers the embeddings of all ranks (B·K values) and reduces three scalars per sample and the gradient of the
     embeddings. The gradient of W stays local, so DDP must leave ``weight`` out of its reduction. Every rank must have the
-    same batch size.
-
-    Outside a distributed run it is the dense head.
-
-    Args:
-        *args: As for `DatumHead`.
-        **options: As for `DatumHead`.
+    same batch size. Outside a distributed run it is the dense head. Arguments are those of `DatumHead`.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -64,11 +59,11 @@ class ShardedHead(DatumHead):
 
     @property
     def rows(self) -> tuple[int, int]:
-        """The rows of W held by this rank: equal shares, with one more row on the first ranks if N is not a multiple of the number of ranks."""
-        return self.rows_of(self.rank)
+        """The rows of W held by this rank: the first, and the one after the last."""
+        return self._rows_of(self.rank)
 
-    def rows_of(self, rank: int) -> tuple[int, int]:
-        """The rows of W held by a rank."""
+    def _rows_of(self, rank: int) -> tuple[int, int]:
+        """Equal shares, with one more row on the first ranks if N is not a multiple of the number of ranks."""
         base, more = divmod(self.num_samples, self.world)
         start = rank * base + min(rank, more)
         return start, start + base + (rank < more)
@@ -82,26 +77,16 @@ class ShardedHead(DatumHead):
             losses: Tensor = _ShardedLoss.apply(features, self.weight, index, self, dtype)
         return losses.mean()
 
-    # -- checkpoints ---------------------------------------------------------------------------------------------------
-
     def state_to_load(self, full: Tensor) -> Tensor:
         """This rank's rows of a tensor with all N, copied."""
         start, stop = self.rows
         return full[start:stop].clone()
 
     def state_to_save(self, local: Tensor, folder: str | Path) -> Tensor | None:
-        """All N rows from every rank's, on rank 0 in a file that is mapped into memory.
-
-        Args:
-            local: This rank's rows, shape ``(n, ...)``.
-            folder: Folder of the file, which exists as long as the tensor.
-
-        Returns:
-            Shape ``(N, ...)`` on rank 0, None elsewhere.
-        """
+        """All N rows from every rank's: on rank 0 in a file below `folder`, which is mapped into memory; None elsewhere."""
         target = _mapped((self.num_samples, *local.shape[1:]), local.dtype, folder) if self.rank == 0 else None
         for rank in range(self.world):
-            first, last = self.rows_of(rank)
+            first, last = self._rows_of(rank)
             for start, stop in blocks(first, last, self.embed_dim):
                 if rank == self.rank:
                     message = local[start - first : stop - first].contiguous()
@@ -123,9 +108,8 @@ def _place() -> tuple[int, int]:
 def _mapped(shape: tuple[int, ...], dtype: torch.dtype, folder: str | Path) -> Tensor:
     """A tensor that is mapped from an unlinked file, so that the system can write it to disk when memory is short."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    count = int(torch.Size(shape).numel())
     with tempfile.NamedTemporaryFile(dir=folder) as file:
-        return torch.from_file(file.name, shared=True, size=count, dtype=dtype).view(shape)
+        return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=dtype).view(shape)
 
 
 def _gathered(local: Tensor) -> Tensor:

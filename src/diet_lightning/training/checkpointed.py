@@ -1,24 +1,26 @@
-"""CheckpointedModule: writing and reading the checkpoints of a module with a head."""
+"""CheckpointedModule: writing and reading the checkpoints of a module with a head, and the checks before training resumes."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from diet_lightning.errors import CheckpointError
 from diet_lightning.objective import DatumHead, HeadConfig
 from diet_lightning.runs.checkpoint import read_checkpoint
-from diet_lightning.training.head_checkpoint import WEIGHT, load_local_rows, save_full_rows
-from diet_lightning.training.resume_checks import check_network, prepare_resume, require_same_target
 
+WEIGHT = "head.weight"
 EXTRA = "_extra_state"  # where `state_dict` keeps what `get_extra_state` returns
+TARGETS = {"index": "DIETModule (supervised=False)", "label": "SupervisedModule (supervised=True)"}
 
 
 class CheckpointedModule(LightningModule):
@@ -41,6 +43,12 @@ class CheckpointedModule(LightningModule):
     def _is_fitting(self) -> bool:
         return self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
 
+    @property
+    def _data(self) -> Any:
+        """The Trainer's data module, which need not be a `DIETDataModule`; None where there is none."""
+        trainer: Any = self._trainer
+        return None if trainer is None else trainer.datamodule
+
     def get_extra_state(self) -> Tensor:
         """The shape of the inputs, which is saved with the weights for a process that has not read the data."""
         return torch.tensor(self.hparams["input_shape"] or [])
@@ -57,18 +65,25 @@ class CheckpointedModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the kind of classes and all rows of the head, for any kind of head."""
         checkpoint["target"] = self.target
-        save_full_rows(checkpoint, self.head, self.trainer.default_root_dir)
+        if self.head.is_sharded:
+            for entries, name in _tensors_with_rows(checkpoint):
+                entries[name] = self.head.state_to_save(entries[name], self.trainer.default_root_dir)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks N when training resumes; evaluation takes N from the checkpoint.
 
         Raises:
-            CheckpointError: If training is resumed with another number of samples or another network.
+            CheckpointError: If training is resumed with other classes, another number of them, or another network.
         """
         rows = checkpoint["state_dict"].get(WEIGHT)
         if rows is None or not self.is_built:
             raise CheckpointError(f"The checkpoint holds no head ('{WEIGHT}'): it was not written by DIETModule.")
-        require_same_target(self.target, checkpoint.get("target", "index"))
+        theirs, ours = TARGETS[checkpoint.get("target", "index")], TARGETS[self.target]
+        if theirs != ours:
+            raise CheckpointError(
+                f"The checkpoint was trained with {theirs}, but this run uses {ours}: the rows of its head are other "
+                f"classes; use {theirs}, or start a new run without `ckpt_path`."
+            )
         if len(rows) != self.head.num_samples:
             if self._is_fitting:
                 raise CheckpointError(
@@ -76,10 +91,15 @@ class CheckpointedModule(LightningModule):
                     "resume with the same data, or start a new run without `ckpt_path`."
                 )
             self._build(len(rows), self.hparams["input_shape"])
-        load_local_rows(checkpoint, self.head)
-        check_network(checkpoint["state_dict"], self.state_dict())
+        if self.head.is_sharded:
+            for entries, name in _tensors_with_rows(checkpoint):
+                entries[name] = self.head.state_to_load(entries[name])
+        _check_network(checkpoint["state_dict"], self.state_dict())
         if self._is_fitting:
-            prepare_resume(checkpoint, self.hparams)
+            _check_settings(checkpoint["hyper_parameters"], self.hparams)
+            for name in ("optimizer_states", "callbacks"):
+                # states that are restored without a copy must not stay mapped to the file
+                checkpoint[name] = apply_to_collection(checkpoint.get(name), Tensor, Tensor.clone)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -107,3 +127,46 @@ class CheckpointedModule(LightningModule):
             )
         kwargs.setdefault("head", HeadConfig(**hparams.get("head", {})))
         return super().load_from_checkpoint(checkpoint_path, map_location, strict=strict, weights_only=True, **kwargs)
+
+
+def _tensors_with_rows(checkpoint: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """The tensors of a checkpoint with one entry per row of the head: their dictionaries, to be changed, and keys."""
+    yield checkpoint["state_dict"], WEIGHT
+    for optimizer in checkpoint.get("optimizer_states", []):
+        for key in [group["params"][0] for group in optimizer["param_groups"] if group.get("name") == "head"]:
+            # copies: the dictionaries are the optimiser's own
+            state = dict(optimizer["state"].get(key, {}))
+            optimizer["state"] = {**optimizer["state"], key: state}
+            yield from [(state, name) for name, value in state.items() if isinstance(value, Tensor) and value.ndim]
+
+
+def _check_network(saved: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
+    """Names the first weight that differs in shape between a checkpoint and this network, or is missing on one side."""
+    theirs, here = ({name: tuple(value.shape) for name, value in weights.items()} for weights in (saved, ours))
+    for name in {**theirs, **here}:
+        if theirs.get(name) != here.get(name):
+            raise CheckpointError(
+                f"The checkpoint's network differs from this one: '{name}' has shape {theirs.get(name)} there and "
+                f"{here.get(name)} here; use the `backbone`, `stem` and `head.kind` it was trained with."
+            )
+
+
+def _check_settings(saved: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Compares the hyper-parameters: moments of other bits cannot be used, and the optimiser's settings are not changed."""
+    theirs, here = saved["head"]["moment_bits"], ours["head"]["moment_bits"]
+    if theirs != here:
+        raise CheckpointError(
+            f"The checkpoint was trained with head.moment_bits={theirs}, but this run has {here}: resume with "
+            f"head.moment_bits={theirs}{' and head.kind=fused' if theirs == 8 else ''}."
+        )
+    settings, own = _optimizer_settings(saved), _optimizer_settings(ours)
+    for name, value in settings.items():
+        if value != own[name]:
+            rank_zero_warn(
+                f"Resuming with the checkpoint's {name}={value}; {name}={own[name]} is ignored. Start a new run to change it."
+            )
+
+
+def _optimizer_settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {name: hparams[name] for name in ("lr", "weight_decay")}
+    return settings | {f"head.{name}": hparams["head"][name] for name in ("lr", "weight_decay", "eps")}

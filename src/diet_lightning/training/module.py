@@ -7,22 +7,27 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from diet_lightning.backbones.architectures import Stem
-from diet_lightning.backbones.factory import Backbone
+from diet_lightning.backbones.factory import Backbone, create_backbone
+from diet_lightning.backbones.initial_weights import load_initial_weights
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.objective import HeadConfig
 from diet_lightning.objective.loss import check_label_smoothing
-from diet_lightning.training.checkpointed import CheckpointedModule
-from diet_lightning.training.head_checkpoint import WEIGHT
-from diet_lightning.training.network import find_sizes, make_backbone
-from diet_lightning.training.optimizer import count_epochs, count_steps, make_optimizer, total_batch
-from diet_lightning.training.schedule import match_layout, warmup_cosine, warmup_steps
+from diet_lightning.training.checkpointed import WEIGHT, CheckpointedModule
+from diet_lightning.training.optimizer import (
+    count_epochs,
+    count_steps,
+    make_optimizer,
+    match_layout,
+    total_batch,
+    warmup_cosine,
+    warmup_steps,
+)
 from diet_lightning.training.trainer_checks import check_callbacks, check_head, check_memory
 from diet_lightning.utilities.seeding import derive_seed
 
@@ -114,20 +119,12 @@ class DIETModule(CheckpointedModule):
         if rows is not None and input_shape is not None:
             self._build(rows, input_shape)
 
-    # -- what the classes are ------------------------------------------------------------------------------------------
-
     def class_of(self, batch: DatumBatch) -> Tensor:
         """The class of each sample of a batch, int64 ``(B,)``: its index."""
         return batch.index
 
     def check_classes(self, count: int | None) -> None:
-        """Checks the classes before training.
-
-        Args:
-            count: Number of classes, None where it is not known.
-        """
-
-    # -- the network ---------------------------------------------------------------------------------------------------
+        """Checks the number of classes before training, None where it is not known."""
 
     def configure_model(self) -> None:
         """Builds backbone and head once N and the shape of the inputs are known; does nothing more on later calls.
@@ -139,19 +136,25 @@ class DIETModule(CheckpointedModule):
         Raises:
             ConfigurationError: If N or the shape is unknown, or the Trainer cannot train the network.
         """
-        data = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
-        count, shape = find_sizes(self.hparams, self.rows_argument, self.class_noun, data, self._is_fitting)
-        if data is not None:
+        argument, noun = self.rows_argument, self.class_noun
+        known, found = self.hparams[argument], getattr(self._data, argument, None)
+        if self._is_fitting and known is not None and found not in (None, known):
+            raise ConfigurationError(
+                f"{argument}={known}, but the data module has {found} {noun}: leave `{argument}` out to read it from the data."
+            )
+        count = found if known is None else known
+        shape = self.hparams["input_shape"] or getattr(self._data, "input_shape", None)
+        if self._data is not None:
             self.check_classes(count)
         if count is None or shape is None:
             raise ConfigurationError(
-                f"{type(self).__name__} does not know the number of {self.class_noun} and the shape of the inputs: pass a DIETDataModule "
-                f"to the Trainer, or set `{self.rows_argument}` and `input_shape`."
+                f"{type(self).__name__} does not know the number of {noun} and the shape of the inputs: pass a DIETDataModule "
+                f"to the Trainer, or set `{argument}` and `input_shape`."
             )
         if self._is_fitting:
             check_head(self._head_config.kind, self.trainer)
         if self.num_samples is None:
-            self.hparams["num_samples"] = getattr(data, "num_samples", None)
+            self.hparams["num_samples"] = getattr(self._data, "num_samples", None)
         if not self.is_built:
             self._build(count, shape)
 
@@ -159,26 +162,39 @@ class DIETModule(CheckpointedModule):
         hparams: Any = self.hparams
         self.check_classes(rows)
         hparams[self.rows_argument], hparams.input_shape = int(rows), [int(size) for size in input_shape]
-        self.backbone = make_backbone(self._given[0], hparams)
+        self.backbone = self._make_backbone(hparams)
         if self._is_fitting:
             check_memory(self._head_config, int(rows), self.backbone.embed_dim, self.trainer, held=0)
         self.head = self._head_config.make(int(rows), self.backbone.embed_dim, hparams.label_smoothing)
 
+    def _make_backbone(self, hparams: Any) -> Backbone:
+        """Makes the backbone, and changes the hyper-parameters such that a checkpoint needs no file of initial weights."""
+        given = self._given[0]
+        backbone = create_backbone(given, tuple(hparams.input_shape), hparams.stem)
+        is_exported = hparams.get("backbone", backbone.name) != backbone.name  # a folder
+        if hparams.weights is not None and is_exported:
+            raise ConfigurationError(
+                f"Expected argument `weights` to be None with backbone={given!r}, an exported folder with weights of its own, "
+                f"but got {hparams.weights!r}: name the architecture, {backbone.name!r}, as `backbone`."
+            )
+        if hparams.weights is not None:
+            load_initial_weights(backbone, hparams.weights)
+        hparams.weights = None
+        if is_exported:
+            hparams.backbone, hparams.stem = backbone.name, backbone.stem
+        backbone.lay_out(hparams.channels_last)
+        return backbone
+
     @property
     def embed_dim(self) -> int:
-        """K, the dimension of the embeddings.
-
-        Raises:
-            ConfigurationError: If the network is not built yet.
-        """
+        """K, the dimension of the embeddings; raises `ConfigurationError` if the network is not built yet."""
         self._require_network()
         return self.backbone.embed_dim
 
     @property
     def num_samples(self) -> int | None:
         """N, or None while it is not known."""
-        count: int | None = self.hparams["num_samples"]
-        return count
+        return self.hparams["num_samples"]  # type: ignore[no-any-return]
 
     def _require_network(self) -> None:
         if not self.is_built:
@@ -186,8 +202,6 @@ class DIETModule(CheckpointedModule):
                 "The network is not built yet, since N and the shape of the inputs are not known: fit with a DIETDataModule, "
                 "or give `num_samples` and `input_shape`."
             )
-
-    # -- the run -------------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Builds the network if it is not built yet, and prepares it for the Trainer's devices.
@@ -197,12 +211,12 @@ class DIETModule(CheckpointedModule):
         """
         was_built = self.is_built
         self.configure_model()
-        if stage == TrainerFn.FITTING:
+        if self._is_fitting:
             check_callbacks(self.trainer, self._head_config.kind, was_built)
             rows, held = self.head.num_samples, self.head.weight.nbytes
             rank_zero_info(check_memory(self._head_config, rows, self.embed_dim, self.trainer, held))
         self.head.on_setup()
-        if stage == TrainerFn.FITTING and self.hparams["compile"]:
+        if self._is_fitting and self.hparams["compile"]:
             self.backbone.compile()
         self._ddp_params_and_buffers_to_ignore = [WEIGHT] if self.head.is_sharded else []  # DDP reads it
         if self.backbone.stem == "small":
@@ -242,10 +256,10 @@ class DIETModule(CheckpointedModule):
     def on_train_batch_start(self, batch: DatumBatch, batch_idx: int) -> None:
         """Seeds torch's global generators by (seed, epoch, step, rank), so that a resumed run draws the same numbers.
 
-        Dropout and stochastic depth accept no other generator. Augmentation has its own. Other code that draws from the
-        global generators during training gets the same numbers in each run with this seed.
+        Dropout and stochastic depth accept no other generator; `SampledHead` draws from it too, and augmentation has its own.
+        Other code that draws from the global generators during training gets the same numbers in each run with this seed.
         """
-        seed = getattr(getattr(self.trainer, "datamodule", None), "seed", None)
+        seed = getattr(self._data, "seed", None)
         if seed is not None:
             torch.manual_seed(derive_seed(seed, self.current_epoch, batch_idx, self.global_rank, 1))
 
@@ -253,31 +267,14 @@ class DIETModule(CheckpointedModule):
         """Gathers all rows of the head on rank 0 and applies their pending decay."""
         self.head.on_fit_end(self.trainer.optimizers[0], self.trainer.default_root_dir)
 
-    # -- steps ---------------------------------------------------------------------------------------------------------
-
     def forward(self, x: Tensor) -> Tensor:
-        """Embeddings of a batch.
-
-        Args:
-            x: Inputs as the data module makes them, shape ``(B, *input_shape)``, floating point.
-
-        Returns:
-            Shape ``(B, K)``.
-        """
+        """Embeddings ``(B, K)`` of inputs as the data module makes them, ``(B, *input_shape)``, floating point."""
         self._require_network()
         features: Tensor = self.backbone(x)
         return features
 
     def training_step(self, batch: DatumBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Computes the loss of a batch.
-
-        Args:
-            batch: Augmented inputs with their indices.
-            batch_idx: Number of the batch in the epoch.
-
-        Returns:
-            ``loss``, a scalar, and ``features``, the detached embeddings ``(B, K)`` for callbacks.
-        """
+        """The ``loss`` of a batch, a scalar, and for callbacks its ``features``, the detached embeddings ``(B, K)``."""
         batch = DatumBatch(*batch)
         features = self.backbone(batch.input)
         loss = self.head(features, self.class_of(batch))
@@ -291,9 +288,7 @@ class DIETModule(CheckpointedModule):
         """Embeddings of a batch, for callbacks: under ``features``, shape ``(B, K)``."""
         return {"features": self.backbone(batch.input)}
 
-    def test_step(self, batch: DatumBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Embeddings of a batch, for callbacks: under ``features``, shape ``(B, K)``."""
-        return self.validation_step(batch, batch_idx)
+    test_step = validation_step
 
     def predict_step(self, batch: DatumBatch, batch_idx: int) -> dict[str, Tensor]:
         """Embeddings ``(B, K)`` with ``index`` and ``label``, both ``(B,)``."""

@@ -1,16 +1,21 @@
-"""The optimiser of a run, and the batch size by which its learning rate is scaled."""
+"""AdamW and its learning rate: scaled by the batch, with linear warm-up and cosine, as in the paper."""
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.objective import DatumHead, HeadConfig
-from diet_lightning.training.schedule import scaled_lr
+
+REFERENCE_BATCH = 256  # the batch size of the paper's learning rate
 
 
 def find_batch_size(trainer: Trainer) -> int | None:
@@ -59,6 +64,16 @@ def count_epochs(trainer: Trainer) -> float:
     return trainer.estimated_stepping_batches / max(1, steps)
 
 
+def scaled_lr(lr: float, total_batch: int) -> float:
+    """The learning rate for a batch, from that at a batch of 256, by the linear rule.
+
+    Example:
+        >>> scaled_lr(1e-3, 512)
+        0.002
+    """
+    return lr * total_batch / REFERENCE_BATCH
+
+
 def make_optimizer(
     backbone: nn.Module, head: DatumHead, config: HeadConfig, lr: float, weight_decay: float, trainer: Trainer
 ) -> torch.optim.AdamW:
@@ -95,3 +110,44 @@ def make_optimizer(
     optimizer = torch.optim.AdamW(groups, lr=scaled_lr(lr, batch), weight_decay=weight_decay, fused=fused)
     head.attach(optimizer)
     return optimizer
+
+
+def match_layout(optimizer: Optimizer) -> None:
+    """Converts moments from a checkpoint to the memory format of their parameters, which fused steps need."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
+
+
+def warmup_steps(warmup_epochs: float, max_epochs: float, total_steps: int) -> int:
+    """Steps of `warmup_epochs`, but at most a tenth of the run of `max_epochs` and `total_steps`.
+
+    Example:
+        >>> warmup_steps(10, max_epochs=200, total_steps=2000), warmup_steps(10, max_epochs=50, total_steps=500)
+        (100, 50)
+    """
+    return round(total_steps * min(warmup_epochs / max_epochs, 0.1))
+
+
+def lr_factor(step: int, warmup: int, total_steps: int, lowest: float = 0.0) -> float:
+    """Factor of the learning rate at a step: linear to 1 over `warmup` steps, then half a cosine down to `lowest`.
+
+    Args:
+        step: Optimiser steps taken so far.
+        warmup: Steps of linear warm-up; the first step already has ``1 / warmup``.
+        total_steps: Steps of the whole run.
+        lowest: The factor at the end of the run.
+
+    Returns:
+        A number in ``[0, 1]``.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, total_steps - warmup)
+    return lowest + (1.0 - lowest) * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def warmup_cosine(optimizer: Optimizer, warmup: int, total_steps: int, lowest: float = 0.0) -> LambdaLR:
+    """Scheduler over `lr_factor`, to be stepped after every optimiser step; its state holds plain numbers only."""
+    return LambdaLR(optimizer, partial(lr_factor, warmup=warmup, total_steps=total_steps, lowest=lowest))

@@ -54,14 +54,7 @@ class SupervisedModule(DIETModule):
         return batch.label
 
     def check_classes(self, count: int | None) -> None:
-        """Raises an error if the classes are unknown or fewer than 2.
-
-        Args:
-            count: Number of the user's classes, None where it is not known.
-
-        Raises:
-            ConfigurationError: Naming the cure.
-        """
+        """Raises `ConfigurationError` if the number of the user's classes is None, not known, or less than 2."""
         if count is None:
             raise ConfigurationError(
                 "SupervisedModule trains on the user's labels, but the training data list none: add labels, set `num_classes` "
@@ -74,46 +67,29 @@ class SupervisedModule(DIETModule):
             )
 
     def setup(self, stage: str) -> None:
-        """Also checks the labels of the training samples, if the data module lists them.
-
-        Raises:
-            DataError: If a training sample has no class.
-        """
+        """Also checks the labels of the training samples, if the data module lists them, see `check_labels`."""
         super().setup(stage)
         if self._is_fitting:
-            labels = getattr(getattr(self.trainer, "datamodule", None), "train_labels", None)
+            labels = getattr(self._data, "train_labels", None)
             self._labels_known = labels is not None
             if labels is not None:
                 check_labels(labels, torch.arange(len(labels)), self.head.num_samples)
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Adds `SupervisedAccuracy`, which measures the classifier."""
+        """Adds `ClassifierAccuracy`, which measures the classifier."""
         return [ClassifierAccuracy()]
 
     def on_train_batch_start(self, batch: DatumBatch, batch_idx: int) -> None:
-        """Also checks the labels of a batch that `setup` could not know.
-
-        Raises:
-            DataError: If a sample has no class.
-        """
+        """Also checks the labels of a batch that `setup` could not know."""
         if not self._labels_known:
             check_labels(batch.label, batch.index, self.head.num_samples)
         super().on_train_batch_start(batch, batch_idx)
 
 
 def check_labels(label: Tensor, index: Tensor, num_classes: int) -> None:
-    """Raises an error for training samples without a class.
-
-    Args:
-        label: Labels, shape ``(B,)``, -1 where there is none.
-        index: Indices of the samples, shape ``(B,)``.
-        num_classes: Number of classes.
-
-    Raises:
-        DataError: Naming the sample of the lowest index.
-    """
+    """Raises `DataError` for labels ``(B,)`` outside 0 … num_classes-1, naming the sample of the lowest index, also ``(B,)``."""
     wrong = (label < 0) | (label >= num_classes)
-    if not bool(wrong.any()):
+    if not wrong.any():
         return
     first = int(index[wrong].min())
     value = int(label[index == first][0])

@@ -10,61 +10,42 @@ from lightning.pytorch.strategies import DDPStrategy
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.objective import HEADS, HeadConfig, serves
 from diet_lightning.objective.memory_estimate import estimate_memory
-from diet_lightning.training.optimizer import find_batch_size
-from diet_lightning.training.schedule import REFERENCE_BATCH
+from diet_lightning.training.optimizer import REFERENCE_BATCH, find_batch_size
 from diet_lightning.utilities.device_memory import GIB, available_memory
 
 
 def check_head(kind: str, trainer: Trainer) -> None:
-    """Raises an error if a Trainer cannot train a kind of head.
-
-    Args:
-        kind: Kind of head, see `HeadConfig`.
-        trainer: The Trainer.
-
-    Raises:
-        ConfigurationError: Naming the option and the kind of head that serves it.
-    """
-    world, precision = trainer.world_size, str(trainer.precision)
-    clipped = trainer.gradient_clip_val and trainer.gradient_clip_algorithm != "value"
+    """Raises `ConfigurationError` if a Trainer cannot train a kind of head, naming the option and the kind that serves it."""
+    world, clip, precision = trainer.world_size, trainer.gradient_clip_val, str(trainer.precision)
+    steps_itself, in_shards = HEADS[kind].steps_itself, kind == "sharded" and world > 1
     problem = None
-    steps_itself = HEADS[kind].steps_itself
-    if steps_itself:
-        if not serves(kind, world):
-            problem = f"it serves one process, but there are {world}: set `head.kind` to sharded or dense"
-        elif trainer.gradient_clip_val:
-            problem = (
-                f"gradient_clip_val={trainer.gradient_clip_val} needs a gradient that it does not hold: leave clipping out, "
-                "or set `head.kind` to dense"
-            )
-    elif kind == "sharded" and world > 1:
-        if not isinstance(trainer.strategy, DDPStrategy):
-            problem = (
-                f"{type(trainer.strategy).__name__} would not keep the rows on their ranks: set the Trainer's `strategy` to "
-                "ddp"
-            )
-        elif clipped:
-            problem = (
-                f"gradient_clip_val={trainer.gradient_clip_val} needs one norm over all ranks: clip by value "
-                "(gradient_clip_algorithm), or set `head.kind` to dense"
-            )
-    own_step = steps_itself or (kind == "sharded" and world > 1)
-    if problem is None and own_step and precision.startswith("16"):
+    if not serves(kind, world):
+        problem = f"it serves one process, but there are {world}: set `head.kind` to sharded or dense"
+    elif steps_itself and clip:
+        problem = (
+            f"gradient_clip_val={clip} needs a gradient that it does not hold: leave clipping out, or set `head.kind` to "
+            "dense"
+        )
+    elif in_shards and not isinstance(trainer.strategy, DDPStrategy):
+        problem = f"{type(trainer.strategy).__name__} would not keep the rows on their ranks: set the Trainer's `strategy` to ddp"
+    elif in_shards and clip and trainer.gradient_clip_algorithm != "value":
+        problem = (
+            f"gradient_clip_val={clip} needs one norm over all ranks: clip by value (gradient_clip_algorithm), or set "
+            "`head.kind` to dense"
+        )
+    elif (steps_itself or in_shards) and precision.startswith("16"):
         problem = f"precision={precision} skips steps by itself: use bf16-mixed, or set `head.kind` to dense"
     if problem is not None:
         raise ConfigurationError(f"head.kind={kind!r} cannot be trained by this Trainer; {problem}.")
 
 
 def check_callbacks(trainer: Trainer, kind: str, was_built: bool) -> None:
-    """Raises an error for Lightning callbacks that would silently train or save something else.
+    """Raises `ConfigurationError` for Lightning callbacks that would silently train or save something else.
 
     Args:
         trainer: The Trainer.
         kind: Kind of head, see `HeadConfig`.
         was_built: Whether the network existed when the callbacks were set up.
-
-    Raises:
-        ConfigurationError: Naming the callback and the cure.
     """
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:

@@ -2,7 +2,7 @@
 # # The linear theory: the smallest loss, and W at the optimum
 #
 # DIET with a linear network, logits W V X, on clusters of exact duplicates has an optimum in closed form, for clusters
-# of one size and of several (`diet_lightning.theory` derives it). Here W and V are trained with DIET's own loss and
+# of one size and of several (`theory.py` derives it). Here W and V are trained with DIET's own loss and
 # compared with it, as in the paper's Figures 4 and 5.
 #
 # Expect with smoothing, from each of ten starts, a loss within 1e-14 nats of the closed form and A within 3e-8; without
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 from record import SIZE, Row, record
+from theory import clustered_inputs, optimal_loss, optimal_matrix, train_linear
+from theory_figures import block_matrices, linear_training
 
 from diet_lightning.figures.style import save_figure
-from diet_lightning.figures.theory import block_matrices, linear_training
-from diet_lightning.theory import clustered_inputs, optimal_loss, optimal_matrix, train_linear
 
 SIZES = {
     "tiny": {"starts": 1, "steps": 60},

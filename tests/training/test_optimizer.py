@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diet_lightning.training.schedule import lr_factor, scaled_lr, warmup_cosine, warmup_steps
+from diet_lightning.training.optimizer import lr_factor, scaled_lr, warmup_cosine, warmup_steps
 from diet_lightning.utilities.seeding import derive_seed
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,9 +16,12 @@ from scipy.optimize import minimize
 
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.figures.style import save_figure
-from diet_lightning.figures.theory import block_matrices, linear_training
 from diet_lightning.objective.loss import loss_floor
-from diet_lightning.theory import clustered_inputs, optimal_loss, optimal_matrix, train_linear
+
+sys.path.append(str(Path(__file__).parents[2] / "examples/paper"))
+import theory
+from theory import clustered_inputs, optimal_loss, optimal_matrix, train_linear
+from theory_figures import block_matrices, linear_training
 
 EQUAL, UNEQUAL = [4, 4, 4, 4], [1, 2, 5, 8]
 cluster_sizes = st.lists(st.integers(1, 5), min_size=1, max_size=4)
@@ -49,6 +56,10 @@ def numeric_optimum(sizes, smoothing):
     logits = found.x.reshape(shape)
     softmax = np.exp(logits - logits.max(axis=0))
     return found.fun, softmax / softmax.sum(axis=0)
+
+
+def test_documented_values():
+    assert doctest.testmod(theory) == (0, 2)
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,6 +1,6 @@
 r"""DIET's linear theory: the optimal loss of a linear model in closed form, and training that reaches it.
 
-The logits are :math:`W V x`; N samples lie in C clusters of exact duplicates, :math:`m_c` in each. Duplicates
+The logits are :math:`W V x`; N samples form C clusters of exact duplicates, :math:`m_c` in each. Duplicates
 share one softmax column :math:`p`, so the mean loss of a cluster is the cross-entropy of :math:`p` against the mean
 of its members' smoothed targets. By Gibbs' inequality its minimum is the entropy of that mean, where :math:`p` equals it:
 

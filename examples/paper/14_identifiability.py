@@ -33,7 +33,7 @@ from torch.utils.data import TensorDataset
 from diet_lightning import DIETDataModule, DIETModule, HeadConfig
 from diet_lightning.figures.style import COLOURS, save_figure
 from diet_lightning.objective.loss import datum_cross_entropy
-from diet_lightning.training.schedule import REFERENCE_BATCH
+from diet_lightning.training.optimizer import REFERENCE_BATCH
 
 RUN_DIR = "runs/14_identifiability"
 CONCENTRATION = 10.0

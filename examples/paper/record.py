@@ -49,7 +49,11 @@ def record(run_dir: str, setting: str, rows: Sequence[Row], minutes: float | Non
     `minutes` is for runs that were not all made by this process.
     """
     options = {name: value for name, value in sorted(os.environ.items()) if name.startswith("DIET_")}
-    words = [*(f"{name}={value}" for name, value in options.items()), "python", f"examples/{Path(run_dir).name}.py"]
+    words = [
+        *(f"{name}={value}" for name, value in options.items()),
+        "python",
+        f"examples/paper/{Path(run_dir).name}.py",
+    ]
     cpu = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor() or platform.machine(),

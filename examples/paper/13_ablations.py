@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Ablations: label smoothing, batch size, augmentation and length of training
 #
-# Each setting is changed alone from the recipe; the learning rate is scaled with the batch. `examples/configs/sweep.yaml` is
+# Each setting is changed alone from the recipe; the learning rate is scaled with the batch. `examples/paper/sweep.yaml` is
 # the same as a sweep of W&B.
 #
 # Expect on the digits, over three seeds of 20 epochs, a linear probe of 91 % with the recipe and of 97 % after 80 epochs, 55 % after
