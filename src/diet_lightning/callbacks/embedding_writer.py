@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import BaseFileLock
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -59,7 +59,7 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
         self._is_set_up = False  # for a run of `predict` that has not ended
         self._rows: RowStore | None = None
         self._dim = 0  # K, known from the first rows
-        self._lock: BaseFileLock | None = None  # rank 0's
+        self._held = ExitStack()  # closes the rows and, on rank 0, releases their lock
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Raises an error if the file exists, before anything is computed."""
@@ -90,7 +90,8 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
 
     def _open(self, trainer: Trainer, identity: Mapping[str, Any] | None) -> RowStore:
         def prepare() -> None:
-            self._lock, discarded = prepare_rows(self._file, identity)
+            lock, discarded = prepare_rows(self._file, identity)
+            self._held.callback(lock.release)
             if discarded:
                 rank_zero_info(
                     f"Unfinished embeddings beside {self._file} are of other weights or data: starting over."
@@ -99,6 +100,7 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
         on_rank_zero(trainer, prepare)
         with writing(self._file):
             self._rows = RowStore(partial_of(self._file), COLUMNS)
+        self._held.callback(self._rows.close)
         return self._rows
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -125,11 +127,12 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
             raise ConfigurationError(
                 "EmbeddingWriter writes the embeddings of one loader, but `predict` was given several: run it for each of them."
             )
-        if not isinstance(prediction, Mapping) or not all(isinstance(prediction.get(name), Tensor) for name in FIELDS):
+        try:
+            features, index, label = (prediction[name].detach().cpu() for name in FIELDS)
+        except (TypeError, LookupError, AttributeError) as error:
             raise ConfigurationError(
                 f"EmbeddingWriter expects `predict_step` to return tensors under {list(FIELDS)}, as DIETModule's does."
-            )
-        features, index, label = (prediction[name].detach().cpu() for name in FIELDS)
+            ) from error
         self._dim = features.shape[1]
         rows: Any = self._rows
         with writing(self._file):
@@ -157,12 +160,8 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
         self._release()
 
     def _release(self) -> None:
-        if self._rows is not None:
-            self._rows.close()
-        if self._lock is not None:
-            self._lock.release()
-        self._rows = self._lock = None
-        self._is_set_up = False
+        self._held.close()
+        self._rows, self._is_set_up = None, False
 
 
 def _digest(network: nn.Module) -> str:

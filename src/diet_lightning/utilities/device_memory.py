@@ -10,14 +10,7 @@ GIB = 2**30  # bytes
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Free memory of a device; of a CPU within the limit of the process's control group, which psutil ignores.
-
-    Args:
-        device: The device.
-
-    Returns:
-        Bytes; None if unknown.
-    """
+    """Free memory of a device in bytes, None if unknown; of a CPU within its control group's limit, which psutil ignores."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     meminfo = Path("/proc/meminfo")

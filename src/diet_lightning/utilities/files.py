@@ -20,9 +20,6 @@ def partial_of(path: Path) -> Path:
 def atomic_write(file: Path) -> Iterator[Path]:
     """Writes a file such that an interruption keeps the existing one.
 
-    Args:
-        file: The file.
-
     Yields:
         A sibling to write to, which is renamed to the file at the end and removed after an exception.
     """
@@ -43,13 +40,7 @@ def require_empty_dir(folder: Path) -> None:
 
 
 def write_json(file: Path, value: Any, indent: int | None = None) -> None:
-    """Writes a value as JSON, atomically.
-
-    Args:
-        file: The file.
-        value: Plain values.
-        indent: Spaces of each level; None for one line. Indented files end with a line break.
-    """
+    """Writes plain values as JSON, atomically: with `indent` spaces for each level and a line break at the end, or in one line."""
     with atomic_write(file) as partial:
         partial.write_text(json.dumps(value, indent=indent) + ("" if indent is None else "\n"), encoding="utf-8")
 
