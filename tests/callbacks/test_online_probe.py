@@ -155,3 +155,16 @@ def test_state_is_plain_and_kept_apart_by_name(make_trainer, tmp_path):
     untrained = make_trainer(callbacks=[OnlineLinearProbe()])
     untrained.validate(module, image_data(), verbose=False)
     assert "val/probe_top1" not in untrained.callback_metrics
+
+
+def test_a_probe_that_was_validated_untrained_is_trained_by_a_later_fit(make_trainer, caplog):
+    module, data, probe = (
+        DIETModule(TinyNet(), num_samples=48, input_shape=[3, 8, 8]),
+        image_data(),
+        OnlineLinearProbe(),
+    )
+    make_trainer(callbacks=[probe]).validate(module, data, verbose=False)
+    assert "Probe 'probe' is untrained: pass `ckpt_path` to evaluate one." in caplog.text
+    trainer = make_trainer(callbacks=[probe])
+    trainer.fit(module, data)
+    assert {"train/probe_top1", "val/probe_top1"} <= set(trainer.callback_metrics)

@@ -23,10 +23,7 @@ def default_callbacks(
     save_every_n_epochs: int = 1,
     progress_bar: bool = True,
 ) -> list[Callback]:
-    """The callbacks that `diet fit` gives its Trainer.
-
-    A probe, the run's record, the rank of the embeddings, a guard against values that are not finite, a checkpoint when the run is
-    interrupted and one every few epochs, the run's figure, and a progress bar.
+    """Makes the callbacks that `diet fit` gives its Trainer.
 
     Args:
         run_dir: Folder of the run; checkpoints go to ``checkpoints`` within it.
@@ -35,7 +32,7 @@ def default_callbacks(
         progress_bar: Whether to show progress.
 
     Returns:
-        The callbacks, in the order that the Trainer needs them in.
+        The callbacks, in the order in which the Trainer needs them.
 
     Example:
         >>> [type(each).__name__ for each in default_callbacks("runs/a")][:3]

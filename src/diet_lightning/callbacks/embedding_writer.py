@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import BaseFileLock
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -16,13 +16,16 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from diet_lightning.callbacks.rank_zero import on_rank_zero
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.loaders import PredictionStore
 from diet_lightning.embeddings.formats import check_format
-from diet_lightning.embeddings.resumable import PartialEmbeddings, refuse_existing
+from diet_lightning.embeddings.resumable import COLUMNS, finish_rows, prepare_rows, refuse_existing, writing
 from diet_lightning.errors import ConfigurationError, DIETError
 from diet_lightning.transforms.convert import tensor_bytes
+from diet_lightning.utilities.files import partial_of
+from diet_lightning.utilities.row_store import RowStore
 
 FIELDS = ("features", "index", "label")
 
@@ -52,19 +55,18 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
         if path is not None:
             check_format(Path(path))
         self.path = path
+        self._file = Path()  # where the run of `predict` under way writes
         self._is_set_up = False  # for a run of `predict` that has not ended
-        self._partial: PartialEmbeddings | None = None
-        self._lock: BaseFileLock | None = None  # rank 0's
-        self._data: DIETDataModule | None = None  # where it is what is predicted
-
-    def _file(self, trainer: Trainer) -> Path:
-        return Path(self.path or Path(trainer.default_root_dir) / "embeddings.npz")
+        self._rows: RowStore | None = None
+        self._dim = 0  # K, known from the first rows
+        self._held = ExitStack()  # closes the rows and, on rank 0, releases their lock
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Raises an error if the file exists, before anything is computed."""
         super().setup(trainer, pl_module, stage)
         if stage == "predict":
-            refuse_existing(self._file(trainer))
+            self._file = Path(self.path or Path(trainer.default_root_dir) / "embeddings.npz")
+            refuse_existing(self._file)
             self._release()
             self._is_set_up = True
 
@@ -74,39 +76,37 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
             return np.zeros(count, np.bool_)
         data: DIETDataModule = trainer.datamodule  # type: ignore[attr-defined]  # it is what asks
         pl_module = trainer.lightning_module
-        split, weights = data.predict_split, _digest(getattr(pl_module, "backbone", pl_module))
-        opened = self._open(
-            trainer,
-            lambda: {
-                **data.identity(split),
-                "embed_dim": getattr(pl_module, "embed_dim", None),
-                "weights": weights,
-                "precision": str(trainer.precision),
-            },
-        )
-        self._data = data
-        done = opened.done(count)
+        identity = {
+            **data.identity(data.predict_split),
+            "embed_dim": getattr(pl_module, "embed_dim", None),
+            "weights": _digest(getattr(pl_module, "backbone", pl_module)),
+            "precision": str(trainer.precision),
+        }
+        done = self._open(trainer, identity).done(count)
         trainer.strategy.barrier()  # no rank marks further rows before all ranks have read the same ones
         if done.any():
-            rank_zero_info(f"Resuming {self._file(trainer)}: {done.sum()} of {len(done)} embeddings are there.")
+            rank_zero_info(f"Resuming {self._file}: {done.sum()} of {len(done)} embeddings are there.")
         return done
 
-    def _open(self, trainer: Trainer, identity: Callable[[], Mapping[str, Any] | None]) -> PartialEmbeddings:
-        file = self._file(trainer)
-
+    def _open(self, trainer: Trainer, identity: Mapping[str, Any] | None) -> RowStore:
         def prepare() -> None:
-            self._lock, discarded = PartialEmbeddings.lock(file, identity())
+            lock, discarded = prepare_rows(self._file, identity)
+            self._held.callback(lock.release)
             if discarded:
-                rank_zero_info(f"Unfinished embeddings beside {file} are of other weights or data: starting over.")
+                rank_zero_info(
+                    f"Unfinished embeddings beside {self._file} are of other weights or data: starting over."
+                )
 
-        _on_rank_zero(trainer, prepare)
-        self._partial = PartialEmbeddings(file)
-        return self._partial
+        on_rank_zero(trainer, prepare)
+        with writing(self._file):
+            self._rows = RowStore(partial_of(self._file), COLUMNS)
+        self._held.callback(self._rows.close)
+        return self._rows
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts over with a loader whose content is unknown."""
-        if self._partial is None:
-            self._open(trainer, lambda: None)
+        if self._rows is None:
+            self._open(trainer, None)
 
     def write_on_batch_end(
         self,
@@ -127,53 +127,41 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
             raise ConfigurationError(
                 "EmbeddingWriter writes the embeddings of one loader, but `predict` was given several: run it for each of them."
             )
-        if not isinstance(prediction, Mapping) or not all(isinstance(prediction.get(name), Tensor) for name in FIELDS):
+        try:
+            features, index, label = (prediction[name].detach().cpu() for name in FIELDS)
+        except (TypeError, LookupError, AttributeError) as error:
             raise ConfigurationError(
                 f"EmbeddingWriter expects `predict_step` to return tensors under {list(FIELDS)}, as DIETModule's does."
-            )
-        features, index, label = (prediction[name].detach().cpu() for name in FIELDS)
-        self._opened.write(index.numpy(), features=features.float().numpy(), label=label.numpy())
+            ) from error
+        self._dim = features.shape[1]
+        rows: Any = self._rows
+        with writing(self._file):
+            rows.write(index.numpy(), features=features.float().numpy(), label=label.numpy())
         if trainer.received_sigterm:  # Lightning itself would predict on
             raise SIGTERMException
 
-    @property
-    def _opened(self) -> PartialEmbeddings:
-        if self._partial is None:
-            raise RuntimeError("EmbeddingWriter was not set up by a Trainer.")
-        return self._partial
-
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the file from the rows of all ranks."""
-        opened, file = self._opened, self._file(trainer)
-        opened.flush()
+        rows: Any = self._rows
+        with writing(self._file):
+            rows.flush()
         trainer.strategy.barrier()
-
-        def finish() -> None:
-            count = opened.finish(self._names(trainer))
-            rank_zero_info(f"Wrote {count} embeddings of dimension {opened.dim} to {file}.")
-
-        _on_rank_zero(trainer, finish)
-        self._release()
-
-    def _names(self, trainer: Trainer) -> list[str] | None:
-        if self._data is not None:
-            return self._data.names(self._data.predict_split)
         dataset = getattr(trainer.predict_dataloaders, "dataset", None)
-        return dataset.dataset.names if isinstance(dataset, IndexedDataset) else None
+        names = dataset.dataset.names if isinstance(dataset, IndexedDataset) else None
+        count = on_rank_zero(trainer, lambda: finish_rows(self._file, rows, self._dim, names))
+        rank_zero_info(f"Wrote {count} embeddings of dimension {self._dim} to {self._file}.")
+        self._release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keeps what was computed."""
-        if self._partial is not None and not isinstance(exception, DIETError):  # such as a disk that is full
-            self._partial.flush()
+        if self._rows is not None and not isinstance(exception, DIETError):  # such as a disk that is full
+            with writing(self._file):
+                self._rows.flush()
         self._release()
 
     def _release(self) -> None:
-        if self._partial is not None:
-            self._partial.close()
-        if self._lock is not None:
-            self._lock.release()
-        self._partial = self._lock = self._data = None
-        self._is_set_up = False
+        self._held.close()
+        self._rows, self._is_set_up = None, False
 
 
 def _digest(network: nn.Module) -> str:
@@ -182,16 +170,3 @@ def _digest(network: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor_bytes(value) if isinstance(value, Tensor) else repr(value).encode())
     return digest.hexdigest()
-
-
-def _on_rank_zero(trainer: Trainer, action: Callable[[], None]) -> None:
-    """Runs an action on rank 0 while the other ranks wait; an error is raised on all ranks."""
-    error: DIETError | None = None
-    if trainer.is_global_zero:
-        try:
-            action()
-        except DIETError as found:
-            error = found
-    error = trainer.strategy.broadcast(error)
-    if error is not None:
-        raise error

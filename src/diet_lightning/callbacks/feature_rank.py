@@ -20,10 +20,10 @@ class FeatureRank(SplitCallback):
     """Measures the rank of the embeddings, without labels.
 
     Logs ``val/rankme`` (Garrido et al., ICML 2023) and ``val/effective_rank``, the number of directions in which the
-    embeddings vary. Both are between 1 and the dimension of the embeddings, and are measured on the clean validation
-    samples. Without validation samples, ``train/rankme`` and ``train/effective_rank`` are measured on the augmented samples
-    of the training epoch. `Trainer.test` logs ``test/rankme`` and ``test/effective_rank``. The device is synchronised at
-    the end of an epoch only; the callback holds K² sums in float64.
+    embeddings vary, of the clean validation samples. Both are between 1 and the dimension K of the embeddings. Without
+    validation samples it logs ``train/rankme`` and ``train/effective_rank`` of the augmented samples of the training epoch.
+    `Trainer.test` logs ``test/rankme`` and ``test/effective_rank``. The device is synchronised at the end of an epoch only;
+    the callback holds K² sums in float64.
 
     Args:
         warn_below: Value of RankMe below which a warning reports a collapse. RankMe is 1 if all embeddings have one
@@ -36,8 +36,6 @@ class FeatureRank(SplitCallback):
         self._first: float | None = None  # RankMe when the run began
         self._warned = False  # once is enough
 
-    # -- counting ------------------------------------------------------------------------------------------------------
-
     def _add(self, features: Tensor, counts: Tensor) -> None:
         dtype = torch.float32 if features.device.type == "mps" else torch.float64
         rows = features.detach().to(dtype) * counts[:, None]
@@ -47,15 +45,15 @@ class FeatureRank(SplitCallback):
         for held, part in zip(self._sums, (rows.T @ rows, rows.sum(0), counts.sum()), strict=True):
             held += part
 
-    def _log(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
+    def end_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the rank of the split's samples."""
         if self._sums is None:
             return
         outer, total, count = (trainer.strategy.reduce(each, reduce_op="sum").double().cpu() for each in self._sums)
         self._sums = None
         samples = int(count)
         rank = rankme(singular_values(outer, samples))
-        found = {"rankme": rank, "effective_rank": effective_rank(outer, total, samples)}
-        for name, value in found.items():
+        for name, value in {"rankme": rank, "effective_rank": effective_rank(outer, total, samples)}.items():
             pl_module.log(f"{split}/{name}", torch.tensor(value, dtype=torch.float32), sync_dist=True)
         self._first = rank if self._first is None else self._first
         if rank < self.warn_below and samples >= ENOUGH and not self._warned:
@@ -64,8 +62,6 @@ class FeatureRank(SplitCallback):
                 f"The embeddings have collapsed: RankMe is {rank:.2f} (1 is one direction for all, at most {len(total)}; it "
                 f"was {self._first:.1f} at first). Lower `lr`, lengthen `warmup_epochs`, or check that the inputs differ."
             )
-
-    # -- hooks ---------------------------------------------------------------------------------------------------------
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DatumBatch, batch_idx: int
@@ -81,7 +77,7 @@ class FeatureRank(SplitCallback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the rank of the training samples, if they were added."""
         if not self._has_validation(trainer):
-            self._log("train", trainer, pl_module)
+            self.end_split("train", trainer, pl_module)
 
     def measure_batch(
         self, split: str, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DatumBatch
@@ -89,7 +85,3 @@ class FeatureRank(SplitCallback):
         """Adds clean samples, each once."""
         if not trainer.sanity_checking:
             self._add(outputs["features"], originals(batch, trainer).to(torch.float32))
-
-    def end_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs the rank of the split's samples."""
-        self._log(split, trainer, pl_module)

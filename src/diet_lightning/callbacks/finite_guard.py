@@ -28,7 +28,8 @@ class _Loss(NamedTuple):
 class FiniteGuard(Callback):
     """Stops a run at the first loss that is not finite, before its gradients reach the weights.
 
-    Lightning itself trains on through NaN. With `InterruptCheckpoint` the state before the step is saved.
+    Lightning's own `EarlyStopping` with ``check_finite`` stops after they did. With `InterruptCheckpoint` the state before the
+    step is saved.
 
     Raises:
         NonFiniteError: While training, with step, learning rate and the indices of the batch or of its bad inputs.
@@ -58,18 +59,13 @@ class FiniteGuard(Callback):
         self._unchecked.append(_Loss(self._batch, loss.detach(), finite, known))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Stops the run before the optimiser's step; if one rank stops, all of them do.
-
-        The backward pass is already queued behind the loss, so the accelerator stays busy while the loss is read.
-        """
+        """Stops the run on all ranks; the accelerator computes the backward pass while the loss is read."""
         unchecked, self._unchecked = self._unchecked, []
         for seen in unchecked:
             if seen.known is not None:
                 seen.known.synchronize()
         bad = next((seen for seen in unchecked if not seen.finite), None)
-        finite = bad is None
-        if trainer.world_size > 1:
-            finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
+        finite = trainer.strategy.reduce_boolean_decision(bad is None, all=True)
         if bad is not None:
             self._stop(trainer, bad)
         elif not finite:
@@ -83,8 +79,8 @@ class FiniteGuard(Callback):
 
     @staticmethod
     def _stop(trainer: Trainer, seen: _Loss) -> None:
-        rows = torch.isfinite(seen.batch.input.flatten(1)).all(dim=1)
-        bad = seen.batch.index[~rows].tolist()
+        finite = torch.isfinite(seen.batch.input.flatten(1)).all(dim=1)
+        bad = seen.batch.index[~finite].tolist()
         indices = bad or seen.batch.index.tolist()
         listed = ", ".join(map(str, indices[:SHOWN])) + (", …" if len(indices) > SHOWN else "")
         lr = trainer.optimizers[0].param_groups[0]["lr"]

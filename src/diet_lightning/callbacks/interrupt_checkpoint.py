@@ -17,21 +17,19 @@ class InterruptCheckpoint(Callback):
     """Saves ``interrupted.ckpt`` when training ends by Ctrl-C, SIGTERM or an error.
 
     The first Ctrl-C lets the step under way finish, as Lightning does on SIGTERM, so that the checkpoint is exact; the
-    second stops at once. The file is removed once a later fit ends well.
+    second stops at once. The file is removed once a later fit ends.
 
     Args:
         dirpath: Folder of the checkpoint; None for the Trainer's ``default_root_dir``.
     """
 
-    # Not a subclass of Lightning's OnExceptionCheckpoint: beside one the Trainer adds no ModelCheckpoint of its own, refuses
-    # ``enable_checkpointing=False``, and takes it for ``ckpt_path="best"``; it removes the file also when a test ends.
+    # by hand, since beside an OnExceptionCheckpoint of Lightning the Trainer adds no ModelCheckpoint of its own
 
     def __init__(self, dirpath: str | None = None) -> None:
         self.dirpath = dirpath
         self._previous: Any = None  # the SIGINT handler to restore
 
-    def path(self, trainer: Trainer) -> Path:
-        """Where the checkpoint is written."""
+    def _path(self, trainer: Trainer) -> Path:
         return Path(self.dirpath or trainer.default_root_dir) / "interrupted.ckpt"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -53,10 +51,10 @@ class InterruptCheckpoint(Callback):
         """Saves, unless nothing was trained yet."""
         self._restore_handler()
         if trainer.state.fn == TrainerFn.FITTING and trainer.global_step > 0:
-            trainer.save_checkpoint(self.path(trainer))
-            rank_zero_info(f"Saved {self.path(trainer)}: resume with ckpt_path.")
+            trainer.save_checkpoint(self._path(trainer))
+            rank_zero_info(f"Saved {self._path(trainer)}: resume with ckpt_path.")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restores the signal handler and removes the checkpoint of an earlier interruption."""
         self._restore_handler()
-        trainer.strategy.remove_checkpoint(self.path(trainer))
+        trainer.strategy.remove_checkpoint(self._path(trainer))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BaseFinetuning
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -19,18 +19,16 @@ from diet_lightning.errors import ConfigurationError
 BLOCK = re.compile(r"Block|Bottleneck|InvertedResidual|EdgeResidual|DepthwiseSeparableConv|MBConv|EncoderLayer")
 
 
-class LastBlocks(BaseFinetuning):
+class LastBlocks(BaseFinetuning):  # Lightning's BackboneFinetuning unfreezes the whole backbone
     """Trains the head alone at first, then the last blocks of the backbone with it; the other weights are frozen.
 
-    The regime of continued pretraining, DIET-CP (https://arxiv.org/abs/2509.06990). A block is a part of the network whose
-    class is a residual or transformer block, such as the entries of a ViT's ``blocks``, a ResNet's ``BasicBlock`` or
-    ``Bottleneck``, a ConvNeXt's ``ConvNeXtBlock``; blocks nested in another block are not counted. Layers after the blocks,
-    such as a final norm, train with them.
+    The regime of continued pretraining, DIET-CP (https://arxiv.org/abs/2509.06990). A block is a residual or transformer
+    block by its class, such as the entries of a ViT's ``blocks`` or a ResNet's ``BasicBlock``; blocks nested in another block
+    are not counted. Layers after the blocks, such as a final norm, train with them.
 
     Frozen parts are in eval mode: batch norm uses its running statistics and does not update them, and dropout is off.
     The gradients of the blocks are computed from the start and discarded while the head trains alone, since DDP fixes the
-    parameters that it synchronises when training starts. The epoch alone determines which parts train, so a run resumes
-    exactly.
+    parameters that it synchronises when training starts.
 
     Args:
         blocks: Number of blocks to train.
@@ -64,65 +62,65 @@ class LastBlocks(BaseFinetuning):
         """Empty: the base class would save parameter groups, which this callback does not change."""
         return {}
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    # `pl_module` is Any, since a LightningModule does not declare its backbone
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Freezes the backbone before DDP collects the parameters that train."""
         if stage == TrainerFn.FITTING:
             pl_module.configure_model()  # at once where it is built
             super().setup(trainer, pl_module, stage)
 
-    def freeze_before_training(self, pl_module: LightningModule) -> None:
+    def freeze_before_training(self, pl_module: Any) -> None:
         """Freezes all but the parts that will train."""
-        backbone: Any = pl_module.backbone
-        model = backbone.model
+        model = pl_module.backbone.model
         names = last_blocks(model, self.blocks) if self.modules is None else self.modules
-        self._parts = {name: _part(model, name) for name in names}
+        parts = dict(model.named_modules())
+        if missing := [name for name in names if name not in parts]:
+            raise ConfigurationError(
+                f"Argument `modules` of LastBlocks names {missing[0]!r}, which {type(model).__name__} does not have: its parts are "
+                f"{[child for child, _ in model.named_children()]}, and theirs."
+            )
+        self._parts = {name: parts[name] for name in names}
         self.freeze(model, train_bn=False)
         self.make_trainable(self._parts.values())
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Logs which parts train when, and restores the state of a run that resumes within an epoch."""
-        module: Any = pl_module
-        epochs, parameters = module.count_epochs(), list(module.backbone.parameters())
+        epochs, parameters = pl_module.count_epochs(), list(pl_module.backbone.parameters())
         self._head_epochs = round(self.head_only * epochs)
         self.finetune_function(pl_module, trainer.current_epoch, trainer.optimizers[0])
-        names = [name for name, part in self._parts.items() if any(True for _ in part.parameters())]
+        names = [name for name, part in self._parts.items() if list(part.parameters())]
         trained = sum(each.numel() for each in parameters if each.requires_grad)
         rank_zero_info(
             f"The head trains alone for {self._head_epochs} of {epochs:g} epochs, and then with {', '.join(names)}: {trained:,} "
             f"of the backbone's {sum(each.numel() for each in parameters):,} parameters."
         )
 
-    def finetune_function(self, pl_module: LightningModule, epoch: int, optimizer: Optimizer) -> None:
+    def finetune_function(self, pl_module: Any, epoch: int, optimizer: Optimizer) -> None:
         """Puts frozen parts into eval mode at the start of each epoch."""
-        backbone: Any = pl_module.backbone
-        backbone.eval()
+        pl_module.backbone.eval()
         self._head_alone = epoch < self._head_epochs
         if not self._head_alone:
             for part in self._parts.values():
                 part.train()
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Optimizer) -> None:
         """Discards the gradients of the blocks while the head trains alone; AdamW skips such parameters, also their decay."""
         if self._head_alone:
-            backbone: Any = pl_module.backbone
-            backbone.zero_grad(set_to_none=True)
+            pl_module.backbone.zero_grad(set_to_none=True)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Unfreezes the backbone, for a later fit without this callback."""
-        backbone: Any = pl_module.backbone
-        self.make_trainable(backbone)
-        backbone.train()
+        self.make_trainable(pl_module.backbone)
+        pl_module.backbone.train()
 
 
 def last_blocks(model: nn.Module, count: int) -> list[str]:
-    """The last residual or transformer blocks of a network, and the layers after them.
+    """Names of the last residual or transformer blocks of a network, and of the layers after them.
 
     Args:
         model: A network whose submodules are registered in the order of computation.
         count: Number of blocks.
-
-    Returns:
-        Names of its parts, as `named_modules` gives them.
 
     Raises:
         ConfigurationError: If it has fewer blocks.
@@ -151,13 +149,3 @@ def _outermost(names: Iterable[str]) -> list[str]:
         if not found or not name.startswith(f"{found[-1]}."):
             found.append(name)
     return found
-
-
-def _part(model: nn.Module, name: str) -> nn.Module:
-    try:
-        return model.get_submodule(name)
-    except AttributeError as error:
-        raise ConfigurationError(
-            f"Argument `modules` of LastBlocks names {name!r}, which {type(model).__name__} does not have: its parts are "
-            f"{[child for child, _ in model.named_children()]}, and theirs."
-        ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,20 +15,23 @@ from torch import nn
 from tqdm import tqdm
 
 from diet_lightning.backbones.factory import create_backbone
+from diet_lightning.callbacks.rank_zero import on_rank_zero
+from diet_lightning.callbacks.run_figure import save_and_log
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.data.reading import Split
-from diet_lightning.errors import ConfigurationError, DIETError
+from diet_lightning.errors import ConfigurationError
 from diet_lightning.evaluation.neighbours import nearest_neighbours
 from diet_lightning.evaluation.probes import EvaluationConfig, evaluate_features
 from diet_lightning.evaluation.rank import singular_values
 from diet_lightning.figures.embeddings import embedding_figures, load_umap, neighbour_gallery
-from diet_lightning.figures.style import save_figure
 from diet_lightning.runs.scores import Score, read_scores, write_scores
 from diet_lightning.transforms.convert import to_pixels
 from diet_lightning.utilities.seeding import derive_seed
 
-TRAINED = "trained"  # the features that are measured; others are baselines
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 MAPPED = 5000  # points of a map
 GALLERY = (8, 8)  # samples, and neighbours of each
 
@@ -38,12 +41,12 @@ Features = tuple[NDArray[np.float32], NDArray[np.int64]]  # of a split, in the o
 class OfflineEvaluation(Callback):
     """Fits probes on the frozen embeddings of the training split and measures them on the test split.
 
-    Logs ``test/linear_top1`` (logistic regression on standardised features), ``test/knn{k}_top1`` (weighted nearest
-    neighbours), ``test/{n}shot_top1`` (n labels per class, mean over trials) and ``test/linear_top5``. With `baselines` it
-    logs the same metrics of raw pixels, such as ``test/raw_linear_top1``, and of the untrained network, such as
+    Logs ``test/linear_top1`` (logistic regression on standardised features), ``test/linear_top5``, ``test/knn{k}_top1``
+    (weighted nearest neighbours) and ``test/{n}shot_top1`` (n labels per class, mean over trials). With `baselines` it logs
+    the same of raw pixels, such as ``test/raw_linear_top1``, and of the untrained network, such as
     ``test/untrained_linear_top1``. The metrics and their bootstrap intervals are written to ``evaluation.json``. The confusion
     matrix of the probe, a map, the spectrum and a gallery of neighbours are drawn in ``figures/`` and passed to loggers that
-    take images (W&B). Without labels only the spectrum and the gallery are drawn.
+    take images (W&B). Without labels no probes are fitted, and there is no confusion matrix.
 
     Every sample counts once on any number of ranks. Rank 0 holds the embeddings of the training split in memory.
 
@@ -52,7 +55,7 @@ class OfflineEvaluation(Callback):
         c: Inverse regularisation of the linear probe; None chooses it on a fifth of the training samples.
         k: Number of neighbours.
         temperature: Temperature of the neighbours' votes, see `knn_probabilities`.
-        shots: Labels per class, for each of the few-label probes.
+        shots: Labels per class, for each of the few-label probes; None for 1 and 5.
         num_trials: Number of draws of those labels; scores are means over the trials.
         level: Coverage of the bootstrap intervals.
         baselines: Measure raw pixels and the untrained backbone too.
@@ -97,11 +100,15 @@ class OfflineEvaluation(Callback):
         self.scores: dict[str, Score] = {}  # of the last test, by the metric's name
         self._test: list[DatumBatch] = []  # embeddings of this rank in place of inputs
 
+    def _folder(self, trainer: Trainer) -> Path:
+        return Path(self.dirpath or trainer.default_root_dir)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks the arguments and the data before anything is embedded."""
+        self._test, self.scores = [], {}
         if stage != "test" or self.enabled is False:
             return
-        read_scores(Path(self.dirpath or trainer.default_root_dir))  # a damaged file is refused before the work is done
+        read_scores(self._folder(trainer))  # raises an error for a damaged file before the work is done
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, DIETDataModule):
             raise ConfigurationError(
@@ -115,82 +122,29 @@ class OfflineEvaluation(Callback):
         if self.umap:
             load_umap()
 
-    # -- embeddings ----------------------------------------------------------------------------------------------------
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets an earlier test."""
-        self._test, self.scores = [], {}
-
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: DatumBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DatumBatch, *_: Any, **__: Any
     ) -> None:
         """Keeps the embeddings that the test computed."""
         if self.enabled is not False:
             self._test.append(batch._replace(input=outputs["features"]))
 
-    def _embed(self, network: nn.Module, trainer: Trainer, data: DIETDataModule, split: Split, name: str) -> Features:
-        parts = []
-        batches = data.raw_batches(split)
-        with torch.inference_mode(), trainer.precision_plugin.forward_context():
-            for stored in tqdm(batches, name, leave=False, delay=2, disable=not trainer.is_global_zero):
-                batch = trainer.strategy.batch_to_device(stored)  # the data module's hooks are called by this
-                parts.append(batch._replace(input=network(batch.input)))
-        return _gathered(parts, trainer)
-
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures, writes and logs."""
-        data = getattr(trainer, "datamodule", None)
-        if self.enabled is False or not isinstance(data, DIETDataModule) or not self._test:
+        if self.enabled is False:
             return
-        test = _gathered(self._test, trainer)
-        self._test = []
-        train = self._embed(pl_module, trainer, data, "train", "embedding the training split")
-        every = {TRAINED: (train, test)}
+        data: DIETDataModule = trainer.datamodule  # type: ignore[attr-defined]  # as `setup` has checked
+        test, self._test = _gathered(self._test, trainer), []
+        # of the trained network, and by prefix of the baselines
+        every = {"": (_embed(pl_module, trainer, data, "train", "embedding the training split"), test)}
         if self.baselines:
             for name, network in self._baselines(pl_module, data).items():
-                splits = [self._embed(network, trainer, data, split, f"{name} features") for split in ("train", "test")]
-                every[name] = (splits[0], splits[1])
-        # an error on rank 0 must reach the other ranks, which would otherwise wait forever
-        measured = self._measured(every, trainer, data) if trainer.is_global_zero else {}
-        found = trainer.strategy.broadcast(measured)
-        if isinstance(found, DIETError):
-            raise found
-        self.scores = found
+                train, test = (_embed(network, trainer, data, split, f"{name} features") for split in ("train", "test"))
+                every[f"{name}_"] = (train, test)
+        self.scores = on_rank_zero(trainer, lambda: self._measure(every, trainer, data))
         for name, score in self.scores.items():
             for end, value in {"": score.value, "_low": score.low, "_high": score.high}.items():
                 pl_module.log(f"{name}{end}", torch.tensor(value, dtype=torch.float32), sync_dist=True)
-
-    def _measured(
-        self, every: dict[str, tuple[Features, Features]], trainer: Trainer, data: DIETDataModule
-    ) -> dict[str, Score] | DIETError:
-        scores: dict[str, Score] = {}
-        predicted: NDArray[Any] | None = None
-        train, test = every[TRAINED]
-        try:
-            if self.enabled or (bool((train[1] >= 0).any()) and bool((test[1] >= 0).any())):
-                for name, (fitted, measured) in every.items():
-                    found, guesses = evaluate_features(*fitted, *measured, self.config)
-                    prefix = "test/" if name == TRAINED else f"test/{name}_"
-                    scores |= {f"{prefix}{key}": score for key, score in found.items()}
-                    predicted = guesses if name == TRAINED else predicted
-            else:
-                rank_zero_info(
-                    "The probes are left out, since the training and the test split need labels: the spectrum and the "
-                    "gallery of neighbours are drawn; `diet audit` and the loss gap need no labels."
-                )
-        except DIETError as error:
-            return error
-        folder = Path(self.dirpath or trainer.default_root_dir)
-        if scores:
-            write_scores(folder, scores)
-        self._draw(folder / "figures", train, test, predicted, trainer, data)
-        return scores
 
     def _baselines(self, pl_module: LightningModule, data: DIETDataModule) -> dict[str, nn.Module]:
         networks: dict[str, nn.Module] = {"raw": nn.Flatten()}
@@ -205,30 +159,47 @@ class OfflineEvaluation(Callback):
             networks["untrained"] = create_backbone(name, data.input_shape, stem).to(pl_module.device).eval()
         return networks
 
-    # -- pictures ------------------------------------------------------------------------------------------------------
+    def _measure(
+        self, every: dict[str, tuple[Features, Features]], trainer: Trainer, data: DIETDataModule
+    ) -> dict[str, Score]:
+        scores: dict[str, Score] = {}
+        predicted: NDArray[Any] | None = None
+        if self.enabled or all(bool((labels >= 0).any()) for _, labels in every[""]):
+            for prefix, (train, test) in every.items():
+                found, guesses = evaluate_features(*train, *test, self.config)
+                scores |= {f"test/{prefix}{name}": score for name, score in found.items()}
+                predicted = predicted if prefix else guesses
+            write_scores(self._folder(trainer), scores)
+        else:
+            rank_zero_info(
+                "The probes are left out, since the training and the test split need labels: the spectrum and the "
+                "gallery of neighbours are drawn; `diet audit` and the loss gap need no labels."
+            )
+        self._draw(*every[""], predicted, trainer, data)
+        return scores
 
     def _draw(
-        self,
-        folder: Path,
-        train: Features,
-        test: Features,
-        predicted: NDArray[Any] | None,
-        trainer: Trainer,
-        data: DIETDataModule,
+        self, train: Features, test: Features, predicted: NDArray[Any] | None, trainer: Trainer, data: DIETDataModule
     ) -> None:
-        names = _class_names(data)
-        spectra = {"training split": _values(train[0]), "test split": _values(test[0])}
+        names = [str(name) for name in data.class_names or range(data.num_classes or 0)]
+        spectra = {"training split": _spectrum(train[0]), "test split": _spectrum(test[0])}
         shown = np.random.default_rng(self.config.seed).permutation(len(test[0]))[:MAPPED]
         figures = embedding_figures(spectra, *test, names, predicted, shown, self.umap, self.config.seed)
         if len(data.input_shape) == 3:
             figures["neighbours"] = _gallery(train, test, data, names, shown[: GALLERY[0]])
         for name, figure in figures.items():
-            path = folder / f"{name}.png"
-            save_figure(figure, path)
-            for logger in trainer.loggers:
-                if hasattr(logger, "log_image"):
-                    logger.log_image(f"figures/{name}", [str(path)])
-        rank_zero_info(f"Figures: {folder}")
+            save_and_log(figure, f"figures/{name}", self._folder(trainer), trainer)
+        rank_zero_info(f"Figures: {self._folder(trainer) / 'figures'}")
+
+
+def _embed(network: nn.Module, trainer: Trainer, data: DIETDataModule, split: Split, description: str) -> Features:
+    parts = []
+    batches = tqdm(data.raw_batches(split), description, leave=False, delay=2, disable=not trainer.is_global_zero)
+    with torch.inference_mode(), trainer.precision_plugin.forward_context():
+        for stored in batches:
+            batch = trainer.strategy.batch_to_device(stored)  # the data module's hooks are called by this
+            parts.append(batch._replace(input=network(batch.input)))
+    return _gathered(parts, trainer)
 
 
 def _gathered(parts: Sequence[DatumBatch], trainer: Trainer) -> Features:
@@ -236,7 +207,7 @@ def _gathered(parts: Sequence[DatumBatch], trainer: Trainer) -> Features:
     columns = zip(*((batch.input.float().cpu(), batch.index.cpu(), batch.label.cpu()) for batch in parts), strict=True)
     own = tuple(torch.cat(column).numpy() for column in columns)
     every: list[Any] = [own]
-    if trainer.world_size > 1:
+    if trainer.world_size > 1:  # by this function, as ranks may have different numbers of samples
         every = [None] * trainer.world_size
         torch.distributed.all_gather_object(every, own)
     features, index, labels = (np.concatenate(column) for column in zip(*every, strict=True))
@@ -244,29 +215,19 @@ def _gathered(parts: Sequence[DatumBatch], trainer: Trainer) -> Features:
     return features[first], labels[first]
 
 
-def _class_names(data: DIETDataModule) -> list[str]:
-    return [str(name) for name in data.class_names or range(data.num_classes or 0)]
-
-
-def _values(features: NDArray[np.float32]) -> NDArray[Any]:
+def _spectrum(features: NDArray[np.float32]) -> NDArray[Any]:
     rows = torch.from_numpy(features).double()
-    values = singular_values(rows.T @ rows, len(rows))
-    return values.numpy()
+    return singular_values(rows.T @ rows, len(rows)).numpy()  # up to nine times as fast as torch.linalg.svdvals
 
 
-def _gallery(train: Features, test: Features, data: DIETDataModule, names: list[str], queries: NDArray[Any]) -> Any:
+def _gallery(train: Features, test: Features, data: DIETDataModule, names: list[str], queries: NDArray[Any]) -> Figure:
     count = min(GALLERY[1], len(train[0]))
     similarity, found = nearest_neighbours(torch.from_numpy(test[0][queries]), torch.from_numpy(train[0]), count)
-
-    def word(label: int) -> str:
-        return names[label] if 0 <= label < len(names) else ""
-
+    words = dict(enumerate(names))
     rows, notes = [], []
     for query, near, cosine in zip(queries.tolist(), found.tolist(), similarity.tolist(), strict=True):
         images = [*data.raw_samples("test", [query]).input, *data.raw_samples("train", near).input]
         rows.append([to_pixels(image) for image in images])
-        labels = [word(train[1][n]) for n in near]
-        notes.append(
-            [word(test[1][query]), *(f"{each} {value:.2f}" for each, value in zip(labels, cosine, strict=True))]
-        )
+        labels = [words.get(label, "") for label in (test[1][query], *train[1][near])]
+        notes.append([labels[0], *(f"{word} {value:.2f}" for word, value in zip(labels[1:], cosine, strict=True))])
     return neighbour_gallery(rows, notes)

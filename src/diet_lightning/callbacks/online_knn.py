@@ -44,7 +44,7 @@ class OnlineKNN(SplitAccuracy):
         num_classes: int | None = None,
         enabled: bool | None = True,
     ) -> None:
-        super().__init__(name, f"Callback {name!r}")
+        super().__init__(name, f"Callback {name!r}", num_classes, enabled)
         for argument, value in {"k": k, "bank_size": bank_size}.items():
             if value < 1:
                 raise ConfigurationError(f"Expected argument `{argument}` to be at least 1, but got {value}.")
@@ -53,30 +53,23 @@ class OnlineKNN(SplitAccuracy):
         self.k = k
         self.temperature = temperature
         self.bank_size = bank_size
-        self.num_classes = num_classes
-        self.enabled = enabled
         self._parts: list[tuple[Tensor, Tensor]] = []  # embeddings of unit norm and labels, a batch each, oldest first
         self._bank: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))  # of all ranks, while a split is measured
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds the number of classes, before anything is trained."""
-        if self.enabled is not False and self.num_classes is None:
-            self.num_classes = self._find_num_classes(trainer, self.enabled)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DatumBatch, batch_idx: int
     ) -> None:
         """Adds the embeddings of the step to the bank and drops the oldest."""
-        if self.num_classes is None or self.enabled is False:
+        if not self._is_on:
             return
-        self._check_labels(batch.label, self.num_classes)
+        self._check_labels(batch.label)
         self._parts.append((F.normalize(outputs["features"].float(), dim=1).half(), batch.label))
         while sum(len(labels) for _, labels in self._parts[1:]) >= self.bank_size:
             del self._parts[0]
 
     def start_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gathers the bank of all ranks and starts to measure."""
-        if not self._parts or self.num_classes is None:
+        if not self._parts:
             return
         features, labels = (torch.cat(parts)[-self.bank_size :] for parts in zip(*self._parts, strict=True))
         if trainer.world_size > 1:  # every rank has trained on the same number of samples
@@ -84,7 +77,7 @@ class OnlineKNN(SplitAccuracy):
         known = labels != NO_LABEL
         if bool(known.any()):
             self._bank = features[known].float(), labels[known]
-            self._measure(split, self.num_classes, pl_module)
+            self._measure(split, pl_module)
 
     def _logits(self, features: Tensor, pl_module: LightningModule) -> Tensor:
         bank, labels = self._bank

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from diet_lightning.callbacks.split_accuracy import SplitAccuracy
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
@@ -19,10 +20,10 @@ from diet_lightning.utilities.seeding import derive_seed
 class OnlineLinearProbe(SplitAccuracy):
     """Trains a linear classifier with bias on the detached embeddings of each training batch, and measures it.
 
-    The backbone is not touched: its weights are bitwise those of a run without the probe. The probe has its own AdamW
-    in float32, averages its gradients over the ranks, and resumes from a checkpoint. Samples without a label (-1) are
-    ignored. Logs ``train/{name}_top1`` (augmented images), ``val/{name}_top1`` and ``test/{name}_top1`` (clean
-    images), and ``top5`` where there are more than five classes.
+    The weights of the backbone are bitwise those of a run without the probe. The probe has its own AdamW in float32, averages
+    its gradients over the ranks, and resumes from a checkpoint. Samples without a label (-1) are ignored. Logs
+    ``train/{name}_top1`` (augmented images), ``val/{name}_top1`` and ``test/{name}_top1`` (clean images), and ``top5`` with
+    more than five classes.
 
     Args:
         name: Name of the metrics; several probes at once need different names.
@@ -43,16 +44,13 @@ class OnlineLinearProbe(SplitAccuracy):
         weight_decay: float = 0.0,
         enabled: bool | None = True,
     ) -> None:
-        super().__init__(name, f"Probe {name!r}")
-        self.num_classes = num_classes
+        super().__init__(name, f"Probe {name!r}", num_classes, enabled)
         self.lr = lr
         self.weight_decay = weight_decay
-        self.enabled = enabled
         self._classifier: nn.Linear | None = None  # made when the dimension of the embeddings is known
         self._optimizer: torch.optim.Optimizer | None = None
         self._count: Tensor = torch.zeros(())  # labelled samples since the probe's last step, on this rank
         self._restored: dict[str, Any] = {}  # a checkpoint's state, until the classifier is made
-        self._off = enabled is False
 
     @property
     def state_key(self) -> str:
@@ -66,16 +64,8 @@ class OnlineLinearProbe(SplitAccuracy):
             raise ConfigurationError(f"Probe {self.name!r} has not been trained yet: fit first, or load a checkpoint.")
         return self._classifier
 
-    # -- set-up --------------------------------------------------------------------------------------------------------
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds the number of classes, before anything is trained."""
-        if not self._off and self.num_classes is None:
-            self.num_classes = self._find_num_classes(trainer, self.enabled)
-            self._off = self.num_classes is None
-
     def _make(self, pl_module: LightningModule) -> None:
-        if self._off or self._classifier is not None:
+        if not self._is_on or self._classifier is not None:
             return
         embed_dim: Any = pl_module.embed_dim
         # the probe must not advance the generator that the backbone draws from
@@ -91,71 +81,51 @@ class OnlineLinearProbe(SplitAccuracy):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the classifier: the backbone exists and is on its device."""
+        self._metrics.clear()  # of an interrupted fit
         self._make(pl_module)
-
-    def _start(self, split: str, pl_module: LightningModule) -> None:
-        if not self._off and self.num_classes:
-            self._measure(split, self.num_classes, pl_module)
-
-    # -- training ------------------------------------------------------------------------------------------------------
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Resets the training metrics."""
-        self._start("train", pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DatumBatch, batch_idx: int
     ) -> None:
         """One step of the probe on the embeddings that the backbone's step computed."""
-        if self._off or self._optimizer is None:
+        if self._optimizer is None:
             return
-        if "train" not in self._metrics:  # resumed in mid-epoch
-            self._start("train", pl_module)
+        if "train" not in self._metrics:  # the first batch of this epoch
+            self._measure("train", pl_module)
         features, label = outputs["features"].float(), batch.label
-        self._check_labels(label, self.num_classes)
+        self._check_labels(label)
         with torch.enable_grad():
             logits = self.classifier(features)
             # a sum, so that the average over ranks with unequal numbers of labelled samples is exact
             loss = F.cross_entropy(logits, label, ignore_index=NO_LABEL, reduction="sum")
             torch.autograd.backward(loss)
-        for metric in self._metrics["train"].values():
-            metric.update(logits.detach(), label)
+        self._metrics["train"].update(logits.detach(), label)
         self._count = self._count.to(label.device) + (label != NO_LABEL).sum()
-        steps = trainer.accumulate_grad_batches
-        if (batch_idx + 1) % steps == 0 or trainer.is_last_batch:
-            self._step(trainer)
-
-    def _step(self, trainer: Trainer) -> None:
-        gradients = [p.grad for p in self.classifier.parameters() if p.grad is not None]
-        flat = torch.cat([*(gradient.flatten() for gradient in gradients), self._count.float().reshape(1)])
-        self._count = torch.zeros(())
-        flat = trainer.strategy.reduce(flat, reduce_op="sum")
-        flat = flat / flat[-1].clamp(min=1.0)
-        for gradient, part in zip(gradients, flat[:-1].split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
-        if self._optimizer is not None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch:
+            gradients: Any = [parameter.grad for parameter in self.classifier.parameters()]
+            summed = torch.cat([parameters_to_vector(gradients), self._count.float().reshape(1)])
+            summed = trainer.strategy.reduce(summed, reduce_op="sum")
+            vector_to_parameters(summed[:-1] / summed[-1].clamp(min=1.0), gradients)
+            self._count = torch.zeros(())
             self._optimizer.step()
             self._optimizer.zero_grad()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the accuracy on the epoch's augmented samples."""
-        self._log("train", pl_module)
-
-    # -- evaluation ----------------------------------------------------------------------------------------------------
+        self.end_split("train", trainer, pl_module)
 
     def start_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the classifier of a checkpoint and starts to measure it."""
+        if not self._is_on:
+            return
         if self._classifier is None and not self._restored:
-            if not self._off:
-                rank_zero_info(f"Probe {self.name!r} is untrained: pass `ckpt_path` to evaluate one.")
-            self._off = True
+            rank_zero_info(f"Probe {self.name!r} is untrained: pass `ckpt_path` to evaluate one.")
+            return
         self._make(pl_module)
-        self._start(split, pl_module)
+        self._measure(split, pl_module)
 
     def _logits(self, features: Tensor, pl_module: LightningModule) -> Tensor:
         return self.classifier(features)  # type: ignore[no-any-return]
-
-    # -- checkpoints ---------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Classifier and optimiser, as plain values and tensors."""

@@ -61,7 +61,7 @@ class FitProgressBar(TQDMProgressBar):
                 shown["gap"] = f"{loss - head.floor:.3f}"
         for name, value in logged.items():
             if name.endswith("_top1") and is_accuracy(name, ("val",)):
-                shown[name[len("val/") : -len("_top1")]] = f"{value:.1%}"
+                shown[name.removeprefix("val/").removesuffix("_top1")] = f"{value:.1%}"
         if self._rate:
             shown["samples/s"] = self._rate
         steps, total = trainer.global_step - self._first_step, trainer.estimated_stepping_batches

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diet_lightning.figures.curves import training_curves
 from diet_lightning.figures.style import save_figure
 from diet_lightning.runs.metrics import LOSS_GAP, is_accuracy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class RunFigure(Callback):
@@ -43,23 +46,14 @@ class RunFigure(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the picture."""
-        self._draw(trainer)
+        if trainer.is_global_zero and LOSS_GAP in self._curves:
+            accuracies = {name: curve for name, curve in self._curves.items() if name != LOSS_GAP}
+            folder = Path(self.dirpath or trainer.default_root_dir)
+            save_and_log(training_curves(self._curves[LOSS_GAP], accuracies), "figure", folder, trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Draws the curves so far."""
-        if self._curves:
-            self._draw(trainer)
-
-    def _draw(self, trainer: Trainer) -> None:
-        gap = self._curves.get(LOSS_GAP, {})
-        if not trainer.is_global_zero or not gap:
-            return
-        accuracies = {name: curve for name, curve in self._curves.items() if name != LOSS_GAP}
-        path = Path(self.dirpath or trainer.default_root_dir) / "figure.png"
-        save_figure(training_curves(gap, accuracies), path)
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image("figure", [str(path)])
+        self.on_fit_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """The curves so far."""
@@ -68,3 +62,12 @@ class RunFigure(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the curves of a checkpoint."""
         self._curves = state_dict["curves"]
+
+
+def save_and_log(figure: Figure, name: str, folder: Path, trainer: Trainer) -> None:
+    """Writes a figure to ``{name}.png`` in a folder, and passes it to loggers that take images, under its name."""
+    path = folder / f"{name}.png"
+    save_figure(figure, path)
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_image"):
+            logger.log_image(name, [str(path)])

@@ -26,20 +26,10 @@ class RunRecorder(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the record, on rank zero. The network is built by now, and the data of a checkpoint have been compared."""
         if trainer.is_global_zero:
-            record_of(trainer, pl_module).write(self.dirpath or trainer.default_root_dir)
+            _record(trainer, pl_module).write(self.dirpath or trainer.default_root_dir)
 
 
-def record_of(trainer: Trainer, module: LightningModule) -> RunRecord:
-    """The record of the run that a Trainer is about to train.
-
-    Args:
-        trainer: The Trainer, set up to fit.
-        module: A `DIETModule`.
-
-    Returns:
-        The record.
-    """
-    diet: Any = module
+def _record(trainer: Trainer, diet: Any) -> RunRecord:
     data = getattr(trainer, "datamodule", None)
     data = data if isinstance(data, DIETDataModule) else None
     names = None if data is None else data.class_names

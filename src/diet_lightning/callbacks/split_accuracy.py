@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassStatScores
 
 from diet_lightning.callbacks.split_callback import SplitCallback, originals
@@ -20,52 +20,64 @@ from diet_lightning.errors import ConfigurationError
 class SplitAccuracy(SplitCallback):
     """Logs ``val/{name}_top1`` and ``test/{name}_top1`` on clean samples, and ``top5`` with more than five classes.
 
-    Samples without a label (-1) are ignored. Subclasses give the logits.
+    Samples without a label (-1) are ignored. Subclasses give the logits, and call `_measure` when a split starts.
 
     Args:
         name: Name of the metrics.
         owner: Name of the classifier in messages.
+        num_classes: Number of classes; None reads it from the data module.
+        enabled: None switches the callback off, with a message, if the data have no labels; True raises an error then.
     """
 
-    def __init__(self, name: str, owner: str) -> None:
+    def __init__(self, name: str, owner: str, num_classes: int | None, enabled: bool | None) -> None:
         self.name = name
+        self.num_classes = num_classes
+        self.enabled = enabled
         self._owner = owner
-        self._metrics: dict[str, dict[str, Metric]] = {}  # split → metric → torchmetrics' object
-
-    @abstractmethod
-    def start_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Calls `_measure` for a split that is to be measured; other splits are ignored."""
+        self._metrics: dict[str, MetricCollection] = {}  # by split
 
     @abstractmethod
     def _logits(self, features: Tensor, pl_module: LightningModule) -> Tensor:
         """Logits of embeddings ``(B, K)`` in float32, shape ``(B, classes)``."""
 
-    def _find_num_classes(self, trainer: Trainer, enabled: bool | None) -> int | None:
-        """The number of classes of the data; None, with a message, if the data have no labels and `enabled` is None."""
-        found: int | None = getattr(getattr(trainer, "datamodule", None), "num_classes", None)
-        if found is None and enabled is None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds the number of classes, before anything is trained.
+
+        Raises:
+            ConfigurationError: If `enabled` is True and the data have no labels.
+        """
+        if self.enabled is False or self.num_classes is not None:
+            return
+        self.num_classes = getattr(getattr(trainer, "datamodule", None), "num_classes", None)
+        if self.num_classes is None and self.enabled is None:
             rank_zero_info(f"The training data have no labels: {self._owner[0].lower()}{self._owner[1:]} is off.")
-        elif found is None:
+        elif self.num_classes is None:
             raise ConfigurationError(
                 f"{self._owner} is asked for, but the training data have no labels: add labels, pass `num_classes` if samples "
                 "carry them, or do without it."
             )
-        return found
 
-    def _measure(self, split: str, num_classes: int, pl_module: LightningModule) -> None:
+    @property
+    def _is_on(self) -> bool:
+        return self.enabled is not False and self.num_classes is not None
+
+    def _measure(self, split: str, pl_module: LightningModule) -> None:
         """Starts to measure a split."""
-        for top_k in (1, 5) if num_classes > 5 else (1,):
-            metric = MulticlassStatScores(
-                num_classes, top_k=top_k, average="micro", ignore_index=NO_LABEL, validate_args=False
+        classes = self.num_classes or 0
+        metrics: dict[str, Any] = {  # not MulticlassAccuracy, which is 0 without labels
+            f"top{k}": MulticlassStatScores(
+                classes, top_k=k, average="micro", ignore_index=NO_LABEL, validate_args=False
             )
-            self._metrics.setdefault(split, {})[f"top{top_k}"] = metric.to(pl_module.device)
+            for k in ((1, 5) if classes > 5 else (1,))
+        }
+        self._metrics[split] = MetricCollection(metrics, compute_groups=False).to(pl_module.device)
 
-    def _check_labels(self, label: Tensor, num_classes: int | None) -> None:
+    def _check_labels(self, label: Tensor) -> None:
         # on an accelerator the comparison would synchronise at every step
-        if label.device.type == "cpu" and num_classes and bool((label >= num_classes).any()):
+        if label.device.type == "cpu" and self.num_classes and bool((label >= self.num_classes).any()):
             raise ConfigurationError(
-                f"{self._owner} has {num_classes} classes, but a sample has label {int(label.max())}: set `num_classes` to at "
-                f"least {int(label.max()) + 1}."
+                f"{self._owner} has {self.num_classes} classes, but a sample has label {int(label.max())}: set `num_classes` "
+                f"to at least {int(label.max()) + 1}."
             )
 
     def measure_batch(
@@ -74,24 +86,20 @@ class SplitAccuracy(SplitCallback):
         """Measures the classifier on clean samples."""
         if split not in self._metrics:
             return
+        self._check_labels(batch.label)
         with torch.no_grad():
             logits = self._logits(outputs["features"].float(), pl_module)
-        self._check_labels(batch.label, logits.shape[1])
-        label = torch.where(originals(batch, trainer), batch.label, NO_LABEL)
-        for metric in self._metrics[split].values():
-            metric.update(logits, label)
+        self._metrics[split].update(logits, torch.where(originals(batch, trainer), batch.label, NO_LABEL))
 
     def end_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the accuracy.
 
         Raises:
-            ConfigurationError: If no sample of the split has a label.
+            ConfigurationError: If no sample of the validation or test split has a label.
         """
-        self._log(split, pl_module)
-
-    def _log(self, split: str, pl_module: LightningModule) -> None:
-        for name, metric in self._metrics.pop(split, {}).items():
-            correct, _, _, _, labelled = metric.compute()  # of all ranks
+        if split not in self._metrics:
+            return
+        for name, (correct, _, _, _, labelled) in self._metrics.pop(split).compute().items():  # of all ranks
             if labelled == 0 and split != "train":
                 raise ConfigurationError(
                     f"{self._owner} is asked for, but no sample of the {split} split has a label: add labels, or leave "
@@ -109,13 +117,12 @@ class ClassifierAccuracy(SplitAccuracy):
     """
 
     def __init__(self) -> None:
-        super().__init__("supervised", "The classifier")
+        super().__init__("supervised", "The classifier", None, enabled=False)  # the classes are the head's
 
-    def start_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
+    def start_split(self, split: str, trainer: Trainer, pl_module: Any) -> None:
         """Starts to measure."""
-        head: Any = pl_module.head
-        self._measure(split, head.num_samples, pl_module)
+        self.num_classes = pl_module.head.num_samples
+        self._measure(split, pl_module)
 
-    def _logits(self, features: Tensor, pl_module: LightningModule) -> Tensor:
-        head: Any = pl_module.head
-        return head.logits(features)  # type: ignore[no-any-return]
+    def _logits(self, features: Tensor, pl_module: Any) -> Tensor:
+        return pl_module.head.logits(features)  # type: ignore[no-any-return]

@@ -12,10 +12,10 @@ from diet_lightning.data.batch import DatumBatch
 
 
 class SplitCallback(Callback, ABC):
-    """Maps Lightning's validation and test hooks to one set of hooks that take the name of the split."""
+    """Maps Lightning's validation and test hooks to one set of hooks that take the name of the split, ``val`` or ``test``."""
 
     def start_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Called before the first batch of ``"val"`` or ``"test"``."""
+        """Called before the first batch."""
 
     @abstractmethod
     def measure_batch(
@@ -28,44 +28,26 @@ class SplitCallback(Callback, ABC):
         """Called after the last batch."""
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the validation split."""
-        self.start_split("val", trainer, pl_module)
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the test split."""
-        self.start_split("test", trainer, pl_module)
+        """Starts the split."""
+        self.start_split(_split(trainer), trainer, pl_module)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: DatumBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DatumBatch, *_: Any, **__: Any
     ) -> None:
-        """Measures a batch of the validation split."""
-        self.measure_batch("val", trainer, pl_module, outputs, batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: DatumBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Measures a batch of the test split."""
-        self.measure_batch("test", trainer, pl_module, outputs, batch)
+        """Measures a batch."""
+        self.measure_batch(_split(trainer), trainer, pl_module, outputs, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ends the validation split."""
-        self.end_split("val", trainer, pl_module)
+        """Ends the split."""
+        self.end_split(_split(trainer), trainer, pl_module)
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ends the test split."""
-        self.end_split("test", trainer, pl_module)
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
+
+
+def _split(trainer: Trainer) -> str:
+    return "test" if trainer.testing else "val"
 
 
 def originals(batch: DatumBatch, trainer: Trainer) -> Tensor:

@@ -1,4 +1,4 @@
-"""Embeddings in a file, mapped from the disk when they are read, if the format allows."""
+"""Files of embeddings, which are mapped from the disk when they are read, if the format allows."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from diet_lightning.errors import ConfigurationError, DataError
 
 Array = NDArray[Any]
-ALIGNMENT = 64  # bytes; numpy copies a mapped array with another alignment before computing with it
-ROWS = 4096  # bytes of a row group of .parquet
+ROWS = 4096  # rows of a row group of .parquet
 PATH_ENDS = "path_ends"  # safetensors knows no strings: path i is the bytes of `path` from ends[i - 1] to ends[i]
 
 
@@ -31,8 +30,8 @@ class Embeddings:
         features: float32, shape ``(N, K)``.
         index: Index of each sample in its split, int64, shape ``(N,)``, ascending.
         label: The label, int64, shape ``(N,)``, -1 for samples without one.
-        path: Name of each sample, strings, shape ``(N,)``: the path of its file below the source's folder; None for samples
-            without names.
+        path: Name of each sample, such as the path of its file below the source's folder, strings, shape ``(N,)``; None for
+            samples without names.
     """
 
     features: NDArray[np.float32]
@@ -44,8 +43,8 @@ class Embeddings:
 def read_embeddings(path: str | Path) -> Embeddings:
     """Reads a file of `EmbeddingWriter`, without running code.
 
-    Arrays of ``.npz`` and ``.safetensors`` stay on the disk and are mapped into memory, read-only: a slice reads only its rows.
-    Those of ``.parquet`` are read into memory.
+    The features in ``.npz`` and ``.safetensors`` stay on the disk and are mapped into memory, read-only: a slice reads only
+    its rows. Those in ``.parquet`` are read into memory.
 
     Args:
         path: The file: ``.npz``, ``.parquet`` or ``.safetensors``.
@@ -64,17 +63,7 @@ def read_embeddings(path: str | Path) -> Embeddings:
     try:
         arrays = FORMATS[file.suffix][1](file)
         _check(arrays)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        OverflowError,
-        struct.error,
-        zipfile.BadZipFile,
-        SafetensorError,
-    ) as error:
+    except Exception as error:  # each library raises many kinds of errors for a damaged file
         raise DataError(
             f"Embeddings '{path}' cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__}): "
             "the file is damaged, or was not written by EmbeddingWriter; run `diet predict` again."
@@ -84,24 +73,16 @@ def read_embeddings(path: str | Path) -> Embeddings:
 
 def _check(arrays: Mapping[str, Array]) -> None:
     for name, kind, ndim in (("features", "f", 2), ("index", "i", 1), ("label", "i", 1), ("path", "U", 1)):
-        if name not in arrays:
-            if name == "path":
-                continue
+        if name in arrays:
+            array = arrays[name]
+            if array.dtype.kind != kind or array.ndim != ndim or len(array) != len(arrays["features"]):
+                raise ValueError(f"'{name}' is {array.dtype} of shape {array.shape}")
+        elif name != "path":
             raise ValueError(f"array '{name}' is missing")
-        array = arrays[name]
-        if array.dtype.kind != kind or array.ndim != ndim or len(array) != len(arrays["features"]):
-            raise ValueError(f"'{name}' is {array.dtype} of shape {array.shape}")
 
 
 def check_format(file: Path) -> None:
-    """Checks that a file can be written or read by its suffix.
-
-    Args:
-        file: Its path.
-
-    Raises:
-        ConfigurationError: If the suffix names no format, or the library of the format is missing.
-    """
+    """Raises a `ConfigurationError` if the suffix of a file names no format, or the library of its format is missing."""
     if file.suffix not in FORMATS:
         raise ConfigurationError(
             f"Expected a file of embeddings to end in one of {list(FORMATS)}, but got '{file}': the suffix says the format."
@@ -116,55 +97,41 @@ def check_format(file: Path) -> None:
 
 
 def write_arrays(file: Path, arrays: Mapping[str, Array]) -> None:
-    """Writes arrays in the format that the file's suffix says, the same bytes for the same arrays.
+    """Writes the arrays of `Embeddings` in the format of a file's suffix, the same bytes for the same arrays.
 
-    Args:
-        file: The file.
-        arrays: ``features``, ``index``, ``label`` and optionally ``path``; mapped arrays are not read into memory.
+    Mapped arrays are not read into memory.
 
     Raises:
-        OSError: If it cannot be written; `safetensors.SafetensorError` from that library.
+        OSError: If the file cannot be written; `safetensors.SafetensorError` from that library.
     """
     FORMATS[file.suffix][0](file, arrays)
 
 
-# -- .npz --------------------------------------------------------------------------------------------------------------
-
-
 def _write_npz(file: Path, arrays: Mapping[str, Array]) -> None:
-    # as np.savez, but aligned: numpy copies an unaligned mapped array before computing with it
-    with file.open("wb") as raw, zipfile.ZipFile(raw, "w") as archive:
-        for name, array in arrays.items():
-            member = zipfile.ZipInfo(f"{name}.npy")
-            # an extra field of zeros; 30 and 20 bytes are the zip's own
-            padding = -(raw.tell() + 30 + len(member.filename) + 4 + 20) % ALIGNMENT
-            member.extra = struct.pack("<HH", 0xFFFF, padding) + bytes(padding)
-            with archive.open(member, "w", force_zip64=True) as stream:
-                npy.write_array(stream, array, allow_pickle=False)  # in pieces
+    # in this order the headers before the features take a multiple of 4 bytes; numpy copies mapped arrays that are not aligned
+    ordered: Any = {name: arrays[name] for name in ("index", "label", "features", "path") if name in arrays}
+    np.savez(file, **ordered)
 
 
 def _read_npz(file: Path) -> dict[str, Array]:
-    with file.open("rb") as raw, zipfile.ZipFile(raw) as archive:
-        return {member.filename.removesuffix(".npy"): _member(raw, archive, member) for member in archive.infolist()}
+    with zipfile.ZipFile(file) as archive:
+        return {member.filename.removesuffix(".npy"): _member(file, archive, member) for member in archive.infolist()}
 
 
-def _member(raw: BinaryIO, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
-    """An array, mapped if it is stored uncompressed; `np.load` maps no array of an archive."""
+def _member(file: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    """An array; features are mapped if they are stored uncompressed, since `np.load` maps no array of an archive."""
     with archive.open(member) as stream:
-        version = npy.read_magic(stream)
-        if member.compress_type == zipfile.ZIP_STORED and version == (1, 0):
+        is_mapped = member.filename == "features.npy" and member.compress_type == zipfile.ZIP_STORED
+        if is_mapped and npy.read_magic(stream) == (1, 0):
             shape, is_fortran, dtype = npy.read_array_header_1_0(stream)
-            if not is_fortran and not dtype.hasobject:
-                header = stream.tell()
+            with file.open("rb") as raw:  # after 30 bytes and two fields, whose lengths end the 30
                 raw.seek(member.header_offset + 26)
-                start = member.header_offset + 30 + sum(struct.unpack("<HH", raw.read(4)))
-                return np.memmap(raw, dtype, "r", start + header, shape)
+                start = member.header_offset + 30 + sum(struct.unpack("<HH", raw.read(4))) + stream.tell()
+            if not dtype.hasobject:
+                return np.memmap(file, dtype, "r", start, shape, "F" if is_fortran else "C")
     with archive.open(member) as stream:
         array: Array = npy.read_array(stream, allow_pickle=False)
         return array
-
-
-# -- .safetensors ------------------------------------------------------------------------------------------------------
 
 
 def _write_safetensors(file: Path, arrays: Mapping[str, Array]) -> None:
@@ -189,40 +156,30 @@ def _read_safetensors(file: Path) -> dict[str, Array]:
     return arrays
 
 
-# -- .parquet ----------------------------------------------------------------------------------------------------------
-
-
 def _write_parquet(file: Path, arrays: Mapping[str, Array]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    count, dim = arrays["features"].shape
-    types = {"features": pa.list_(pa.float32(), dim), "index": pa.int64(), "label": pa.int64(), "path": pa.string()}
-    schema = pa.schema([(name, types[name]) for name in arrays])
-    with pq.ParquetWriter(file, schema, use_dictionary=False) as writer:
-        for start in range(0, count, ROWS):
-            part = {name: array[start : start + ROWS] for name, array in arrays.items()}
-            features = pa.FixedSizeListArray.from_arrays(pa.array(part["features"].reshape(-1)), dim)
-            writer.write_table(pa.table({**part, "features": features}, schema))
+    values = pa.array(arrays["features"].reshape(-1))  # not copied
+    features = pa.FixedSizeListArray.from_arrays(values, arrays["features"].shape[1])
+    pq.write_table(pa.table({**arrays, "features": features}), file, row_group_size=ROWS, use_dictionary=False)
 
 
 def _read_parquet(file: Path) -> dict[str, Array]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as opened:
-        schema, count = opened.schema_arrow, opened.metadata.num_rows
-        dim = schema.field("features").type.list_size if "features" in schema.names else 0
-        features, start = np.empty((count, dim), np.float32), 0
-        rest: dict[str, list[Array]] = {name: [] for name in schema.names if name in ("index", "label", "path")}
-        for group in range(opened.num_row_groups):  # group by group, as a table in memory would be a second copy
-            table = opened.read_row_group(group, columns=["features", *rest])
-            rows = table["features"].combine_chunks().flatten().to_numpy().reshape(-1, dim)
-            features[start : start + len(rows)] = rows
+        schema, count, start = opened.schema_arrow, opened.metadata.num_rows, 0
+        rest = opened.read([name for name in ("index", "label", "path") if name in schema.names])
+        arrays: dict[str, Array] = {name: rest[name].to_numpy() for name in rest.column_names}
+        arrays["features"] = np.empty((count, schema.field("features").type.list_size), np.float32)
+        for batch in opened.iter_batches(ROWS, columns=["features"]):  # a table in memory would be a second copy
+            rows = batch["features"].flatten().to_numpy().reshape(len(batch), -1)
+            arrays["features"][start : start + len(rows)] = rows
             start += len(rows)
-            for name, parts in rest.items():
-                values = table[name].to_numpy()
-                parts.append(values.astype(np.str_) if name == "path" else values)
-    return {"features": features, **{name: np.concatenate(parts) for name, parts in rest.items()}}
+    if "path" in arrays:
+        arrays["path"] = arrays["path"].astype(np.str_)
+    return arrays
 
 
 FORMATS: dict[str, tuple[Callable[[Path, Mapping[str, Array]], None], Callable[[Path], dict[str, Array]]]] = {

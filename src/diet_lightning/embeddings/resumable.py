@@ -1,4 +1,4 @@
-"""Storage of embeddings during `predict`: rows in a folder beside the output file, resumed after a kill."""
+"""The rows of embeddings that `predict` has computed, in a folder beside the output file, resumed after a kill."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from diet_lightning.embeddings.formats import write_arrays
+from diet_lightning.embeddings.formats import Array, write_arrays
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.utilities.files import partial_of
 from diet_lightning.utilities.row_store import RowStore
@@ -22,113 +21,76 @@ from diet_lightning.utilities.row_store import RowStore
 COLUMNS = ("features", "label")  # float32 (N, K) and int64 (N,)
 
 
-class PartialEmbeddings(RowStore):
-    """The folder beside the output file that keeps the rows computed so far.
+def prepare_rows(file: Path, identity: Mapping[str, Any] | None) -> tuple[FileLock, bool]:
+    """Prepares the folder of the rows of an output file and locks it; for one process, before all open it.
 
     Args:
         file: The output file.
+        identity: JSON values that identify the computation; None if it is unknown.
+
+    Returns:
+        The lock, to hold until the end, and whether rows of another computation were discarded.
 
     Raises:
-        ConfigurationError: If the folder cannot be opened; all processes need to see it.
+        ConfigurationError: If the folder cannot be written, or another process writes it.
     """
+    folder = partial_of(file)
+    with writing(file):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ConfigurationError(
+                f"Embeddings '{file}' are being written by another process: wait for it, or choose another path."
+            ) from error
+        return lock, RowStore.prepare(folder, COLUMNS, identity)
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.dim = 0  # K, known from the first rows
-        with _as_configuration_error(file):
-            super().__init__(partial_of(file), COLUMNS)
 
-    @staticmethod
-    def lock(file: Path, identity: Mapping[str, Any] | None) -> tuple[FileLock, bool]:
-        """Prepares the folder and locks it; for one process, before all open it.
+def finish_rows(file: Path, rows: RowStore, dim: int, names: Sequence[str] | None) -> int:
+    """Writes the output file and removes the folder; for one process, after all have flushed.
 
-        Args:
-            file: The output file.
-            identity: JSON values that identify the computation; None if it is unknown.
+    Args:
+        file: The output file.
+        rows: Its rows.
+        dim: Dimension K of the embeddings.
+        names: A name for each sample, or None.
 
-        Returns:
-            The lock on the folder, to hold until the end, and whether rows of another computation were discarded.
+    Returns:
+        The number of rows.
 
-        Raises:
-            ConfigurationError: If it cannot be written, or another process writes it.
-        """
-        folder = partial_of(file)
-        with _as_configuration_error(file):
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / "lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout as error:
-                raise ConfigurationError(
-                    f"Embeddings '{file}' are being written by another process: wait for it, or choose another path."
-                ) from error
-            return lock, RowStore.prepare(folder, COLUMNS, identity)
-
-    def write(self, index: NDArray[np.int64], **columns: NDArray[Any]) -> None:
-        """Writes rows; see `RowStore.write`.
-
-        Raises:
-            ConfigurationError: If the disk is full; rows that are marked as done stay.
-        """
-        self.dim = columns["features"].shape[1]
-        with _as_configuration_error(self.file):
-            super().write(index, **columns)
-
-    def flush(self) -> None:
-        """Flushes the rows to the disk, then marks them as done.
-
-        Raises:
-            ConfigurationError: If the disk is full.
-        """
-        with _as_configuration_error(self.file):
-            super().flush()
-
-    def finish(self, names: Sequence[str] | None) -> int:
-        """Writes the output file and removes the folder; called in one process, after all have flushed.
-
-        Args:
-            names: A name for each sample, or None.
-
-        Returns:
-            The number of rows.
-
-        Raises:
-            ConfigurationError: If the file cannot be written, or exists already; the folder is kept.
-        """
-        new = self.folder / f"output{self.file.suffix}"
-        index = np.flatnonzero(self.done()).astype(np.int64)
-        arrays = {"features": self.column("features", np.float32, (self.dim,)), "label": self.column("label", np.int64)}
-        if len(index) != len(self.done()):  # small beside the features, and copied into memory
-            arrays = {name: array[index] for name, array in arrays.items()}
-        arrays = {"features": arrays["features"], "index": index, "label": arrays["label"]}
-        if names is not None:
-            arrays["path"] = np.array([names[row] for row in index.tolist()], np.str_)
-        with _as_configuration_error(self.file):
-            write_arrays(new, arrays)
-            with new.open("rb") as stream:
-                os.fsync(stream.fileno())
-            refuse_existing(self.file)
-            new.replace(self.file)
-            self.close()
-            shutil.rmtree(self.folder)
-        return len(index)
+    Raises:
+        ConfigurationError: If the file cannot be written, or exists already; the folder is kept.
+    """
+    done = rows.done()
+    index = np.flatnonzero(done)
+    features, label = rows.column("features", np.float32, (dim,)), rows.column("label", np.int64)
+    if not done.all():  # then they are few, and copied into memory
+        features, label = features[index], label[index]
+    arrays: dict[str, Array] = {"features": features, "index": index, "label": label}
+    if names is not None:
+        arrays["path"] = np.array([names[row] for row in index.tolist()], np.str_)
+    new = rows.folder / f"output{file.suffix}"
+    with writing(file):
+        write_arrays(new, arrays)
+        with new.open("rb") as stream:
+            os.fsync(stream.fileno())
+        refuse_existing(file)
+        new.replace(file)
+        rows.close()
+        shutil.rmtree(rows.folder)
+    return len(index)
 
 
 def refuse_existing(file: Path) -> None:
-    """Raises an error if the output file exists.
-
-    Args:
-        file: The output file.
-
-    Raises:
-        ConfigurationError: If it exists.
-    """
+    """Raises a `ConfigurationError` if the output file exists."""
     if file.exists():
         raise ConfigurationError(f"Output file '{file}' exists: move it, or choose another path.")
 
 
 @contextmanager
-def _as_configuration_error(file: Path) -> Iterator[None]:
+def writing(file: Path) -> Iterator[None]:
+    """Raises errors of the disk as a `ConfigurationError` that names the output file."""
     try:
         yield
     except (OSError, SafetensorError) as error:

@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine similarity and their votes, a chunk of similarities at a time."""
+"""Nearest neighbours by cosine similarity and their votes, on any device; scikit-learn's run on the CPU alone."""
 
 from __future__ import annotations
 
@@ -32,15 +32,14 @@ def nearest_neighbours(queries: Tensor, bank: Tensor, k: int, own: Tensor | None
             f"Expected argument `k` to be in 1 … {available}, the number of samples to choose neighbours from, but got {k}."
         )
     rows = F.normalize(bank, dim=1)
-    similarities, indices = [], []
+    found = []
     step = max(1, CHUNK // len(bank))
     for start in range(0, len(queries), step):
         product = F.normalize(queries[start : start + step], dim=1) @ rows.T
         if own is not None:
             product.scatter_(1, own[start : start + step, None], -torch.inf)
-        values, found = product.topk(k, dim=1)
-        similarities.append(values)
-        indices.append(found)
+        found.append(product.topk(k, dim=1))
+    similarities, indices = zip(*found, strict=True)
     return torch.cat(similarities), torch.cat(indices)
 
 

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 REGULARISATIONS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-VALIDATION_SHARE = 0.2
+HELD_OUT = 0.2  # fraction of each class on which the regularisation is chosen
 AT_ONCE = 2**22  # values that the bootstrap draws at a time
 
 
 def extract_features(backbone: nn.Module, batches: Iterable[Tensor]) -> Floats:
-    """Embeddings of a frozen backbone in eval mode, with a progress bar; its mode is restored.
+    """Computes embeddings with a frozen backbone in eval mode, with a progress bar; the mode is restored.
 
     Args:
         backbone: Maps ``(B, ...)`` to ``(B, K)``.
@@ -47,9 +47,6 @@ def extract_features(backbone: nn.Module, batches: Iterable[Tensor]) -> Floats:
     return torch.cat(features).numpy()
 
 
-# -- linear probe ------------------------------------------------------------------------------------------------------
-
-
 def fit_linear_probe(features: Floats, labels: Ints, c: float | None = None, seed: int = 0) -> Pipeline:
     """Logistic regression on standardised features.
 
@@ -57,7 +54,7 @@ def fit_linear_probe(features: Floats, labels: Ints, c: float | None = None, see
         features: Shape ``(N, K)``.
         labels: Shape ``(N,)``.
         c: Inverse of the L2 regularisation, as in scikit-learn; None selects the best of `REGULARISATIONS` on a held-out
-            fifth of each class, and then fits on all samples.
+            fifth of each class and then fits on all samples.
         seed: Seed of the hold-out.
 
     Returns:
@@ -66,17 +63,22 @@ def fit_linear_probe(features: Floats, labels: Ints, c: float | None = None, see
     Raises:
         DataError: If there are fewer than two classes, or lengths differ.
     """
-    _check(features, labels)
-    if c is None and (held_out := _held_out(labels, seed)).any():
+    _check_length(features, labels, "training")
+    if len(np.unique(labels)) < 2:
+        raise DataError(
+            f"Expected labels of at least two classes, but all {len(labels)} training samples have label {labels[0]}."
+        )
+    folds = np.full(len(labels), -1)
+    if c is None:
+        # StratifiedShuffleSplit raises an error for classes of one sample, and for more classes than held-out samples
+        for rows in _shuffled_classes(labels, np.random.default_rng(seed)):
+            folds[rows[: round(HELD_OUT * len(rows))]] = 0  # no sample of a class with two
+    if (folds == 0).any():
         from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
         # of equal scores the first one, with the strongest regularisation, is taken
-        search = GridSearchCV(
-            _probe(1.0),
-            {"logisticregression__C": REGULARISATIONS},
-            cv=PredefinedSplit(np.where(held_out, 0, -1)),
-            error_score="raise",
-        )
+        options = {"logisticregression__C": REGULARISATIONS}
+        search = GridSearchCV(_probe(1.0), options, cv=PredefinedSplit(folds), error_score="raise")
         return search.fit(features, labels).best_estimator_
     return _probe(1.0 if c is None else c).fit(features, labels)
 
@@ -90,58 +92,27 @@ def _probe(c: float) -> Pipeline:
     return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000))
 
 
-def _held_out(labels: Ints, seed: int) -> NDArray[np.bool_]:
-    # StratifiedShuffleSplit raises an error for classes of one sample, and for more classes than held-out samples
+def _shuffled_classes(labels: Ints, generator: np.random.Generator) -> list[Ints]:
+    """The samples of each class, in random order."""
+    return [generator.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+
+
+def _few_shot_predictions(train: Floats, labels: Ints, test: Floats, shots: int, trials: int, seed: int) -> Ints:
+    """Predictions of a probe on a few labels of each class, drawn anew in each trial, shape ``(trials, M)``."""
     generator = np.random.default_rng(seed)
-    held_out = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        rows = generator.permutation(np.flatnonzero(labels == label))
-        held_out[rows[: round(VALIDATION_SHARE * len(rows))]] = True  # no sample of a class with two
-    return held_out
-
-
-def _few_shot_correct(
-    train: Floats, train_labels: Ints, test: Floats, test_labels: Ints, shots: int, num_trials: int, seed: int
-) -> NDArray[np.bool_]:
-    """Which test samples a probe on a few labels of each class gets right in each trial, ``(num_trials, M)``."""
-    generator = np.random.default_rng(seed)
-    classes = np.unique(train_labels)
-    correct = np.empty((num_trials, len(test)), dtype=bool)
-    for trial in range(num_trials):
-        chosen = np.concatenate(
-            [generator.permutation(np.flatnonzero(train_labels == label))[:shots] for label in classes]
-        )
-        correct[trial] = _probe(1.0).fit(train[chosen], train_labels[chosen]).predict(test) == test_labels
-    return correct
-
-
-# -- neighbours --------------------------------------------------------------------------------------------------------
+    predictions = []
+    for _ in range(trials):
+        chosen = np.concatenate([rows[:shots] for rows in _shuffled_classes(labels, generator)])
+        predictions.append(_probe(1.0).fit(train[chosen], labels[chosen]).predict(test))
+    return np.stack(predictions)
 
 
 def knn_predict(train: Floats, train_labels: Ints, test: Floats, k: int = 20, temperature: float = 0.07) -> Floats:
-    """Class probabilities by weighted nearest neighbours (see `knn_probabilities`), in bounded memory.
-
-    Args:
-        train: The bank, shape ``(N, K)``.
-        train_labels: Its labels, shape ``(N,)``, in ``[0, C)``.
-        test: Shape ``(M, K)``.
-        k: Number of neighbours.
-        temperature: Temperature of their votes.
-
-    Returns:
-        Shape ``(M, C)``.
-
-    Raises:
-        ConfigurationError: If the bank holds fewer than `k` samples.
-    """
-    _check(train, train_labels)
+    """Class probabilities, shape ``(M, C)``, of test samples by the votes of their neighbours among the training samples."""
     labels = torch.from_numpy(np.asarray(train_labels, dtype=np.int64))
     similarity, found = nearest_neighbours(torch.from_numpy(test), torch.from_numpy(train), k)
     probabilities: Floats = knn_probabilities(similarity, labels[found], int(labels.max()) + 1, temperature).numpy()
     return probabilities
-
-
-# -- all of it ---------------------------------------------------------------------------------------------------------
 
 
 def bootstrap_interval(
@@ -156,14 +127,14 @@ def bootstrap_interval(
         seed: Seed of the resampling.
 
     Returns:
-        Lower and upper end. Both are the mean itself where all values agree.
+        Lower and upper end; both are the mean itself if all values are equal.
     """
-    if len(values) < 2 or np.ptp(values) == 0:
+    if len(values) < 2 or np.ptp(values) == 0:  # scipy refuses a single value, and rounds the mean of equal ones
         return float(np.mean(values)), float(np.mean(values))
     from scipy.stats import bootstrap  # here, as the import takes half a second
 
     found = bootstrap(
-        (np.asarray(values, dtype=np.float64),),
+        (values,),
         np.mean,
         n_resamples=resamples,
         batch=max(1, AT_ONCE // len(values)),
@@ -176,12 +147,12 @@ def bootstrap_interval(
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Settings of the evaluation of frozen features.
+    """Settings of `evaluate_features`.
 
     Attributes:
-        c: Inverse regularisation of the linear probe; None chooses it on a fifth of the training samples.
+        c: Inverse regularisation of the linear probe, see `fit_linear_probe`.
         k: Number of neighbours.
-        temperature: Temperature of the neighbours' votes.
+        temperature: Temperature of the neighbours' votes, see `knn_probabilities`.
         shots: Labels per class, for each of the few-label probes.
         num_trials: Number of draws of those labels; scores are means over the trials.
         level: Coverage of the intervals.
@@ -200,7 +171,7 @@ class EvaluationConfig:
 def evaluate_features(
     train: Floats, train_labels: Ints, test: Floats, test_labels: Ints, config: EvaluationConfig
 ) -> tuple[dict[str, Score], Ints]:
-    """Linear probe, weighted nearest neighbours and few-label probes, each with a bootstrap interval over test samples.
+    """Measures features by a linear probe, weighted nearest neighbours and few-label probes.
 
     Args:
         train: Features to fit on, shape ``(N, K)``.
@@ -210,9 +181,9 @@ def evaluate_features(
         config: Settings.
 
     Returns:
-        Scores by name: ``linear_top1``, ``linear_top5`` with more than five classes, ``knn{k}_top1``, and ``{n}shot_top1``
-        if every class has more than n samples; and the linear probe's predictions for the labelled test samples. The
-        few-label probes use scikit-learn's default regularisation, C = 1.
+        Scores by name, with bootstrap intervals over test samples: ``linear_top1``, ``linear_top5`` with more than five
+        classes, ``knn{k}_top1``, and ``{n}shot_top1``, at C = 1, if every class has more than n samples; and the linear
+        probe's predictions for the labelled test samples.
 
     Raises:
         DataError: If labels are missing, of another length than the features, or a class of the test samples has no
@@ -227,37 +198,28 @@ def evaluate_features(
             "some, or leave it out of the test split."
         )
     probe = fit_linear_probe(train, train_labels, config.c, config.seed)
-    classes, probabilities = probe.classes_, probe.predict_proba(test)
-    predicted: Ints = classes[probabilities.argmax(axis=1)]
-    correct: dict[str, Floats] = {"linear_top1": _float(predicted == test_labels)}
-    if len(classes) > 5:
-        best = np.argpartition(-probabilities, 5, axis=1)[:, :5]
-        correct["linear_top5"] = _float((classes[best] == test_labels[:, None]).any(axis=1))
+    predicted: Ints = probe.predict(test)
+    correct: dict[str, NDArray[Any]] = {"linear_top1": predicted == test_labels}
+    if len(probe.classes_) > 5:  # scikit-learn's top_k_accuracy_score gives the mean alone
+        best = np.argpartition(-probe.predict_proba(test), 5, axis=1)[:, :5]
+        correct["linear_top5"] = (probe.classes_[best] == test_labels[:, None]).any(axis=1)
     votes = knn_predict(train, train_labels, test, config.k, config.temperature)
-    correct[f"knn{config.k}_top1"] = _float(votes.argmax(axis=1) == test_labels)
+    correct[f"knn{config.k}_top1"] = votes.argmax(axis=1) == test_labels
     stds: dict[str, float] = {}
     smallest = int(np.unique(train_labels, return_counts=True)[1].min())
     for shots in (each for each in config.shots if each < smallest):
-        trials = (shots, config.num_trials, config.seed)
-        every = _few_shot_correct(train, train_labels, test, test_labels, *trials)
-        correct[f"{shots}shot_top1"] = every.mean(axis=0)
-        stds[f"{shots}shot_top1"] = float(every.mean(axis=1).std())
+        guesses = _few_shot_predictions(train, train_labels, test, shots, config.num_trials, config.seed)
+        correct[f"{shots}shot_top1"] = (guesses == test_labels).mean(axis=0)
+        stds[f"{shots}shot_top1"] = float((guesses == test_labels).mean(axis=1).std())
     scores = {}
     for name, each in correct.items():
-        low, high = bootstrap_interval(each, config.level, seed=config.seed)
+        low, high = bootstrap_interval(each.astype(np.float64), config.level, seed=config.seed)
         scores[name] = Score(float(each.mean()), low, high, stds.get(name))
     return scores, predicted
 
 
-def _float(values: NDArray[Any]) -> Floats:
-    return values.astype(np.float64)
-
-
 def _labelled(features: Floats, labels: Ints, name: str) -> tuple[Floats, Ints]:
-    if len(features) != len(labels):
-        raise DataError(
-            f"Expected one label per {name} sample, but got {len(labels)} labels for {len(features)} embeddings."
-        )
+    _check_length(features, labels, name)
     if not (labels >= 0).any():
         raise DataError(
             f"No {name} sample has a label, so no probe can be measured: add labels, or leave out the probes."
@@ -265,10 +227,8 @@ def _labelled(features: Floats, labels: Ints, name: str) -> tuple[Floats, Ints]:
     return features[labels >= 0], labels[labels >= 0]
 
 
-def _check(features: Floats, labels: Ints) -> None:
+def _check_length(features: Floats, labels: Ints, name: str) -> None:
     if len(features) != len(labels):
-        raise DataError(f"Expected one label per sample, but got {len(labels)} labels for {len(features)} embeddings.")
-    if len(np.unique(labels)) < 2:
         raise DataError(
-            f"Expected labels of at least two classes, but all {len(labels)} training samples have label {labels[0]}."
+            f"Expected one label per {name} sample, but got {len(labels)} labels for {len(features)} embeddings."
         )

@@ -9,14 +9,11 @@ EPSILON = 1e-7  # RankMe's epsilon, added to each share
 
 
 def singular_values(second_moment: Tensor, count: int) -> Tensor:
-    """Singular values of the embeddings behind a sum of outer products.
+    """Singular values of embeddings f, descending, shape ``(min(count, K),)``.
 
     Args:
         second_moment: Sum over the samples of ``f fᵀ``, shape ``(K, K)``, float64.
-        count: Number of samples; of fewer than K samples the remaining values are 0 and left out.
-
-    Returns:
-        Shape ``(min(count, K),)``, descending.
+        count: Number of samples.
     """
     squares: Tensor = torch.linalg.eigvalsh(second_moment)
     return squares.clamp(min=0.0).sqrt().flip(0)[:count]
@@ -25,20 +22,18 @@ def singular_values(second_moment: Tensor, count: int) -> Tensor:
 def rankme(values: Tensor) -> float:
     r"""RankMe: :math:`\exp(-\sum_k p_k \log p_k)`, with :math:`p_k = \sigma_k / \lVert \sigma \rVert_1 + 10^{-7}`.
 
-    Garrido et al., *RankMe*, ICML 2023, equation 1. It is between 1, for embeddings on a line through 0, and their
-    dimension.
+    Garrido et al., *RankMe*, ICML 2023, equation 1.
 
     Args:
         values: Singular values of the embeddings, shape ``(r,)``.
 
     Returns:
-        The rank; 1 if all embeddings are 0.
+        Between 1, for embeddings on a line through 0, and their dimension.
     """
     total = values.sum()
     if total == 0:
         return 1.0
-    share = values / total + EPSILON
-    return float(torch.exp(-(share * share.log()).sum()))
+    return float(torch.special.entr(values / total + EPSILON).sum().exp())
 
 
 def effective_rank(second_moment: Tensor, total: Tensor, count: int) -> float:
@@ -56,8 +51,6 @@ def effective_rank(second_moment: Tensor, total: Tensor, count: int) -> float:
     """
     mean = total / count
     values = torch.linalg.eigvalsh(second_moment / count - torch.outer(mean, mean)).clamp(min=0.0)
-    largest = values[-1]
-    if largest <= EPSILON**2 * (mean @ mean):  # the subtraction may round below 0
+    if values[-1] <= EPSILON**2 * (mean @ mean):  # the subtraction may round below 0
         return 1.0
-    share = values[values > 0.0] / values.sum()
-    return float(torch.exp(-(share * share.log()).sum()))
+    return float(torch.special.entr(values / values.sum()).sum().exp())

@@ -1,1 +1,1 @@
-"""Utilities for all packages: files, memory of devices, seeds."""
+"""Files, rows on disk, memory of devices, seeds."""

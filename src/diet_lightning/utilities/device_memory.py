@@ -10,28 +10,21 @@ GIB = 2**30  # bytes
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Free memory of a device in bytes.
-
-    Args:
-        device: CPU or CUDA.
-
-    Returns:
-        The bytes; None if unknown.
-    """
+    """Free memory of a device in bytes, None if unknown; of a CPU within its control group's limit, which psutil ignores."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     meminfo = Path("/proc/meminfo")
     if device.type != "cpu" or not meminfo.exists():
         return None
-    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    left = [int(lines["MemAvailable"].split()[0]) * 1024]
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    left = _values(meminfo)["MemAvailable:"] * 1024
+    limit, used, stat = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current", "memory.stat"))
     if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
-        left.append(int(text) - int(used.read_text()) + _file_pages(limit.with_name("memory.stat")))
-    return min(left)
+        # cached files, such as mapped images, count as used and are freed when needed
+        values = _values(stat) if stat.exists() else {}
+        cached = values.get("inactive_file", 0) + values.get("active_file", 0)
+        left = min(left, int(text) - int(used.read_text()) + cached)
+    return left
 
 
-def _file_pages(stat: Path) -> int:
-    """Bytes of cached files, such as mapped images, which a control group counts as used and frees when needed."""
-    pairs = (line.split() for line in stat.read_text().splitlines()) if stat.exists() else ()
-    return sum(int(value) for name, value in pairs if name in ("inactive_file", "active_file"))
+def _values(file: Path) -> dict[str, int]:
+    return {words[0]: int(words[1]) for line in file.read_text().splitlines() if (words := line.split())}

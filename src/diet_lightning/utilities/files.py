@@ -24,7 +24,7 @@ def atomic_write(file: Path) -> Iterator[Path]:
         file: The file; its folder is created if it is missing.
 
     Yields:
-        A sibling to write to, which is renamed to the file at the end, and removed after an exception.
+        A sibling to write to, which is renamed to the file at the end and removed after an exception.
     """
     partial = partial_of(file)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -36,14 +36,7 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 
 def require_empty_dir(folder: Path) -> None:
-    """Checks that an output folder may be written to: it does not exist, or is empty.
-
-    Args:
-        folder: The folder.
-
-    Raises:
-        ConfigurationError: If it is a file or a folder that is not empty.
-    """
+    """Raises a `ConfigurationError` if an output folder is a file, or a folder that is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigurationError(
             f"Output folder '{folder}' exists and is not empty: move it, or choose another `output`."

@@ -22,15 +22,12 @@ FLUSH_SECONDS = 5.0
 class RowStore:
     """A folder with one file of plain numbers per column: row n begins at n times the size of a row.
 
-    Rows are written at offsets and not through ``np.lib.format.open_memmap``, since a full disk then raises an error, while
-    with a mapped file it ends the process by a signal. Rows are flushed to the disk before they are marked as done.
+    Written at offsets and not through ``np.lib.format.open_memmap``, where a full disk ends the process by a signal instead of
+    raising an error. Rows are flushed to the disk before they are marked as done.
 
     Args:
         folder: The folder, which `prepare` has made; all processes need access to it.
-        columns: Their names.
-
-    Raises:
-        OSError: If it cannot be opened.
+        columns: Names of the columns.
     """
 
     def __init__(self, folder: Path, columns: Sequence[str]) -> None:
@@ -46,14 +43,11 @@ class RowStore:
 
         Args:
             folder: The folder.
-            columns: Their names.
+            columns: Names of the columns.
             identity: JSON values that identify the rows; None if unknown.
 
         Returns:
             Whether rows of another identity were discarded.
-
-        Raises:
-            OSError: If it cannot be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / name for name in (*columns, DONE)]
@@ -69,30 +63,14 @@ class RowStore:
         return discarded
 
     def done(self, count: int | None = None) -> NDArray[np.bool_]:
-        """Which rows are done.
-
-        Args:
-            count: Number of rows N; None for up to the last that is done.
-
-        Returns:
-            Shape ``(N,)``.
-        """
+        """Which of `count` rows are done, shape ``(count,)``; None for the rows up to the last one that is done."""
         marks = np.fromfile(self.folder / DONE, np.bool_)
         done = np.zeros(len(marks) if count is None else count, np.bool_)
         done[: len(marks)] = marks[: len(done)]
         return done
 
     def column(self, name: str, dtype: type[np.generic], shape: Sequence[int] = ()) -> NDArray[Any]:
-        """A column, mapped from the disk, read-only.
-
-        Args:
-            name: Its name.
-            dtype: Dtype of its values.
-            shape: Shape of a row.
-
-        Returns:
-            Shape ``(N, *shape)``, where row N - 1 is the last one that is done.
-        """
+        """A column of rows of a dtype and shape up to the last one that is done, mapped from the disk, read-only."""
         return np.memmap(self.folder / name, dtype, "r", shape=(len(self.done()), *shape))
 
     def write(self, index: NDArray[np.int64], **columns: NDArray[Any]) -> None:
@@ -114,11 +92,7 @@ class RowStore:
             self.flush()
 
     def flush(self) -> None:
-        """Flushes the rows to the disk, then marks them as done.
-
-        Raises:
-            OSError: If the disk is full.
-        """
+        """Flushes the rows to the disk, then marks them as done; raises an error as `write`."""
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
