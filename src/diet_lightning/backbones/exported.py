@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diet_lightning.errors import CheckpointError
+from diet_lightning.utilities.files import read_json
 
 LIBRARY = "diet-lightning"
 FORMAT_VERSION = 1
@@ -46,23 +46,11 @@ class ExportConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The values in the form of the file, without the version of the package."""
-        preprocessing: dict[str, Any] | None = None
-        if self.normalization is not None:
-            mean, std = self.normalization
-            preprocessing = {"scale": [0, 1], "mean": list(mean), "std": list(std)}
-            if len(self.input_shape) == 3:
-                preprocessing |= {"channels": self.input_shape[0], "image_size": list(self.input_shape[1:])}
-        return {
-            "library": LIBRARY,
-            "format_version": FORMAT_VERSION,
-            "format": self.format,
-            "backbone": self.backbone,
-            "stem": self.stem,
-            "channels_last": self.channels_last,
-            "input_shape": list(self.input_shape),
-            "embed_dim": self.embed_dim,
-            "preprocessing": preprocessing,
-        }
+        values = asdict(self)
+        normalization = values.pop("normalization")
+        if normalization is not None:
+            normalization = {"scale": (0, 1), **dict(zip(("mean", "std"), normalization, strict=True))}
+        return {"library": LIBRARY, "format_version": FORMAT_VERSION, **values, "preprocessing": normalization}
 
 
 def read_config(folder: str | Path) -> ExportConfig:
@@ -80,10 +68,8 @@ def read_config(folder: str | Path) -> ExportConfig:
     file = Path(folder) / CONFIG
     if not file.is_file():
         raise CheckpointError(f"Folder '{folder}' holds no {CONFIG}: give a folder that `diet export` wrote.")
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"File '{file}' cannot be read ({error}): export the run again.") from error
+    if (values := read_json(file)) is None:
+        raise CheckpointError(f"File '{file}' cannot be read as JSON: export the run again.")
     if not isinstance(values, dict) or values.get("library") != LIBRARY:
         raise CheckpointError(f"File '{file}' was not written by {LIBRARY}: give a folder that `diet export` wrote.")
     if values.get("format_version") != FORMAT_VERSION:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from diet_lightning.backbones.architectures import Stem, adapt_stem, is_architecture, named_model, replace_part
+from diet_lightning.backbones.architectures import Stem, adapt_stem, is_architecture, named_model
 from diet_lightning.backbones.exported import load_weights, read_config
 from diet_lightning.backbones.pointwise import unstride_pointwise
 from diet_lightning.errors import CheckpointError, ConfigurationError
@@ -170,29 +170,26 @@ def load_exported(
 
 def _remove_classifier(model: Any, classifier: str | None) -> None:
     """Replaces the last layer of a known classifier, or the submodule called `classifier`, by the identity."""
+    families = {cls.__module__.partition(".")[0] for cls in type(model).__mro__}
     if classifier is not None:
         if classifier not in dict(model.named_modules()):
             raise ConfigurationError(
                 f"Argument `classifier`={classifier!r} names no submodule of {type(model).__name__}: its parts are "
                 f"{[name for name, _ in model.named_children()]}."
             )
-        replace_part(model, classifier, nn.Identity())
-        return
-    families = {cls.__module__.split(".")[0] for cls in type(model).__mro__}
-    if "timm" in families and hasattr(model, "reset_classifier"):
+        model.set_submodule(classifier, nn.Identity())
+    elif "timm" in families and hasattr(model, "reset_classifier"):
         model.reset_classifier(0)
     elif "torchvision" in families:
         if hasattr(model, "aux_logits"):  # GoogLeNet and Inception return a tuple while training
             model.aux_logits = False
-        for part in CLASSIFIER_NAMES:
-            layers = [
-                (f"{part}.{name}".rstrip("."), layer)
-                for name, layer in getattr(model, part, nn.Identity()).named_modules()
-                if isinstance(layer, nn.Linear | nn.Conv2d)
-            ]
-            if layers:
-                replace_part(model, layers[-1][0], nn.Identity())
-                return
+        layers = [
+            name
+            for name, layer in model.named_modules()
+            if name.partition(".")[0] in CLASSIFIER_NAMES and isinstance(layer, nn.Linear | nn.Conv2d)
+        ]
+        if layers:
+            model.set_submodule(layers[-1], nn.Identity())
 
 
 def find_embed_dim(model: nn.Module, name: str, input_shape: tuple[int, ...]) -> int:

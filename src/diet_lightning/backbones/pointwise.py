@@ -29,16 +29,13 @@ def unstride_pointwise(model: nn.Module) -> list[str]:
     for name, layer in model.named_modules():
         if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             continue
-        is_strided_pointwise = max(layer.kernel_size) == 1 < max(layer.stride) and _is_unpadded(layer)
+        is_unpadded = layer.padding == "valid" or not any(layer.padding)
+        is_strided_pointwise = max(layer.kernel_size) == 1 < max(layer.stride) and is_unpadded
         if is_strided_pointwise and layer.in_channels // layer.groups < MIN_CHANNELS:
             layer.register_forward_pre_hook(partial(_take_every, layer.stride))
             layer.stride = (1,) * len(layer.stride)
             changed.append(name)
     return changed
-
-
-def _is_unpadded(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
-    return layer.padding == "valid" or not any(layer.padding)  # "same" is not defined with a stride
 
 
 def _take_every(stride: tuple[int, ...], layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
