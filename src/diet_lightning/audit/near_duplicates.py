@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
+from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
-from scipy.stats import chi2
+from scipy.stats import chi2, false_discovery_control
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
@@ -141,9 +141,8 @@ def closeness_p_values(distance: NDArray[np.float64]) -> NDArray[np.float64]:
         Shape ``(N, k - 1)``, for all but the farthest neighbour.
     """
     k = distance.shape[1]
-    far = -(
-        np.log(np.maximum(distance, TINY)) - np.log(np.maximum(distance[:, -1:], TINY))
-    )  # -log r: exponential, mean 1/m
+    logs = np.log(np.maximum(distance, TINY))
+    far = logs[:, -1:] - logs  # -log r: exponential, mean 1/m
     inner = far[:, 2:-1]
     total = inner.sum(axis=1) + 2.0 * inner[:, 0]  # the closest two are censored at the distance of the third
     share = inner.shape[1]
@@ -198,35 +197,31 @@ def near_duplicates(found: Neighbourhoods, fdr: float = 0.1, pixels: Neighbourho
     p_values, index = closeness_p_values(found.distance), found.index[:, : k - 1]
     if pixels is not None:
         p_values = np.where(p_values < MAX_EMBEDDING_P_VALUE, _combined(p_values, index, pixels), 1.0)
-    closest = np.sort(p_values.min(axis=1))
-    passed = np.flatnonzero(closest <= fdr * np.arange(1, count + 1) / count)
-    threshold = closest[passed[-1]] if len(passed) else -1.0
-    first, place = np.nonzero(p_values <= threshold)
-    second = index[first, place]
-    order = np.lexsort((p_values[first, place], np.maximum(first, second), np.minimum(first, second)))
-    ends = np.sort(np.stack([first, second], axis=1), axis=1)[order]
-    pairs, at = np.unique(ends, axis=0, return_index=True)  # of both directions the smaller p-value
-    rows, columns = first[order][at], place[order][at]
-    similarity, found_p = 1.0 - found.distance[rows, columns] ** 2 / 2.0, p_values[rows, columns]
-    ascending = np.argsort(found_p, kind="stable")
-    pairs = pairs[ascending]
+    closest = p_values.min(axis=1)
+    threshold = closest[false_discovery_control(closest) <= fdr].max(initial=-1.0)
+    rows, columns = np.nonzero(p_values <= threshold)
+    ends = np.sort(np.stack([rows, index[rows, columns]], axis=1), axis=1)
+    p_value = p_values[rows, columns]
+    order = np.lexsort((ends[:, 1], ends[:, 0], p_value))
+    # the first of both directions has the smaller p-value
+    chosen = order[np.sort(np.unique(ends[order], axis=0, return_index=True)[1])]
+    pairs = ends[chosen]
+    similarity = 1.0 - found.distance[rows, columns][chosen] ** 2 / 2.0
     graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     _, component = connected_components(graph, directed=False)
     group = np.full(count, -1, dtype=np.int64)
     members = np.unique(pairs)
     group[members] = np.unique(component[members], return_inverse=True)[1]
-    return Duplicates(pairs, similarity[ascending], found_p[ascending], group)
+    return Duplicates(pairs, similarity, p_value[chosen], group)
 
 
 def _combined(p_values: NDArray[np.float64], index: NDArray[np.int64], pixels: Neighbourhoods) -> NDArray[np.float64]:
     """Fisher's combination with the p-value of the same neighbour by pixels, which is 1 if it is not among the nearest there."""
-    theirs_p = closeness_p_values(pixels.distance)
-    rows = np.arange(len(index))[:, None] * len(index)
-    theirs = (rows + pixels.index[:, : theirs_p.shape[1]]).ravel()
-    order = np.argsort(theirs)
-    place = order[np.searchsorted(theirs, rows + index, sorter=order).clip(max=len(order) - 1)]
-    other = np.where(theirs[place] == rows + index, theirs_p.ravel()[place], 1.0)
-    both: NDArray[np.float64] = chi2.sf(
-        -2.0 * (np.log(np.maximum(p_values, TINY)) + np.log(np.maximum(other, TINY))), df=4
-    )
+    logs = np.log(np.maximum(closeness_p_values(pixels.distance), TINY))
+    rows = np.arange(len(index))[:, None]
+    others = pixels.index[:, : logs.shape[1]]
+    places = (np.broadcast_to(rows, others.shape).ravel(), others.ravel())
+    by_pair = csr_matrix((logs.ravel(), places), shape=(len(index), len(index)))
+    theirs = by_pair[rows, index].toarray()  # 0, the logarithm of 1, for missing pairs
+    both: NDArray[np.float64] = chi2.sf(-2.0 * (np.log(np.maximum(p_values, TINY)) + theirs), df=4)
     return both

@@ -14,7 +14,6 @@ from rich.table import Table
 
 from diet_lightning.audit import report
 from diet_lightning.audit.audit import AuditResult, audit_data
-from diet_lightning.audit.html_page import page
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.training.trained_run import open_run
 from diet_lightning.utilities.files import require_empty_dir
@@ -74,7 +73,7 @@ def audit(
     summary = report.summary(found)
     sections = report.sections(found, data, opened.record.class_names, names, pictures)
     words = [f"Source {data.source}, {data.num_samples:,} training samples. {summary['words']}"]
-    (folder / PAGE).write_text(page(f"Audit of {opened.folder.name}", words, sections), encoding="utf-8")
+    (folder / PAGE).write_text(report.page(f"Audit of {opened.folder.name}", words, sections), encoding="utf-8")
     _print(found, folder, summary)
 
 
