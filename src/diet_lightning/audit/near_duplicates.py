@@ -55,7 +55,7 @@ def thumbnails(images: Tensor) -> Tensor:
         images: Shape ``(B, C, H, W)``, floating point.
 
     Returns:
-        Shape ``(B, C * h * w)``.
+        Shape ``(B, C * h * w)``, where h and w are `THUMBNAIL` or the image's side if that is smaller.
     """
     return F.adaptive_avg_pool2d(images, (min(THUMBNAIL, images.shape[2]), min(THUMBNAIL, images.shape[3]))).flatten(1)
 
@@ -103,9 +103,6 @@ def neighbourhoods(
         features: Embeddings of the samples, shape ``(N, K)``.
         views: Batches of indices ``(B,)`` with the embeddings of these samples' augmentations, ``(B, K)`` each.
         k: Number of neighbours; at most all other samples.
-
-    Returns:
-        The neighbourhoods.
     """
     whiten = Whitening(features)
     bank = whiten(features)
@@ -135,10 +132,10 @@ def closeness_p_values(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     over the posterior of m.
 
     Args:
-        distance: Of each sample's neighbours, ascending, shape ``(N, k)``, k at least 4.
+        distance: Distances of each sample's neighbours, ascending, shape ``(N, k)``, k at least 4.
 
     Returns:
-        Shape ``(N, k - 1)``, for all but the farthest neighbour.
+        P-values, shape ``(N, k - 1)``, for all but the farthest neighbour.
     """
     k = distance.shape[1]
     logs = np.log(np.maximum(distance, TINY))
@@ -186,9 +183,6 @@ def near_duplicates(found: Neighbourhoods, fdr: float = 0.1, pixels: Neighbourho
         found: Neighbourhoods of the embeddings, of at least five neighbours; with fewer no pair is reported.
         fdr: False discovery rate: the expected share of false pairs among the reported ones, if the null model holds.
         pixels: Neighbourhoods of the thumbnails; None if the inputs are not images.
-
-    Returns:
-        The pairs and their groups.
     """
     count, k = found.distance.shape
     none = np.zeros(0)

@@ -53,14 +53,11 @@ def is_architecture(name: str) -> bool:
 
 
 def named_model(name: str, input_shape: tuple[int, ...]) -> nn.Module:
-    """A torchvision, timm or built-in model with random weights.
+    """A torchvision, timm or built-in model with random weights; torchvision's models keep their classifier.
 
     Args:
         name: As for `create_backbone`.
         input_shape: Shape of an image, ``(C, H, W)``.
-
-    Returns:
-        The model; torchvision's models keep their classifier.
 
     Raises:
         ConfigurationError: For an unknown name, or a model that cannot be built for this shape.

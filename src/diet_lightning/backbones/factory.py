@@ -84,8 +84,8 @@ def create_backbone(
         classifier: Dotted name of a submodule of `backbone` to replace by the identity.
 
     Returns:
-        The feature extractor. Finding its dimension changes neither batch-norm statistics nor training mode nor the
-        random state.
+        The feature extractor. Finding its dimension changes neither batch-norm statistics nor training mode nor the random
+        state.
 
     Raises:
         ConfigurationError: For an unknown name or stem, or a module that cannot give embeddings for `input_shape`.
@@ -135,9 +135,6 @@ def load_exported(
         input_shape: As for `create_backbone`; None for the shape of the exported network.
         stem: The stem of the exported network, or ``"auto"``.
         classifier: As for `create_backbone`.
-
-    Returns:
-        The feature extractor.
 
     Raises:
         CheckpointError: If the folder cannot be read, or holds the weights of a custom module.
@@ -193,17 +190,12 @@ def _remove_classifier(model: Any, classifier: str | None) -> None:
 
 
 def find_embed_dim(model: nn.Module, name: str, input_shape: tuple[int, ...]) -> int:
-    """Runs a batch of two zero inputs through a network and reads the dimension of the embeddings.
-
-    The network and the random state are not changed.
+    """The dimension K of a network's embeddings, of a batch of two zeros; network and random state are not changed.
 
     Args:
         model: Maps ``(B, *input_shape)`` to ``(B, K)``.
         name: Name of the network in error messages.
         input_shape: Shape of one input.
-
-    Returns:
-        K.
 
     Raises:
         ConfigurationError: If the network cannot read such inputs, or returns another shape.

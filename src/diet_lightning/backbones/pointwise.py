@@ -13,9 +13,8 @@ MIN_CHANNELS = 16  # float32 values in the widest vector register; the bug needs
 def unstride_pointwise(model: nn.Module) -> list[str]:
     """Makes strided 1×1 convolutions of few channels read every s-th pixel and convolve those with a stride of 1.
 
-    The function, the weights and their names stay the same. On a CPU, with the channels-last memory format, oneDNN computes
-    the gradient of the input of such a layer by a kernel that writes whole vector registers. With fewer channels than a
-    register holds it writes past the end of the memory (docs/convolution_fault.md). A contiguous input is not enough,
+    Outputs, weights and their names stay the same. On a CPU, with the channels-last memory format, oneDNN's gradient of the
+    input of such a layer writes past the end of its memory (docs/convolution_fault.md). A contiguous input is not enough,
     since `torch.compile` chooses the channels-last format by itself.
 
     Args:

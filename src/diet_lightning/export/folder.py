@@ -1,4 +1,4 @@
-"""Writes a trained backbone to a folder for other programs, as safetensors, ONNX or in timm's format, and reads it."""
+"""Writes a trained backbone to a folder for other programs, as safetensors, ONNX or in timm's format, and loads it."""
 
 from __future__ import annotations
 

@@ -75,14 +75,17 @@ def loss_against_probe(
     Returns:
         The figure: each run is a thin line through its epochs with a solid point at the last one.
     """
+    from matplotlib import colormaps
     from matplotlib.lines import Line2D
     from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
 
     values, names = sorted(set(smoothings)), sorted(set(models), key=_by_number)
-    colours = dict(zip(values, _ordered_colours(len(values)), strict=True))
+    # for many values a scale from dark to light, which is also readable without colour
+    scale = [colormaps["viridis"](shade) for shade in np.linspace(0.0, 0.9, len(values))]
+    colours = dict(zip(values, COLOURS if len(values) <= len(COLOURS) else scale, strict=False))
     markers = {name: MARKERS[n % len(MARKERS)] for n, name in enumerate(names)}
     figure, axis = new_figure(7, 4.5 + 0.22 * max(len(values), len(names)), grid=True)
-    all_losses = np.concatenate([np.atleast_1d(np.asarray(loss, float)) for loss in losses])
+    all_losses = np.hstack([np.asarray(loss, float) for loss in losses])
     for loss, accuracy, smoothing, model in zip(losses, accuracies, smoothings, models, strict=True):
         x, y = np.atleast_1d(np.asarray(loss, float)), 100 * np.atleast_1d(np.asarray(accuracy, float))
         colour = colours[smoothing]
@@ -112,15 +115,6 @@ def loss_against_probe(
 def _by_number(name: str) -> list[str | int]:
     """Orders resnet8_w8 before resnet8_w16."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
-
-
-def _ordered_colours(count: int) -> list[str | tuple[float, float, float, float]]:
-    """Distinct colours; for many values a scale from dark to light, which is also readable without colour."""
-    from matplotlib import colormaps
-
-    if count <= len(COLOURS):
-        return list(COLOURS[:count])
-    return [colormaps["viridis"](0.9 * n / (count - 1)) for n in range(count)]
 
 
 def curves_of_seeds(

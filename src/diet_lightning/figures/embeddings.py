@@ -47,7 +47,11 @@ def embedding_figures(
         counts = confusion_matrix(labels[labels >= 0], predicted, labels=np.arange(len(names)))
         figures["confusion"] = confusion(counts, names)
     if min(features.shape) > 2:
-        points, method = project(features[shown], umap, seed)
+        from sklearn.decomposition import PCA
+
+        method = "UMAP" if umap else "PCA"
+        projection = load_umap().UMAP(random_state=seed, n_jobs=1) if umap else PCA(2, random_state=seed)
+        points = projection.fit_transform(features[shown])
         figures["map"] = embedding_map(points, labels[shown], names, method)
     return figures
 
@@ -90,9 +94,6 @@ def spectrum(curves: Mapping[str, ArrayLike]) -> Figure:
 
     Args:
         curves: Name → singular values, descending, shape ``(r,)``.
-
-    Returns:
-        The figure.
     """
     figure, axis = new_figure(7, 3.8, grid=True)
     for colour, (name, given) in zip(COLOURS * len(curves), curves.items(), strict=False):
@@ -137,14 +138,11 @@ def confusion(counts: ArrayLike, names: Sequence[str]) -> Figure:
 
 
 def neighbour_gallery(rows: Sequence[Sequence[ArrayLike]], notes: Sequence[Sequence[str]]) -> Figure:
-    """Draws samples with their nearest neighbours.
+    """Draws samples with their nearest neighbours, one row per sample.
 
     Args:
         rows: For each sample its image and then its neighbours' images, ``(H, W)`` or ``(H, W, 3)``, uint8.
-        notes: Text below each image, such as its label.
-
-    Returns:
-        The figure, with one row per sample.
+        notes: Text above each image, such as its label.
     """
     columns = max(len(row) for row in rows)
     figure, axes = new_figure(1.05 * columns + 0.2, 1.25 * len(rows) + 0.5, len(rows), columns, squeeze=False)
@@ -159,21 +157,8 @@ def neighbour_gallery(rows: Sequence[Sequence[ArrayLike]], notes: Sequence[Seque
     return figure
 
 
-def project(features: NDArray[np.float32], umap: bool, seed: int) -> tuple[NDArray[Any], str]:
-    """Embeddings ``(N, K)`` in two dimensions, and the name of the method: PCA or UMAP."""
-    if umap:
-        return load_umap().UMAP(random_state=seed, n_jobs=1).fit_transform(features), "UMAP"
-    from sklearn.decomposition import PCA
-
-    return PCA(2, random_state=seed).fit_transform(features), "PCA"
-
-
 def load_umap() -> Any:
-    """The umap package.
-
-    Raises:
-        ConfigurationError: If it is missing.
-    """
+    """The umap package; raises a ConfigurationError if it is missing."""
     try:
         import umap
     except ImportError as error:
