@@ -99,27 +99,26 @@ def create_backbone(
         raise ConfigurationError(f"Expected argument `stem` to be one of {list(get_args(Stem))}, but got {stem!r}.")
     if isinstance(backbone, Backbone):
         return backbone
-    if isinstance(backbone, str) and not is_architecture(backbone) and Path(backbone).is_dir():
-        return load_exported(backbone, input_shape, stem, classifier)
-    input_shape = DEFAULT_SHAPE if input_shape is None else tuple(input_shape)
-    used: Stem = "standard"
-    if isinstance(backbone, nn.Module):
-        model, name = backbone, type(backbone).__name__
-    elif isinstance(backbone, str):
-        if len(input_shape) != 3:
+    shape = DEFAULT_SHAPE if input_shape is None else tuple(input_shape)
+    if isinstance(backbone, str):
+        if not is_architecture(backbone) and Path(backbone).is_dir():
+            return load_exported(backbone, input_shape, stem, classifier)
+        if len(shape) != 3:
             raise ConfigurationError(
                 f"Expected inputs of shape (channels, height, width) for backbone={backbone!r}, but got "
-                f"{input_shape}: pass a module that reads such inputs as `backbone`."
+                f"{shape}: pass a module that reads such inputs as `backbone`."
             )
-        model, name = named_model(backbone, input_shape), backbone
-        used = adapt_stem(model, name, input_shape, stem)
-    else:
+        model = named_model(backbone, shape)
+        stem = adapt_stem(model, backbone, shape, stem)
+        _remove_classifier(model, classifier)
+        name = backbone if classifier is None else None
+        return Backbone(model, find_embed_dim(model, backbone, shape), stem, name, shape)
+    if not isinstance(backbone, nn.Module):
         raise ConfigurationError(
             f"Expected argument `backbone` to be a name or a torch.nn.Module, but got {backbone!r}."
         )
-    _remove_classifier(model, classifier)
-    is_rebuilt = isinstance(backbone, str) and classifier is None
-    return Backbone(model, find_embed_dim(model, name, input_shape), used, name if is_rebuilt else None, input_shape)
+    _remove_classifier(backbone, classifier)
+    return Backbone(backbone, find_embed_dim(backbone, type(backbone).__name__, shape), input_shape=shape)
 
 
 def load_exported(

@@ -160,10 +160,11 @@ def _known_name(backbone: Backbone, shape: tuple[int, ...]) -> str | None:
 def _write_safetensors(backbone: Backbone, config: ExportConfig, folder: Path) -> dict[str, Any]:
     weights = {}
     for name, value in backbone.model.state_dict().items():
-        if not isinstance(value, Tensor) or value.layout != torch.strided:
+        kind = value.layout if isinstance(value, Tensor) else type(value).__name__
+        if kind != torch.strided:
             raise ConfigurationError(
-                f"Expected every entry of the network's state to be a dense tensor, but {name!r} is "
-                f"{value.layout if isinstance(value, Tensor) else type(value).__name__}: safetensors cannot hold it."
+                f"Expected every entry of the network's state to be a dense tensor, but {name!r} is {kind}: safetensors cannot "
+                "hold it."
             )
         # a copy, since safetensors rejects weights that share memory
         weights[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -175,12 +176,12 @@ def _write_timm(backbone: Backbone, config: ExportConfig, folder: Path) -> dict[
     name = config.backbone or ""
     if not name.startswith("timm/"):
         raise ConfigurationError(
-            f"Expected a backbone 'timm/NAME' for format='timm', but got {config.backbone or 'a custom module'!r}: use "
+            f"Expected a backbone 'timm/NAME' for format='timm', but got {name or 'a custom module'!r}: use "
             "format='safetensors'."
         )
     if config.stem == "small":
         raise ConfigurationError(
-            f"format='timm' cannot hold backbone {config.backbone!r} with the stem for small images, which timm cannot build: "
+            f"format='timm' cannot hold backbone {name!r} with the stem for small images, which timm cannot build: "
             "use format='safetensors', or train with stem='standard'."
         )
     _write_safetensors(backbone, config, folder)
