@@ -1,10 +1,14 @@
-"""Whether an audit finds what was planted: 1 % near-duplicates and 1 % flipped labels, in digits or CIFAR-10.
+"""Measures whether an audit finds planted errors: 1 % near-duplicates and 1 % flipped labels, in digits or CIFAR-10.
 
-A near-duplicate is a crop of 85 to 100 % of the side, with its brightness changed by up to 20 % and encoded as JPEG of
-quality 70 to 95, all three. DIET is trained on the whole without labels; then the same search is run on its embeddings, on
-raw pixels and on the untrained backbone's, and the plain one, the most similar pairs by cosine, beside it. One JSON line
-for each, with precision and recall of the found pairs (`found` is how many; `alone` without the thumbnails), precision of those with the smallest p-values (`at_planted`: as many
-pairs as were planted), of plain cosine (`cosine_at_planted`), and of the label issues at a recall of one half.
+A near-duplicate is a crop of 85 to 100 % of the side, with its brightness changed by up to 20 %, encoded as JPEG of quality
+70 to 95. DIET is trained on all samples without labels. Then the search of `diet audit` is run on DIET's embeddings, on raw
+pixels and on an untrained backbone's embeddings. Prints one JSON line for each, with
+
+- `found`, `precision`, `recall`: number of reported pairs, and the search's precision and recall on the planted ones;
+- `alone_precision`, `alone_recall`: the same without the p-values of the thumbnails;
+- `at_planted`: precision of the pairs with the smallest p-values, as many as were planted;
+- `cosine_at_planted`: precision of as many pairs with the largest cosine similarity;
+- `flips_at_half_recall`: precision of the label issues at a recall of one half.
 
     python benchmarks/audit.py --epochs 150 --seed 3
     python benchmarks/audit.py --parquet train.parquet --count 10000 --epochs 20
@@ -36,7 +40,7 @@ from diet_lightning.evaluation.neighbours import nearest_neighbours
 SHARE = 0.01
 
 
-def mild_copy(image: np.ndarray[Any, Any], rng: np.random.Generator) -> np.ndarray[Any, Any]:
+def weak_copy(image: np.ndarray[Any, Any], rng: np.random.Generator) -> np.ndarray[Any, Any]:
     height, width = image.shape[:2]
     scale = rng.uniform(0.85, 1.0)
     crop = round(height * scale), round(width * scale)
@@ -50,11 +54,11 @@ def mild_copy(image: np.ndarray[Any, Any], rng: np.random.Generator) -> np.ndarr
 
 
 def plant(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], seed: int) -> tuple[Any, ...]:
-    """Images and labels in another order, with copies and flips; the pairs, and the flipped."""
+    """Shuffled images and labels with copies and flipped labels; the planted pairs, and the indices of the flipped labels."""
     rng = np.random.default_rng(seed)
     count, extra, classes = len(images), round(SHARE * len(images)), int(labels.max()) + 1
     originals = rng.choice(count, extra, replace=False)
-    copies = np.stack([mild_copy(images[n], rng) for n in originals])
+    copies = np.stack([weak_copy(images[n], rng) for n in originals])
     images, labels = np.concatenate([images, copies]), np.concatenate([labels, labels[originals]])
     order = rng.permutation(count + extra)
     place = np.argsort(order)
@@ -79,7 +83,7 @@ def load(args: argparse.Namespace) -> tuple[np.ndarray[Any, Any], np.ndarray[Any
 
 
 def precision_at_half_recall(score: np.ndarray[Any, Any], flipped: set[int]) -> float:
-    """Precision where half of the flipped labels have been found."""
+    """Precision of the samples with the highest scores, as many as hold half of the flipped labels."""
     hits = np.array([n in flipped for n in np.argsort(-score, kind="stable").tolist()])
     half = int(np.searchsorted(hits.cumsum(), len(flipped) / 2)) + 1
     return float(hits[:half].mean())
@@ -121,12 +125,12 @@ def search(network: nn.Module, data: DIETDataModule, labels: Tensor, pairs: set[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parquet", help="CIFAR-10 in Hugging Face's layout; without it digits")
+    parser.add_argument("--parquet", help="CIFAR-10 in Hugging Face's format; the digits if not given")
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=150)
     parser.add_argument("--warmup-epochs", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--weights", type=Path, help="kept there after training, and taken from there where they are")
+    parser.add_argument("--weights", type=Path, help="file of the trained weights: loaded if it exists, else written")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     images, labels, pairs, flipped = plant(*load(args), args.seed)

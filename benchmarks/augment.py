@@ -1,8 +1,8 @@
-"""Images per second of the augmentation alone: ours on whole batches, torchvision v2 an image, kornia on whole batches.
+"""Images per second of the augmentation alone: ours, torchvision v2's on single images, and kornia's on batches.
 
-From uint8 images to normalised floats, with the paper's settings. torchvision gets PIL images and tensors, each on its own,
-as a data set in a loader's process would; `ratio` is of images per second, to the faster of these two. Cases take
-turns, so that a busy machine slows all of them. Prints one JSON line a case.
+From uint8 images to normalised floats, with the paper's settings. torchvision gets single PIL images or tensors, as in the
+workers of a loader; `ratio` is images per second relative to the faster of these two. The cases take turns, so that other
+work on the machine slows all of them. Prints one JSON line per case.
 
     python benchmarks/augment.py --threads 1 --size 32 --strength 1 3
     python benchmarks/augment.py --threads 1 --size 224 --strength 1 --batch-size 32
@@ -28,7 +28,7 @@ from diet_lightning.transforms.pipeline import InputPipeline
 
 
 def torchvisions(size: int, strength: int) -> v2.Compose:
-    """The augmentation as torchvision's users write it."""
+    """The augmentation as users of torchvision write it."""
     steps: list[object] = [v2.RandomResizedCrop(size, (0.08, 1.0), antialias=True), v2.RandomHorizontalFlip()]
     if strength >= 2:
         steps += [v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.2)], 0.3), v2.RandomGrayscale(0.2)]
@@ -71,7 +71,7 @@ def cases(
         return run
 
     def pipeline(compiled: bool) -> InputPipeline:
-        return InputPipeline(images[0], None, strength, {}, None, IMAGENET_MEAN, IMAGENET_STD, compiled)
+        return InputPipeline(images[0], None, strength, {"compiled": compiled}, IMAGENET_MEAN, IMAGENET_STD)
 
     transform = torchvisions(size, strength)
     pictures = [v2.functional.to_pil_image(image) for image in images]
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--compile", action="store_true", help="adds ours under torch.compile")
+    parser.add_argument("--compile", action="store_true", help="also measure ours under torch.compile")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -109,7 +109,7 @@ def main() -> None:
                 step()
                 if device.type == "cuda":
                     torch.cuda.synchronize()
-                if repeat >= 2:  # the first ones warm up
+                if repeat >= 2:  # the first two are warm-up
                     seconds[case].append(time.perf_counter() - start)
         rate = {case: args.batch_size / statistics.median(each) for case, each in seconds.items()}
         base = max(rate["torchvision_v2_pil"], rate["torchvision_v2_tensor"])

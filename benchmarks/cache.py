@@ -1,7 +1,7 @@
-"""A folder of JPEGs cached in one pass, killed half way and resumed, and how fast it is read then.
+"""Decodes a folder of JPEGs into a cache, with a kill half way and a second run that resumes, and measures how fast it is read.
 
-Generates the files in a temporary folder, of noise at a quarter of their size, enlarged, as JPEG. Reads shuffled batches, three times,
-from the decoded cache, from memory, and by decoding as the loader's processes do. Prints one JSON line.
+The files are written to a temporary folder: noise at a quarter of their size, enlarged. Shuffled batches are read three times
+each from the cache, from memory, and from files decoded by the processes of a loader. Prints one JSON line.
 
     python benchmarks/cache.py --count 20000
 """
@@ -49,7 +49,7 @@ def images_per_s(data: DIETDataModule, batches: int) -> float:
     for _ in range(3):
         start, seen = time.perf_counter(), 0
         for number, batch in enumerate(data.train_dataloader()):
-            batch.input.sum()  # touches every byte
+            batch.input.sum()  # reads every byte
             seen += len(batch.index)
             if number + 1 == batches:
                 break
@@ -60,8 +60,8 @@ def images_per_s(data: DIETDataModule, batches: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--file-size", type=int, default=128, help="pixels of the files")
-    parser.add_argument("--size", type=int, default=96, help="pixels of the cache")
+    parser.add_argument("--file-size", type=int, default=128, help="side of the files' images, in pixels")
+    parser.add_argument("--size", type=int, default=96, help="side of the cached images, in pixels")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder, cache = Path(name, "photos"), Path(name, "cache")

@@ -1,12 +1,12 @@
-"""Strided 1×1 convolutions on this CPU, as torch computes them and as `unstride_pointwise` lets them be computed.
+"""Errors of strided 1×1 convolutions on this CPU, as torch computes them and after `unstride_pointwise`.
 
-For each case a process of its own, since memory may be corrupted: the largest error of output and gradients against
-float64, relative to the largest number, or the signal that ended the process. Run it with glibc's checking allocator to
-also find what would go unnoticed:
+Each case runs in a separate process, since memory may be corrupted. It gives the largest error of output and gradients
+against float64, relative to the largest number, or the signal that ended the process. With glibc's checking allocator it
+also finds writes that would have no visible effect:
 
     LD_PRELOAD=libc_malloc_debug.so.0 MALLOC_CHECK_=3 python benchmarks/convolution.py
 
-ONEDNN_MAX_CPU_ISA=AVX2 narrows the instruction set. One JSON line a row: layout, dtype, kernel, stride, size → channels.
+ONEDNN_MAX_CPU_ISA=AVX2 limits the instruction set. Prints one JSON line per row: layout, dtype, kernel, stride, size → channels.
 """
 
 from __future__ import annotations

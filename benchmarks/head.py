@@ -1,8 +1,8 @@
-"""Time and memory of a step of the head: each kind of head against plain cross-entropy with AdamW, in one run.
+"""Time and memory of a step of the head: each kind of head compared with plain cross-entropy and AdamW, in one run.
 
-A step is loss, gradients and AdamW's step on W; the embeddings are given and get their gradient. Cases take turns, so that
-a busy machine slows all of them; `ratio` is the ratio of medians to `plain`. `extra_mb` is the peak of memory during a step
-beyond weights and moments and, but for `fused` and `sampled`, one gradient. Prints one JSON line a case.
+A step is loss, gradients and AdamW's step on W; the embeddings are given and get their gradient. The cases take turns, so
+that other work on the machine slows all of them. `ratio` is the median time relative to `plain`; `extra_mb` is the peak memory
+of a step beyond weights, moments and, except for `fused` and `sampled`, one gradient. Prints one JSON line per case.
 
     python benchmarks/head.py --num-samples 10000 50000 200000 --dtype fp32 bf16
 """
@@ -67,7 +67,7 @@ def hardware(device: torch.device) -> str:
 
 
 class Peak:
-    """Peak memory of a block, in bytes above what was there before it."""
+    """Peak memory of a block, in bytes above the memory before it."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -79,7 +79,8 @@ class Peak:
             self.before = torch.cuda.memory_allocated()
         else:
             with suppress(OSError, AttributeError):
-                ctypes.CDLL(None).malloc_trim(0)  # else freed memory that malloc keeps would hide what a step takes
+                # otherwise freed memory that malloc keeps would hide the memory of a step
+                ctypes.CDLL(None).malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
             self.before = self._status("VmRSS")
         return self
@@ -97,13 +98,13 @@ class Peak:
 def run(count: int, dim: int, batch: int, dtype: str, device: torch.device, cases: list[str], repeats: int) -> None:
     torch.manual_seed(0)
     shared = nn.Parameter(torch.empty(count, dim, device=device).uniform_(-(dim**-0.5), dim**-0.5))
-    # all cases share them, to fit; written to, so that no step pays for the first touch of their memory
+    # shared by all cases, to fit into memory; written, so that no step is slowed by the first access to their memory
     moments = [torch.full((count, dim), 1e-12, device=device) for _ in range(2)]
     features = torch.randn(batch, dim, device=device, requires_grad=True)
 
     def step_of(case: str) -> Callable[[], None]:
         head_class, loss_of = CASES[case]
-        with torch.device("meta"):  # its own rows would not fit beside the others'
+        with torch.device("meta"):  # rows of its own would not fit into memory beside the others'
             head = head_class(count, dim, SMOOTHING)
         for name, buffer in head.named_buffers():
             setattr(head, name, torch.zeros_like(buffer, device=device))
@@ -134,7 +135,7 @@ def run(count: int, dim: int, batch: int, dtype: str, device: torch.device, case
     for case in cases:
         try:
             steps[case] = step_of(case)
-            steps[case]()  # warms up
+            steps[case]()  # warm-up
             shared.grad = None
             with Peak(device) as peak:
                 steps[case]()

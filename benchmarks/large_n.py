@@ -1,7 +1,7 @@
-"""Training steps through `Trainer.fit` at a large N, and the peak of memory against the estimate that is printed before.
+"""Time and memory of training steps through `Trainer.fit` at a large N, compared with the memory estimate.
 
-Images are drawn from the index, so nothing is read. The same run with 1,000 samples comes first: what it takes is the
-backbone's, and what the large one takes beyond it is the head's. Prints one JSON line.
+Images are generated from the index, so no files are read. The same run with 1,000 samples comes first: its peak memory is
+the backbone's, and the difference to the large run is the head's. Prints one JSON line.
 
     python benchmarks/large_n.py --num-samples 1281167 --head fused
     python benchmarks/large_n.py --num-samples 1281167 --head dense --backbone resnet50 --image-size 224 --precision bf16-mixed
@@ -24,7 +24,7 @@ from diet_lightning import DIETDataModule, DIETModule, HeadConfig
 from diet_lightning.objective.memory_estimate import estimate_memory
 
 
-class Drawn(Dataset[Tensor]):
+class GeneratedImages(Dataset[Tensor]):
     """Images that are a function of their index."""
 
     def __init__(self, count: int, side: int) -> None:
@@ -39,7 +39,7 @@ class Drawn(Dataset[Tensor]):
 
 
 class Clock(Callback):
-    """Seconds of each step."""
+    """Measures the seconds of each step."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -55,7 +55,10 @@ class Clock(Callback):
 
 def fit(args: argparse.Namespace, count: int) -> tuple[float, float, int]:
     data = DIETDataModule.from_datasets(
-        Drawn(count, args.image_size), batch_size=args.batch_size, strength=args.strength, num_workers=args.workers
+        GeneratedImages(count, args.image_size),
+        batch_size=args.batch_size,
+        strength=args.strength,
+        num_workers=args.workers,
     )
     module, clock = DIETModule(args.backbone, head=HeadConfig(args.head, moment_bits=args.moment_bits)), Clock()
     trainer = Trainer(
@@ -89,7 +92,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--device", default="gpu" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    fit(args, 1000)  # what is made once for a process is neither's
+    fit(args, 1000)  # warm-up: memory that a process allocates once counts for neither run
     backbone_mb, _, dim = fit(args, 1000)
     peak_mb, seconds, dim = fit(args, args.num_samples)
     device = "cuda" if args.device in ("gpu", "cuda") else "cpu"

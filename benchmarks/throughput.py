@@ -1,12 +1,12 @@
-"""Images per second of whole training steps, and where the backbone's own time ends.
+"""Images per second of whole training steps, relative to the backbone alone.
 
-Cases: `backbone`, its forward, backward and AdamW alone on one fixed batch, the floor; `diet`, our whole step with probe,
-loggers and progress bar through `Trainer.fit`; `algorithm1`, the paper's Algorithm 1 as anyone would write it
-(DataLoader, torchvision transforms, nn.Linear, CrossEntropyLoss, AdamW); `simclr`, a two-view SimCLR step on the same
-backbone. `diet_without_probe`, `_logger`, `_bar` and `_all`, where asked for, switch these off.
+Cases: `backbone`, its forward, backward and AdamW step on one fixed batch, which is the upper bound; `diet`, our whole step
+with probe, loggers and progress bar through `Trainer.fit`; `algorithm1`, a plain implementation of the paper's Algorithm 1
+(DataLoader, torchvision transforms, nn.Linear, CrossEntropyLoss, AdamW); `simclr`, a SimCLR step with two views on the same
+backbone. `diet_without_probe`, `_logger`, `_bar` and `_all`, if requested, switch these parts off.
 
-Every case runs in a process of its own, `--rounds` times in turn; `images_per_s` is the median over all timed steps.
-`peak_mb` is the highest memory of the process beyond what it has with everything imported. One JSON line a case.
+Every case runs in a separate process, in turn, `--rounds` times; `images_per_s` is the median over all timed steps.
+`peak_mb` is the peak memory of the process beyond its memory after all imports. Prints one JSON line per case.
 
     python benchmarks/throughput.py --backbone resnet18 --num-samples 50000
     python benchmarks/throughput.py --backbone resnet8 --size 8 --batch-size 128 --num-samples 1347 --workers 0 2
@@ -49,8 +49,8 @@ WITHOUT = tuple(f"diet_without_{part}" for part in (*PARTS, "all"))
 CLASSES = 10
 
 
-class Pictures(Dataset[Any]):
-    """Arrays as PIL images with transforms and indices, in the manner of torchvision's CIFAR10."""
+class PILImages(Dataset[Any]):
+    """Arrays as PIL images with transforms and indices, like torchvision's CIFAR10."""
 
     def __init__(self, arrays: np.ndarray[Any, Any], size: int, strength: int, views: int) -> None:
         self.arrays, self.transform, self.views = arrays, torchvisions(size, strength), views
@@ -65,7 +65,7 @@ class Pictures(Dataset[Any]):
 
 
 class Clock(Callback):
-    """The time at which each step ends."""
+    """Records the time at which each step ends."""
 
     def __init__(self, steps: int) -> None:
         self.steps, self.times = steps, []
@@ -75,7 +75,7 @@ class Clock(Callback):
         trainer.should_stop = self.done
 
     def tick(self, device: torch.device) -> None:
-        # the queue of an accelerator is emptied only where the time is taken
+        # an accelerator is synchronised only at the first and the last timed step
         if device.type == "cuda" and len(self.times) in (0, self.steps):
             torch.cuda.synchronize()
         self.times.append(time.perf_counter())
@@ -110,7 +110,7 @@ def ours(args: argparse.Namespace, images: Tensor, clock: Clock) -> None:
 
 def batches(args: argparse.Namespace, images: Tensor, views: int) -> Iterator[Any]:
     arrays = images.permute(0, 2, 3, 1).contiguous().numpy()
-    data = Pictures(arrays, args.size, args.strength, views)
+    data = PILImages(arrays, args.size, args.strength, views)
     loader = DataLoader(
         data,
         args.batch_size,
@@ -135,7 +135,7 @@ def nt_xent(projections: Tensor, temperature: float = 0.5) -> Tensor:
 def by_hand(args: argparse.Namespace, images: Tensor, clock: Clock) -> None:
     device = torch.device(args.device)
     backbone = create_backbone(args.backbone, (3, args.size, args.size), "auto").to(device)
-    backbone.lay_out(args.case == "backbone")  # the floor has the fastest layout, as ours has
+    backbone.lay_out(args.case == "backbone")  # the backbone alone uses the fastest layout, as `diet` does
     if args.compile:
         backbone.compile()
     head: nn.Module
@@ -146,7 +146,7 @@ def by_hand(args: argparse.Namespace, images: Tensor, clock: Clock) -> None:
     else:
         head = nn.Identity()
     parameters = [*backbone.parameters(), *head.parameters()]
-    # the floor has the fastest optimiser there is, as ours has; the others what one gets by default
+    # the backbone alone uses the fastest optimiser, as `diet` does; the other cases use the default
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05, fused=args.case == "backbone" or None)
     criterion = nn.CrossEntropyLoss(label_smoothing=0.8)
     fixed = torch.randn(args.batch_size, 3, args.size, args.size, device=device)
@@ -178,7 +178,7 @@ def child(args: argparse.Namespace) -> None:
         (ours if args.case.startswith("diet") else by_hand)(args, images, clock)
     times = clock.times[args.warmup :]
     steps = [after - before for before, after in pairwise(times)]
-    if args.device == "cuda":  # single steps are not waited for
+    if args.device == "cuda":  # single steps are not synchronised
         steps = [(times[-1] - times[0]) / len(steps)]
     print(json.dumps({"seconds": steps, "peak_mb": peak.extra / MB}))
 
@@ -193,12 +193,14 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--strength", type=int, default=3)
     parser.add_argument("--precision", default="32-true", choices=["32-true", "bf16-mixed"])
-    parser.add_argument("--workers", type=int, nargs="+", default=[2], help="loader processes; several are all tried")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[2], help="numbers of loader processes, each of which is measured"
+    )
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--warmup", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=5, help="timed steps a round")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps per round")
     parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()
     if args.case:

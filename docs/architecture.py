@@ -2,7 +2,7 @@
 
     python docs/architecture.py
 
-An arrow counts wherever the import stands, but for those that only type checkers see. Only the standard library is needed.
+Imports within functions count too; those under TYPE_CHECKING do not. Only the standard library is needed.
 """
 
 import ast
@@ -23,7 +23,7 @@ FLOORS = (
     ("transforms", "embeddings", "objective", "runs"),
     ("figures", "utilities", "errors", "__about__"),
 )
-ROOT = "__init__"  # the public names; loads nothing but what makes them lazy, and no room imports it
+ROOT = "__init__"  # the public names, imported lazily; no room imports it
 
 
 class Import(NamedTuple):

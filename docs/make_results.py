@@ -1,8 +1,8 @@
-"""Writes results.md from results/*.json, the files that the examples leave, so that no number drifts from its run.
+"""Writes results.md from the results of the examples in results/, so that every number comes from a run.
 
     python docs/make_results.py
 
-Kept are copies: a run's ``results.json`` as ``results/EXAMPLE[-DATA].json``, its figures as ``results/EXAMPLE[-DATA]*.png``.
+Copy the ``results.json`` of a run to ``results/EXAMPLE[-DATA].json`` and its figures to ``results/EXAMPLE[-DATA]*.png``.
 """
 
 import json
@@ -29,13 +29,13 @@ TITLES = {
 
 
 def page() -> str:
-    """The page, of all kept files."""
+    """The text of results.md."""
     parts = [HEAD]
     for example, title in TITLES.items():
         files = sorted((DOCS / "results").glob(f"{example}*.json"))
         if files:
             parts.append(f"## {title}\n\nExample: [`examples/paper/{example}.py`](../examples/paper/{example}.py).\n")
-        # the longest stem that a figure begins with is its run's
+        # a figure belongs to the run whose stem is the longest that its name begins with
         stems = sorted((file.stem for file in files), key=len, reverse=True)
         for file in files:
             figures = [

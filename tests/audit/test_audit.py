@@ -15,7 +15,7 @@ from helpers import TinyNet, image_data, images
 from diet_lightning import DIETDataModule, DIETModule
 from diet_lightning.__main__ import main
 from diet_lightning.audit.audit import audit_data
-from diet_lightning.audit.html_page import Card, Section, page
+from diet_lightning.audit.report import Card, Section, page
 from diet_lightning.transforms.augmentation import BatchAugmentation
 
 pytestmark = pytest.mark.slow

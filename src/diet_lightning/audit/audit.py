@@ -29,8 +29,8 @@ class AuditResult:
     """Results of an audit, sample by sample.
 
     Attributes:
-        features: Embeddings of the samples without augmentation, ``(N, K)``.
-        labels: ``(N,)``, -1 for a sample without a label.
+        features: Embeddings of the samples without augmentation, ``(N, K)``, on the CPU.
+        labels: ``(N,)``, on the CPU, -1 for a sample without a label.
         loss: Mean over the augmentations, nats, ``(N,)``.
         loss_std: Its standard deviation over them, nats, ``(N,)``.
         confused_with: The other sample with the largest logit, ``(N,)``.
@@ -56,7 +56,7 @@ def audit_data(
     fdr: float = 0.1,
     k: int = 20,
 ) -> AuditResult:
-    """Audits the training data of a module.
+    """Audits training data.
 
     Args:
         module: Trained on these data.
@@ -64,9 +64,6 @@ def audit_data(
         augmentations: Number of augmented views of each sample; its loss is the mean over them.
         fdr: False discovery rate: the expected share of false pairs among the near-duplicates.
         k: Number of neighbours that a label is compared with.
-
-    Returns:
-        The results; tensors are on the CPU.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     before, training = module.device, module.training

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
+from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
-from scipy.stats import chi2
+from scipy.stats import chi2, false_discovery_control
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
@@ -55,7 +55,7 @@ def thumbnails(images: Tensor) -> Tensor:
         images: Shape ``(B, C, H, W)``, floating point.
 
     Returns:
-        Shape ``(B, C * h * w)``.
+        Shape ``(B, C * h * w)``, where h and w are `THUMBNAIL` or the image's side if that is smaller.
     """
     return F.adaptive_avg_pool2d(images, (min(THUMBNAIL, images.shape[2]), min(THUMBNAIL, images.shape[3]))).flatten(1)
 
@@ -103,9 +103,6 @@ def neighbourhoods(
         features: Embeddings of the samples, shape ``(N, K)``.
         views: Batches of indices ``(B,)`` with the embeddings of these samples' augmentations, ``(B, K)`` each.
         k: Number of neighbours; at most all other samples.
-
-    Returns:
-        The neighbourhoods.
     """
     whiten = Whitening(features)
     bank = whiten(features)
@@ -135,15 +132,14 @@ def closeness_p_values(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     over the posterior of m.
 
     Args:
-        distance: Of each sample's neighbours, ascending, shape ``(N, k)``, k at least 4.
+        distance: Distances of each sample's neighbours, ascending, shape ``(N, k)``, k at least 4.
 
     Returns:
-        Shape ``(N, k - 1)``, for all but the farthest neighbour.
+        P-values, shape ``(N, k - 1)``, for all but the farthest neighbour.
     """
     k = distance.shape[1]
-    far = -(
-        np.log(np.maximum(distance, TINY)) - np.log(np.maximum(distance[:, -1:], TINY))
-    )  # -log r: exponential, mean 1/m
+    logs = np.log(np.maximum(distance, TINY))
+    far = logs[:, -1:] - logs  # -log r: exponential, mean 1/m
     inner = far[:, 2:-1]
     total = inner.sum(axis=1) + 2.0 * inner[:, 0]  # the closest two are censored at the distance of the third
     share = inner.shape[1]
@@ -187,9 +183,6 @@ def near_duplicates(found: Neighbourhoods, fdr: float = 0.1, pixels: Neighbourho
         found: Neighbourhoods of the embeddings, of at least five neighbours; with fewer no pair is reported.
         fdr: False discovery rate: the expected share of false pairs among the reported ones, if the null model holds.
         pixels: Neighbourhoods of the thumbnails; None if the inputs are not images.
-
-    Returns:
-        The pairs and their groups.
     """
     count, k = found.distance.shape
     none = np.zeros(0)
@@ -198,35 +191,31 @@ def near_duplicates(found: Neighbourhoods, fdr: float = 0.1, pixels: Neighbourho
     p_values, index = closeness_p_values(found.distance), found.index[:, : k - 1]
     if pixels is not None:
         p_values = np.where(p_values < MAX_EMBEDDING_P_VALUE, _combined(p_values, index, pixels), 1.0)
-    closest = np.sort(p_values.min(axis=1))
-    passed = np.flatnonzero(closest <= fdr * np.arange(1, count + 1) / count)
-    threshold = closest[passed[-1]] if len(passed) else -1.0
-    first, place = np.nonzero(p_values <= threshold)
-    second = index[first, place]
-    order = np.lexsort((p_values[first, place], np.maximum(first, second), np.minimum(first, second)))
-    ends = np.sort(np.stack([first, second], axis=1), axis=1)[order]
-    pairs, at = np.unique(ends, axis=0, return_index=True)  # of both directions the smaller p-value
-    rows, columns = first[order][at], place[order][at]
-    similarity, found_p = 1.0 - found.distance[rows, columns] ** 2 / 2.0, p_values[rows, columns]
-    ascending = np.argsort(found_p, kind="stable")
-    pairs = pairs[ascending]
+    closest = p_values.min(axis=1)
+    threshold = closest[false_discovery_control(closest) <= fdr].max(initial=-1.0)
+    rows, columns = np.nonzero(p_values <= threshold)
+    ends = np.sort(np.stack([rows, index[rows, columns]], axis=1), axis=1)
+    p_value = p_values[rows, columns]
+    order = np.lexsort((ends[:, 1], ends[:, 0], p_value))
+    # the first of both directions has the smaller p-value
+    chosen = order[np.sort(np.unique(ends[order], axis=0, return_index=True)[1])]
+    pairs = ends[chosen]
+    similarity = 1.0 - found.distance[rows, columns][chosen] ** 2 / 2.0
     graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     _, component = connected_components(graph, directed=False)
     group = np.full(count, -1, dtype=np.int64)
     members = np.unique(pairs)
     group[members] = np.unique(component[members], return_inverse=True)[1]
-    return Duplicates(pairs, similarity[ascending], found_p[ascending], group)
+    return Duplicates(pairs, similarity, p_value[chosen], group)
 
 
 def _combined(p_values: NDArray[np.float64], index: NDArray[np.int64], pixels: Neighbourhoods) -> NDArray[np.float64]:
     """Fisher's combination with the p-value of the same neighbour by pixels, which is 1 if it is not among the nearest there."""
-    theirs_p = closeness_p_values(pixels.distance)
-    rows = np.arange(len(index))[:, None] * len(index)
-    theirs = (rows + pixels.index[:, : theirs_p.shape[1]]).ravel()
-    order = np.argsort(theirs)
-    place = order[np.searchsorted(theirs, rows + index, sorter=order).clip(max=len(order) - 1)]
-    other = np.where(theirs[place] == rows + index, theirs_p.ravel()[place], 1.0)
-    both: NDArray[np.float64] = chi2.sf(
-        -2.0 * (np.log(np.maximum(p_values, TINY)) + np.log(np.maximum(other, TINY))), df=4
-    )
+    logs = np.log(np.maximum(closeness_p_values(pixels.distance), TINY))
+    rows = np.arange(len(index))[:, None]
+    others = pixels.index[:, : logs.shape[1]]
+    places = (np.broadcast_to(rows, others.shape).ravel(), others.ravel())
+    by_pair = csr_matrix((logs.ravel(), places), shape=(len(index), len(index)))
+    theirs = by_pair[rows, index].toarray()  # 0, the logarithm of 1, for missing pairs
+    both: NDArray[np.float64] = chi2.sf(-2.0 * (np.log(np.maximum(p_values, TINY)) + theirs), df=4)
     return both

@@ -1,21 +1,59 @@
-"""Tables and page of an audit."""
+"""Tables of an audit, and its page: one HTML file with embedded pictures, which needs no server."""
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from jinja2 import Template
+from numpy.typing import NDArray
+from PIL import Image
 
 from diet_lightning.audit.audit import AuditResult
-from diet_lightning.audit.html_page import Card, Section
-from diet_lightning.audit.near_duplicates import Duplicates
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.training.module import DIETModule
 from diet_lightning.transforms.convert import to_pixels
 
-EXTREMES = 60  # of the hardest, and of the easiest samples on the page
+MAX_EXTREMES = 60  # of the hardest, and of the easiest samples on the page
+SIDE = 96  # pixels; larger pictures are made smaller
+TINY = 24  # pixels; up to here every pixel counts, and a lossless file is hardly larger
+
+
+@dataclass(frozen=True)
+class Card:
+    """One sample on the page.
+
+    Attributes:
+        picture: ``(H, W)`` or ``(H, W, 3)``, uint8; None where the sample is not an image.
+        title: Its index, in bold.
+        lines: Further lines of text below the title.
+    """
+
+    picture: NDArray[np.uint8] | None
+    title: str
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page.
+
+    Attributes:
+        name: The heading.
+        words: What it shows, and how to read it.
+        groups: Cards that belong together; a section of single samples has one group.
+    """
+
+    name: str
+    words: str
+    groups: Sequence[Sequence[Card]]
 
 
 def sample_columns(
@@ -36,12 +74,12 @@ def sample_columns(
         "duplicate_group": found.duplicates.group.tolist(),
     }
     if bool((found.labels >= 0).any()):
-        word = _class_word(classes)
+        given, suggested = found.labels.tolist(), found.label_issues.suggested_label.tolist()
         columns |= {
-            "label": found.labels.tolist(),
-            "label_name": [word(label) for label in found.labels.tolist()],
-            "suggested_label": found.label_issues.suggested_label.tolist(),
-            "suggested_label_name": [word(label) for label in found.label_issues.suggested_label.tolist()],
+            "label": given,
+            "label_name": [_class_name(label, classes) for label in given],
+            "suggested_label": suggested,
+            "suggested_label_name": [_class_name(label, classes) for label in suggested],
             "label_issue_score": found.label_issues.score.tolist(),
         }
     return columns
@@ -50,41 +88,38 @@ def sample_columns(
 def pair_columns(found: AuditResult, module: DIETModule) -> dict[str, Sequence[Any]]:
     """Columns of the table of near-duplicate pairs, sorted by p-value."""
     pairs = torch.from_numpy(found.duplicates.pairs)
-    rows = torch.nn.functional.normalize(module.head.weight.detach().float(), dim=1)
+    rows = module.head.weight.detach()[pairs].float()
     return {
         "first": pairs[:, 0].tolist(),
         "second": pairs[:, 1].tolist(),
         "similarity": found.duplicates.similarity.tolist(),
         "p_value": found.duplicates.p_value.tolist(),
-        "row_similarity": (rows[pairs[:, 0]] * rows[pairs[:, 1]]).sum(dim=1).tolist(),
+        "row_similarity": F.cosine_similarity(rows[:, 0], rows[:, 1]).tolist(),
         "confused": [bool(found.confused_with[a] == b or found.confused_with[b] == a) for a, b in pairs.tolist()],
         "same_label": (found.labels[pairs[:, 0]] == found.labels[pairs[:, 1]]).tolist(),
     }
 
 
-def _class_word(names: Sequence[str] | None) -> Any:
-
-    def word(label: int) -> str:
-        return "" if label < 0 else str(names[label]) if names is not None and label < len(names) else str(label)
-
-    return word
+def _class_name(label: int, names: Sequence[str] | None) -> str:
+    if label < 0:
+        return ""
+    return str(names[label]) if names is not None and label < len(names) else str(label)
 
 
 def sections(
     found: AuditResult, data: DIETDataModule, classes: Sequence[str] | None, names: Sequence[str] | None, pictures: int
 ) -> list[Section]:
     """Sections of the page: hardest and easiest samples, near-duplicates and, where there are labels, label issues."""
-    word = _class_word(classes)
-    images = len(data.input_shape) == 3
+    is_image = len(data.input_shape) == 3
 
     def card(sample: int, *lines: str) -> Card:
-        pixels = to_pixels(data.raw_samples("train", [sample]).input[0]) if images else None
-        own = [names[sample]] if names is not None else []
-        label = word(int(found.labels[sample]))
-        return Card(pixels, f"#{sample}", [*own, *([f"label {label}"] if label else []), *lines])
+        pixels = to_pixels(data.raw_samples("train", [sample]).input[0]) if is_image else None
+        path = [names[sample]] if names is not None else []
+        label = _class_name(int(found.labels[sample]), classes)
+        return Card(pixels, f"#{sample}", [*path, *([f"label {label}"] if label else []), *lines])
 
     order = np.argsort(found.loss, kind="stable")
-    ends = min(EXTREMES, len(order) // 2, max(1, pictures // 6))
+    ends = min(MAX_EXTREMES, len(order) // 2, max(1, pictures // 6))
     sections = [
         Section(
             "Hardest samples",
@@ -99,7 +134,7 @@ def sections(
     ]
     left = pictures - 2 * ends
     groups: list[list[Card]] = []
-    for number in _groups_by_p_value(found.duplicates):
+    for number in dict.fromkeys(found.duplicates.group[found.duplicates.pairs[:, 0]].tolist()):  # as pairs are sorted
         members = np.flatnonzero(found.duplicates.group == number).tolist()
         if len(members) > left * 0.6 or left < 2:
             break
@@ -114,30 +149,51 @@ def sections(
         )
     )
     if bool((found.labels >= 0).any()):
-        ranked = np.argsort(-found.label_issues.score, kind="stable")
-        chosen = [n for n in ranked[: max(0, left)].tolist() if found.label_issues.score[n] > 0.0]
+        issues = found.label_issues
+        ranked = np.argsort(-issues.score, kind="stable")[: max(0, left)].tolist()
+        cards = [
+            card(
+                n,
+                f"suggested label {_class_name(int(issues.suggested_label[n]), classes)}",
+                f"score {issues.score[n]:.2f}",
+            )
+            for n in ranked
+            if issues.score[n] > 0.0
+        ]
         sections.append(
             Section(
                 "Label issues",
                 "Samples whose neighbours have another label, sorted by label issue score. With embeddings that separate the "
                 "classes poorly, many of these labels are right.",
-                [
-                    [
-                        card(
-                            n,
-                            f"suggested label {word(int(found.label_issues.suggested_label[n]))}",
-                            f"score {found.label_issues.score[n]:.2f}",
-                        )
-                        for n in chosen
-                    ]
-                ],
+                [cards],
             )
         )
     return sections
 
 
-def _groups_by_p_value(duplicates: Duplicates) -> list[int]:
-    return list(dict.fromkeys(int(duplicates.group[first]) for first, _ in duplicates.pairs))  # as pairs are sorted
+def page(title: str, words: Sequence[str], sections: Sequence[Section]) -> str:
+    """Makes the page.
+
+    Args:
+        title: Heading.
+        words: Paragraphs below the heading.
+        sections: Sections of the page.
+
+    Returns:
+        HTML that needs no other file.
+    """
+    text = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
+    template: Template = Template(text, autoescape=True, trim_blocks=True)
+    return template.render(title=title, words=words, sections=sections, data_url=_data_url)
+
+
+def _data_url(pixels: NDArray[np.uint8]) -> str:
+    image = Image.fromarray(pixels)
+    form = "png" if max(image.size) <= TINY else "jpeg"
+    image.thumbnail((SIDE, SIDE))
+    stream = io.BytesIO()
+    image.save(stream, form, quality=80)
+    return f"data:image/{form};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def summary(found: AuditResult) -> dict[str, Any]:

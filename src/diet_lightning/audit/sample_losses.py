@@ -15,20 +15,15 @@ from diet_lightning.evaluation.neighbours import CHUNK, knn_probabilities, neare
 from diet_lightning.objective import DatumHead
 from diet_lightning.objective.loss import datum_cross_entropy
 
-# -- loss and confusions -----------------------------------------------------------------------------------------------
-
 
 @torch.inference_mode()
 def datum_losses(head: DatumHead, features: Tensor, index: Tensor) -> Tensor:
-    """DIET's loss of each sample (Algorithm 1), exact at any N.
+    """DIET's loss of each sample (Algorithm 1) in nats, shape ``(B,)``, exact at any N.
 
     Args:
         head: The trained head.
         features: Embeddings, shape ``(B, K)``.
         index: Sample indices, shape ``(B,)``, int64.
-
-    Returns:
-        Nats, shape ``(B,)``.
     """
     return datum_cross_entropy(
         head.scaled(features), head.weight, index, head.label_smoothing, "none", head.normalize_rows
@@ -60,9 +55,6 @@ def most_confused(head: DatumHead, features: Tensor, index: Tensor) -> tuple[Ten
     return torch.cat(found), torch.cat(excess)
 
 
-# -- label issues ------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class LabelIssues:
     """Labels compared with those of the neighbours.
@@ -86,9 +78,6 @@ def label_issues(features: Tensor, labels: Tensor, k: int = 20, temperature: flo
         labels: Shape ``(N,)``, int64. Samples without a label (-1) neither vote nor get a score.
         k: Number of neighbours; at most all other samples with a label.
         temperature: Temperature of the votes, see `knn_probabilities`.
-
-    Returns:
-        The label issues.
     """
     known = torch.nonzero(labels != NO_LABEL)[:, 0]
     suggested = np.full(len(labels), NO_LABEL, dtype=np.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class ExportConfig:
         input_shape: Shape of one input, ``(C, H, W)`` for images.
         embed_dim: K, the dimension of the embeddings.
         normalization: Mean and standard deviation of each channel on a scale of 0 to 1; empty if the inputs are only scaled;
-            None if it is unknown how the inputs were made.
+            None if the preprocessing is unknown.
     """
 
     format: str
@@ -46,33 +46,15 @@ class ExportConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The values in the form of the file, without the version of the package."""
-        preprocessing: dict[str, Any] | None = None
-        if self.normalization is not None:
-            mean, std = self.normalization
-            preprocessing = {"scale": [0, 1], "mean": list(mean), "std": list(std)}
-            if len(self.input_shape) == 3:
-                preprocessing |= {"channels": self.input_shape[0], "image_size": list(self.input_shape[1:])}
-        return {
-            "library": LIBRARY,
-            "format_version": FORMAT_VERSION,
-            "format": self.format,
-            "backbone": self.backbone,
-            "stem": self.stem,
-            "channels_last": self.channels_last,
-            "input_shape": list(self.input_shape),
-            "embed_dim": self.embed_dim,
-            "preprocessing": preprocessing,
-        }
+        values = asdict(self)
+        normalization = values.pop("normalization")
+        if normalization is not None:
+            normalization = {"scale": (0, 1), **dict(zip(("mean", "std"), normalization, strict=True))}
+        return {"library": LIBRARY, "format_version": FORMAT_VERSION, **values, "preprocessing": normalization}
 
 
 def read_config(folder: str | Path) -> ExportConfig:
-    """Reads ``config.json``.
-
-    Args:
-        folder: An exported folder.
-
-    Returns:
-        The config.
+    """Reads the ``config.json`` of an exported folder.
 
     Raises:
         CheckpointError: If the file is missing or damaged, or was written by another library or in another format version.
@@ -119,13 +101,7 @@ def _checked(values: dict[str, Any]) -> ExportConfig:
 
 
 def read_weights(folder: str | Path) -> dict[str, Tensor]:
-    """Reads ``model.safetensors``; pickles are never opened.
-
-    Args:
-        folder: An exported folder.
-
-    Returns:
-        The tensors by name.
+    """Reads the tensors of an exported folder by name; pickles are never opened.
 
     Raises:
         CheckpointError: If the file is missing, truncated or damaged.
@@ -133,27 +109,20 @@ def read_weights(folder: str | Path) -> dict[str, Tensor]:
     file = Path(folder) / WEIGHTS
     if not file.is_file():
         others = sorted(path.name for path in Path(folder).glob("*") if path.suffix in PICKLES | {".onnx"})
+        cure = "give a folder that `diet export` wrote"
         if any(Path(name).suffix in PICKLES for name in others):
             cure = f"{others} could run code when loaded and are refused; export the run again"
         elif others:
             cure = f"{others} are for ONNX's runtimes; export the run with --format safetensors"
-        else:
-            cure = "give a folder that `diet export` wrote"
         raise CheckpointError(f"Folder '{folder}' holds no {WEIGHTS}: {cure}.")
     return read_safetensors(file)
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:
-    """Reads a file of tensors.
-
-    Args:
-        file: The file, of safetensors' format.
-
-    Returns:
-        The tensors by their names.
+    """Reads the tensors of a file in safetensors' format by name.
 
     Raises:
-        CheckpointError: If it is missing, truncated or damaged.
+        CheckpointError: If the file is missing, truncated or damaged.
     """
     try:
         return load_file(file)
@@ -164,14 +133,11 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def first_difference(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> str | None:
-    """Finds the first weight that does not fit a network.
+    """Name and shapes of the first weight that is missing on one side or differs in shape; None if all fit a network.
 
     Args:
         there: The weights to load.
         here: The weights of the network.
-
-    Returns:
-        Name and both shapes of the first weight that is missing on one side or differs in shape; None if all fit.
     """
     theirs, ours = ({name: tuple(value.shape) for name, value in each.items()} for each in (there, here))
     for name in {**theirs, **ours}:
@@ -181,11 +147,7 @@ def first_difference(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) ->
 
 
 def load_weights(model: nn.Module, folder: str | Path) -> None:
-    """Loads the weights of an exported folder, and their dtype, into a network.
-
-    Args:
-        model: A network of the exported architecture.
-        folder: An exported folder.
+    """Loads the weights of an exported folder, and their dtype, into a network of its architecture.
 
     Raises:
         CheckpointError: If the weights cannot be read, or do not fit the network.

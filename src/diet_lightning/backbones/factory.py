@@ -8,7 +8,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from diet_lightning.backbones.architectures import Stem, adapt_stem, is_architecture, named_model, replace_part
+from diet_lightning.backbones.architectures import Stem, adapt_stem, is_architecture, named_model
 from diet_lightning.backbones.exported import load_weights, read_config
 from diet_lightning.backbones.pointwise import unstride_pointwise
 from diet_lightning.errors import CheckpointError, ConfigurationError
@@ -84,8 +84,8 @@ def create_backbone(
         classifier: Dotted name of a submodule of `backbone` to replace by the identity.
 
     Returns:
-        The feature extractor. Finding its dimension changes neither batch-norm statistics nor training mode nor the
-        random state.
+        The feature extractor. Finding its dimension changes neither batch-norm statistics nor training mode nor the random
+        state.
 
     Raises:
         ConfigurationError: For an unknown name or stem, or a module that cannot give embeddings for `input_shape`.
@@ -99,27 +99,26 @@ def create_backbone(
         raise ConfigurationError(f"Expected argument `stem` to be one of {list(get_args(Stem))}, but got {stem!r}.")
     if isinstance(backbone, Backbone):
         return backbone
-    if isinstance(backbone, str) and not is_architecture(backbone) and Path(backbone).is_dir():
-        return load_exported(backbone, input_shape, stem, classifier)
-    input_shape = DEFAULT_SHAPE if input_shape is None else tuple(input_shape)
-    used: Stem = "standard"
-    if isinstance(backbone, nn.Module):
-        model, name = backbone, type(backbone).__name__
-    elif isinstance(backbone, str):
-        if len(input_shape) != 3:
+    shape = DEFAULT_SHAPE if input_shape is None else tuple(input_shape)
+    if isinstance(backbone, str):
+        if not is_architecture(backbone) and Path(backbone).is_dir():
+            return load_exported(backbone, input_shape, stem, classifier)
+        if len(shape) != 3:
             raise ConfigurationError(
                 f"Expected inputs of shape (channels, height, width) for backbone={backbone!r}, but got "
-                f"{input_shape}: pass a module that reads such inputs as `backbone`."
+                f"{shape}: pass a module that reads such inputs as `backbone`."
             )
-        model, name = named_model(backbone, input_shape), backbone
-        used = adapt_stem(model, name, input_shape, stem)
-    else:
+        model = named_model(backbone, shape)
+        stem = adapt_stem(model, backbone, shape, stem)
+        _remove_classifier(model, classifier)
+        name = backbone if classifier is None else None
+        return Backbone(model, find_embed_dim(model, backbone, shape), stem, name, shape)
+    if not isinstance(backbone, nn.Module):
         raise ConfigurationError(
             f"Expected argument `backbone` to be a name or a torch.nn.Module, but got {backbone!r}."
         )
-    _remove_classifier(model, classifier)
-    is_rebuilt = isinstance(backbone, str) and classifier is None
-    return Backbone(model, find_embed_dim(model, name, input_shape), used, name if is_rebuilt else None, input_shape)
+    _remove_classifier(backbone, classifier)
+    return Backbone(backbone, find_embed_dim(backbone, type(backbone).__name__, shape), input_shape=shape)
 
 
 def load_exported(
@@ -135,9 +134,6 @@ def load_exported(
         input_shape: As for `create_backbone`; None for the shape of the exported network.
         stem: The stem of the exported network, or ``"auto"``.
         classifier: As for `create_backbone`.
-
-    Returns:
-        The feature extractor.
 
     Raises:
         CheckpointError: If the folder cannot be read, or holds the weights of a custom module.
@@ -170,43 +166,35 @@ def load_exported(
 
 def _remove_classifier(model: Any, classifier: str | None) -> None:
     """Replaces the last layer of a known classifier, or the submodule called `classifier`, by the identity."""
+    families = {cls.__module__.partition(".")[0] for cls in type(model).__mro__}
     if classifier is not None:
         if classifier not in dict(model.named_modules()):
             raise ConfigurationError(
                 f"Argument `classifier`={classifier!r} names no submodule of {type(model).__name__}: its parts are "
                 f"{[name for name, _ in model.named_children()]}."
             )
-        replace_part(model, classifier, nn.Identity())
-        return
-    families = {cls.__module__.split(".")[0] for cls in type(model).__mro__}
-    if "timm" in families and hasattr(model, "reset_classifier"):
+        model.set_submodule(classifier, nn.Identity())
+    elif "timm" in families and hasattr(model, "reset_classifier"):
         model.reset_classifier(0)
     elif "torchvision" in families:
         if hasattr(model, "aux_logits"):  # GoogLeNet and Inception return a tuple while training
             model.aux_logits = False
-        for part in CLASSIFIER_NAMES:
-            layers = [
-                (f"{part}.{name}".rstrip("."), layer)
-                for name, layer in getattr(model, part, nn.Identity()).named_modules()
-                if isinstance(layer, nn.Linear | nn.Conv2d)
-            ]
-            if layers:
-                replace_part(model, layers[-1][0], nn.Identity())
-                return
+        layers = [
+            name
+            for name, layer in model.named_modules()
+            if name.partition(".")[0] in CLASSIFIER_NAMES and isinstance(layer, nn.Linear | nn.Conv2d)
+        ]
+        if layers:
+            model.set_submodule(layers[-1], nn.Identity())
 
 
 def find_embed_dim(model: nn.Module, name: str, input_shape: tuple[int, ...]) -> int:
-    """Runs a batch of two zero inputs through a network and reads the dimension of the embeddings.
-
-    The network and the random state are not changed.
+    """The dimension K of a network's embeddings, of a batch of two zeros; network and random state are not changed.
 
     Args:
         model: Maps ``(B, *input_shape)`` to ``(B, K)``.
         name: Name of the network in error messages.
         input_shape: Shape of one input.
-
-    Returns:
-        K.
 
     Raises:
         ConfigurationError: If the network cannot read such inputs, or returns another shape.

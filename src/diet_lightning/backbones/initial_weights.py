@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from diet_lightning.backbones.architectures import RESNET8_NAME, timm_arguments
+from diet_lightning.backbones.architectures import RESNET8_NAME, timm_model
 from diet_lightning.backbones.exported import CONFIG, PICKLES, first_difference, read_safetensors, read_weights
 from diet_lightning.backbones.factory import CLASSIFIER_NAMES, Backbone
 from diet_lightning.errors import CheckpointError, ConfigurationError
@@ -90,26 +90,13 @@ def _library_weights(backbone: Backbone) -> Mapping[str, Tensor]:
         )
     try:
         if name.startswith("timm/"):
-            return _timm_weights(name.removeprefix("timm/"), backbone.input_shape)
-        return _torchvision_weights(name)
+            with torch.random.fork_rng(devices=[]):
+                return timm_model(name, backbone.input_shape, pretrained=True).state_dict()
+        default = torchvision.models.get_model_weights(name).DEFAULT
+        weights = default.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        return {DENSENET_NAME.sub(r"\1\2", key): value for key, value in weights.items()}
     except (OSError, RuntimeError, ValueError, AssertionError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"The pretrained weights of backbone {name!r} cannot be read ({str(error).partition(chr(10))[0]}): they are fetched "
             "once over the network and then kept; or give a .safetensors file as `weights`."
         ) from error
-
-
-def _timm_weights(name: str, input_shape: tuple[int, ...]) -> Mapping[str, Tensor]:
-    import timm
-
-    with torch.random.fork_rng(devices=[]):
-        # built by timm, which translates names, and fits channels and position embeddings
-        model = timm.create_model(name, pretrained=True, num_classes=0, **timm_arguments(name, input_shape))
-    weights: Mapping[str, Tensor] = model.state_dict()
-    return weights
-
-
-def _torchvision_weights(name: str) -> Mapping[str, Tensor]:
-    default = torchvision.models.get_model_weights(name).DEFAULT
-    weights = default.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    return {DENSENET_NAME.sub(r"\1\2", key): value for key, value in weights.items()}

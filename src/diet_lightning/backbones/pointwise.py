@@ -13,9 +13,8 @@ MIN_CHANNELS = 16  # float32 values in the widest vector register; the bug needs
 def unstride_pointwise(model: nn.Module) -> list[str]:
     """Makes strided 1×1 convolutions of few channels read every s-th pixel and convolve those with a stride of 1.
 
-    The function, the weights and their names stay the same. On a CPU, with the channels-last memory format, oneDNN computes
-    the gradient of the input of such a layer by a kernel that writes whole vector registers. With fewer channels than a
-    register holds it writes past the end of the memory (docs/convolution_fault.md). A contiguous input is not enough,
+    Outputs, weights and their names stay the same. On a CPU, with the channels-last memory format, oneDNN's gradient of the
+    input of such a layer writes past the end of its memory (docs/convolution_fault.md). A contiguous input is not enough,
     since `torch.compile` chooses the channels-last format by itself.
 
     Args:
@@ -29,16 +28,13 @@ def unstride_pointwise(model: nn.Module) -> list[str]:
     for name, layer in model.named_modules():
         if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             continue
-        is_strided_pointwise = max(layer.kernel_size) == 1 < max(layer.stride) and _is_unpadded(layer)
+        is_unpadded = layer.padding == "valid" or not any(layer.padding)
+        is_strided_pointwise = max(layer.kernel_size) == 1 < max(layer.stride) and is_unpadded
         if is_strided_pointwise and layer.in_channels // layer.groups < MIN_CHANNELS:
             layer.register_forward_pre_hook(partial(_take_every, layer.stride))
             layer.stride = (1,) * len(layer.stride)
             changed.append(name)
     return changed
-
-
-def _is_unpadded(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
-    return layer.padding == "valid" or not any(layer.padding)  # "same" is not defined with a stride
 
 
 def _take_every(stride: tuple[int, ...], layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:

@@ -15,7 +15,6 @@ from rich.table import Column, Table
 
 from diet_lightning.audit import report
 from diet_lightning.audit.audit import audit_data
-from diet_lightning.audit.html_page import page
 from diet_lightning.errors import ConfigurationError, require_positive
 from diet_lightning.training.trained_run import open_run
 from diet_lightning.utilities.files import require_empty_dir
@@ -71,7 +70,7 @@ def audit(
     words = summary.pop("words")
     sections = report.sections(found, data, opened.record.class_names, names, pictures)
     lines = [f"Source {data.source}, {data.num_samples:,} training samples. {words}"]
-    (folder / PAGE).write_text(page(f"Audit of {opened.folder.name}", lines, sections), encoding="utf-8")
+    (folder / PAGE).write_text(report.page(f"Audit of {opened.folder.name}", lines, sections), encoding="utf-8")
     table = Table("", Column("samples", justify="right"), title="Audit")
     for name, count in summary.items():
         table.add_row(name.replace("_", " "), f"{count:,}")

@@ -1,9 +1,3 @@
-from .folder import (
-    export_backbone as export_backbone,
-)
-from .folder import (
-    load_backbone as load_backbone,
-)
-from .folder import (
-    load_preprocessing as load_preprocessing,
-)
+from .folder import export_backbone as export_backbone
+from .folder import load_backbone as load_backbone
+from .folder import load_preprocessing as load_preprocessing

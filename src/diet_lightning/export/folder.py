@@ -1,4 +1,4 @@
-"""Writes a trained backbone to a folder for other programs, as safetensors, ONNX or in timm's format, and reads it."""
+"""Writes a trained backbone to a folder for other programs, as safetensors, ONNX or in timm's format, and loads it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ from diet_lightning.backbones.exported import CONFIG, WEIGHTS, ExportConfig, loa
 from diet_lightning.backbones.factory import Backbone, create_backbone, find_embed_dim, load_exported
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.export.model_card import RunFacts, model_card
-from diet_lightning.export.onnx import write_onnx
+from diet_lightning.export.onnx import OPSET, write_onnx
 from diet_lightning.transforms.preprocessing import Preprocessing
 from diet_lightning.utilities.files import partial_of, require_empty_dir, require_writable, write_json
-
-README = "README.md"
 
 
 def export_backbone(
@@ -61,23 +59,24 @@ def export_backbone(
     """
     if format not in FORMATS:
         raise ConfigurationError(f"Expected argument `format` to be one of {list(FORMATS)}, but got {format!r}.")
-    shape, normalization = input_shape, None
+    normalization = None
     if preprocessing is not None:
-        shape, normalization = preprocessing.input_shape, (preprocessing.mean, preprocessing.std)
-    found, shape = _as_backbone(backbone, shape)
+        input_shape, normalization = preprocessing.input_shape, (preprocessing.mean, preprocessing.std)
+    found, shape = _as_backbone(backbone, input_shape)
     is_last = found.layout == torch.channels_last
     config = ExportConfig(format, _known_name(found, shape), found.stem, is_last, shape, found.embed_dim, normalization)
     target = Path(folder)
-    _check_free(target)
+    require_empty_dir(target)
+    if not target.name or (target.is_dir() and target.samefile(Path.cwd())):
+        raise ConfigurationError(f"Output folder '{folder}' is the current folder: choose one below it as `output`.")
     partial = partial_of(target)
     shutil.rmtree(partial, ignore_errors=True)  # left by an export that was killed
     try:
         with require_writable(f"Output folder '{folder}'"):
             partial.mkdir(parents=True)
-            about = FORMATS[format](found, config, partial)
-            values = {**about, **config.to_json(), "library_version": __version__}
+            values = {**FORMATS[format](found, config, partial), **config.to_json(), "library_version": __version__}
             write_json(partial / CONFIG, values)
-            (partial / README).write_text(model_card(config, facts), encoding="utf-8")
+            (partial / "README.md").write_text(model_card(config, facts), encoding="utf-8")
             if target.exists():
                 target.rmdir()
             partial.rename(target)
@@ -136,7 +135,7 @@ def load_preprocessing(folder: str | Path) -> Preprocessing:
 
 
 def _as_backbone(module: nn.Module, input_shape: tuple[int, ...] | None) -> tuple[Backbone, tuple[int, ...]]:
-    shape = getattr(module, "input_shape", None) if input_shape is None else input_shape
+    shape = module.input_shape if input_shape is None and isinstance(module, Backbone) else input_shape
     if shape is None:
         raise ConfigurationError(
             f"Expected argument `input_shape` for backbone {type(module).__name__}, such as (3, 224, 224), but got None."
@@ -155,19 +154,14 @@ def _known_name(backbone: Backbone, shape: tuple[int, ...]) -> str | None:
     return backbone.name if here == there else None
 
 
-def _check_free(folder: Path) -> None:
-    require_empty_dir(folder)
-    if not folder.name or (folder.is_dir() and folder.samefile(Path.cwd())):
-        raise ConfigurationError(f"Output folder '{folder}' is the current folder: choose one below it as `output`.")
-
-
 def _write_safetensors(backbone: Backbone, config: ExportConfig, folder: Path) -> dict[str, Any]:
     weights = {}
     for name, value in backbone.model.state_dict().items():
-        if not isinstance(value, Tensor) or value.layout != torch.strided:
+        kind = value.layout if isinstance(value, Tensor) else type(value).__name__
+        if kind != torch.strided:
             raise ConfigurationError(
-                f"Expected every entry of the network's state to be a dense tensor, but {name!r} is "
-                f"{value.layout if isinstance(value, Tensor) else type(value).__name__}: safetensors cannot hold it."
+                f"Expected every entry of the network's state to be a dense tensor, but {name!r} is {kind}: safetensors cannot "
+                "hold it."
             )
         # a copy, since safetensors rejects weights that share memory
         weights[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -176,36 +170,36 @@ def _write_safetensors(backbone: Backbone, config: ExportConfig, folder: Path) -
 
 
 def _write_timm(backbone: Backbone, config: ExportConfig, folder: Path) -> dict[str, Any]:
-    prefix, _, name = (config.backbone or "").partition("/")
-    if prefix != "timm":
+    name = config.backbone or ""
+    if not name.startswith("timm/"):
         raise ConfigurationError(
-            f"Expected a backbone 'timm/NAME' for format='timm', but got {config.backbone or 'a custom module'!r}: use "
+            f"Expected a backbone 'timm/NAME' for format='timm', but got {name or 'a custom module'!r}: use "
             "format='safetensors'."
         )
     if config.stem == "small":
         raise ConfigurationError(
-            f"format='timm' cannot hold backbone {config.backbone!r} with the stem for small images, which timm cannot build: "
+            f"format='timm' cannot hold backbone {name!r} with the stem for small images, which timm cannot build: "
             "use format='safetensors', or train with stem='standard'."
         )
     _write_safetensors(backbone, config, folder)
-    pretrained: dict[str, Any] = {
+    # written without timm.models.save_for_hf, which adds the licence, tag and origin of timm's weights to ours
+    pretrained = {
         "input_size": config.input_shape,
         "num_classes": 0,
         "interpolation": "bilinear",
         "crop_pct": 1.0,
         "crop_mode": "center",
     }
-    if config.normalization is not None and config.normalization[0]:
-        pretrained |= dict(zip(("mean", "std"), config.normalization, strict=True))
-    elif config.normalization is not None:
+    if config.normalization is not None:
+        mean, std = config.normalization
         channels = config.input_shape[0]
-        pretrained |= {"mean": [0.0] * channels, "std": [1.0] * channels}
+        pretrained |= {"mean": mean or [0.0] * channels, "std": std or [1.0] * channels}
     arguments = timm_arguments(name, config.input_shape)
     registered: Any = backbone.model.pretrained_cfg
     if registered.get("fixed_input_size"):  # the size that timm builds by default, as for models of any size
         arguments.setdefault("img_size", registered["input_size"][1:])
     return {
-        "architecture": name,
+        "architecture": name.removeprefix("timm/"),
         "num_classes": 0,
         "num_features": config.embed_dim,
         "pretrained_cfg": pretrained,
@@ -216,7 +210,8 @@ def _write_timm(backbone: Backbone, config: ExportConfig, folder: Path) -> dict[
 def _write_onnx(backbone: Backbone, config: ExportConfig, folder: Path) -> dict[str, Any]:
     network = copy.deepcopy(backbone).cpu().float().eval()
     network.lay_out(channels_last=False)
-    return {"opset": write_onnx(network.model, config.input_shape, folder / "model.onnx")}
+    write_onnx(network.model, config.input_shape, folder / "model.onnx")
+    return {"opset": OPSET}
 
 
 FORMATS: dict[str, Callable[[Backbone, ExportConfig, Path], dict[str, Any]]] = {

@@ -14,20 +14,17 @@ from torch import nn
 
 from diet_lightning.errors import ConfigurationError
 
-OPSET = 18  # the opset of PyTorch's exporter since 2.6
+OPSET = 18  # version of ONNX's operators: that of PyTorch's exporter since 2.6
 TOLERANCE = 1e-4  # relative to the largest embedding; another order of summation in float32 differs by far less
 
 
-def write_onnx(network: nn.Module, input_shape: tuple[int, ...], file: Path) -> int:
+def write_onnx(network: nn.Module, input_shape: tuple[int, ...], file: Path) -> None:
     """Writes the computation of a network, for batches of any size, from ``input`` to ``features``.
 
     Args:
         network: In eval mode, float32, on the CPU; maps ``(B, *input_shape)`` to ``(B, K)``.
         input_shape: Shape of one input.
         file: The file; weights of more than 2 GB are written to a second file beside it.
-
-    Returns:
-        The version of ONNX's operators.
 
     Raises:
         ConfigurationError: If a package is missing, the network cannot be exported, or the outputs of ONNX Runtime differ.
@@ -87,7 +84,6 @@ def write_onnx(network: nn.Module, input_shape: tuple[int, ...], file: Path) -> 
             f"ONNX Runtime's embeddings of {type(network).__name__} differ from PyTorch's by {difference:.2g}: use "
             "format='safetensors'."
         )
-    return OPSET
 
 
 def _first_line(error: Exception) -> str:

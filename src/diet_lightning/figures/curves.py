@@ -1,4 +1,4 @@
-"""Figures of losses and accuracies; functions import matplotlib when they draw, as it takes half a second."""
+"""Figures of losses and accuracies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diet_lightning.figures.style import COLOURS, MARKERS
+from diet_lightning.figures.style import COLOURS, MARKERS, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,10 +26,9 @@ def training_curves(loss_gap: Mapping[int, float], accuracies: Mapping[str, Mapp
     Returns:
         The figure, with the last value written at the end of each curve.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 5.5 if accuracies else 3.2), layout="constrained")
-    axes = figure.subplots(2 if accuracies else 1, 1, sharex=True, squeeze=False)[:, 0]
+    rows, height = (2, 5.5) if accuracies else (1, 3.2)
+    figure, axes = new_figure(7, height, rows, grid=True, sharex=True, squeeze=False)
+    axes = axes[:, 0]
     _curve(axes[0], loss_gap, COLOURS[0], "loss gap", "{:.3f}")
     axes[0].set_ylabel("loss − floor (nats)")
     axes[0].set_ylim(bottom=0)
@@ -42,8 +41,6 @@ def training_curves(loss_gap: Mapping[int, float], accuracies: Mapping[str, Mapp
         axes[1].legend(loc="lower right", frameon=False)
     axes[-1].set_xlabel("epoch")
     for axis in axes:
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
         axis.margins(x=0.08)
     return figure
 
@@ -78,16 +75,17 @@ def loss_against_probe(
     Returns:
         The figure: each run is a thin line through its epochs with a solid point at the last one.
     """
-    from matplotlib.figure import Figure
+    from matplotlib import colormaps
     from matplotlib.lines import Line2D
     from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
 
     values, names = sorted(set(smoothings)), sorted(set(models), key=_by_number)
-    colours = dict(zip(values, _ordered_colours(len(values)), strict=True))
+    # for many values a scale from dark to light, which is also readable without colour
+    scale = [colormaps["viridis"](shade) for shade in np.linspace(0.0, 0.9, len(values))]
+    colours = dict(zip(values, COLOURS if len(values) <= len(COLOURS) else scale, strict=False))
     markers = {name: MARKERS[n % len(MARKERS)] for n, name in enumerate(names)}
-    figure = Figure(figsize=(7, 4.5 + 0.22 * max(len(values), len(names))), layout="constrained")
-    axis = figure.subplots()
-    all_losses = np.concatenate([np.atleast_1d(np.asarray(loss, float)) for loss in losses])
+    figure, axis = new_figure(7, 4.5 + 0.22 * max(len(values), len(names)), grid=True)
+    all_losses = np.hstack([np.asarray(loss, float) for loss in losses])
     for loss, accuracy, smoothing, model in zip(losses, accuracies, smoothings, models, strict=True):
         x, y = np.atleast_1d(np.asarray(loss, float)), 100 * np.atleast_1d(np.asarray(accuracy, float))
         colour = colours[smoothing]
@@ -102,12 +100,10 @@ def loss_against_probe(
     axis.set_xlabel("training loss − floor (nats)")
     axis.set_ylabel(f"{metric} (%)")
     axis.set_title("Training loss against probe accuracy, each run's epochs and its end")
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
-    lines = [(f"smoothing {value:g}", (notes or {}).get(value, ""), colours[value]) for value in values]
-    handles = [
-        Line2D([], [], color=colour, marker="o", label=": ".join(filter(None, parts))) for *parts, colour in lines
-    ]
+    handles = []
+    for value in values:
+        label = f"smoothing {value:g}" + (f": {notes[value]}" if notes and notes.get(value) else "")
+        handles.append(Line2D([], [], color=colours[value], marker="o", label=label))
     # outside, so that the legend covers no point
     figure.legend(handles=handles, loc="outside lower left", frameon=False)
     if len(names) > 1:
@@ -119,15 +115,6 @@ def loss_against_probe(
 def _by_number(name: str) -> list[str | int]:
     """Orders resnet8_w8 before resnet8_w16."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
-
-
-def _ordered_colours(count: int) -> list[str | tuple[float, float, float, float]]:
-    """Distinct colours; for many values a scale from dark to light, which is also readable without colour."""
-    from matplotlib import colormaps
-
-    if count <= len(COLOURS):
-        return list(COLOURS[:count])
-    return [colormaps["viridis"](0.9 * n / (count - 1)) for n in range(count)]
 
 
 def curves_of_seeds(
@@ -147,14 +134,12 @@ def curves_of_seeds(
     Returns:
         The figure; with one panel, the curves are named in it.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    size = (3.6 * columns + (3.4 if columns == 1 else 0), 3.1 * rows + (1.2 if rows == 1 else 0))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    width, height = 3.6 * columns + (3.4 if columns == 1 else 0), 3.1 * rows + (1.2 if rows == 1 else 0)
+    figure, axes = new_figure(width, height, rows, columns, grid=True, squeeze=False, sharey=True)
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
     for (name, curves), axis in zip(panels.items(), axes.flat, strict=False):
@@ -170,8 +155,6 @@ def curves_of_seeds(
         ticks = sorted({x for points in curves.values() for x in points})
         axis.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axis.set_xlabel(name if xlabel is None else xlabel)
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
         if len(curves) > 1:
             axis.legend(frameon=False, loc="lower right")
     for axis in axes[:, 0]:

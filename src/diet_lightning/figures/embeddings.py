@@ -1,4 +1,4 @@
-"""Figures of embeddings; functions import matplotlib and scikit-learn when they need them, as it takes a second."""
+"""Figures of embeddings; scikit-learn is imported when it is needed, as it takes a second."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.figures.style import COLOURS
+from diet_lightning.figures.style import COLOURS, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +47,11 @@ def embedding_figures(
         counts = confusion_matrix(labels[labels >= 0], predicted, labels=np.arange(len(names)))
         figures["confusion"] = confusion(counts, names)
     if min(features.shape) > 2:
-        points, method = project(features[shown], umap, seed)
+        from sklearn.decomposition import PCA
+
+        method = "UMAP" if umap else "PCA"
+        projection = load_umap().UMAP(random_state=seed, n_jobs=1) if umap else PCA(2, random_state=seed)
+        points = projection.fit_transform(features[shown])
         figures["map"] = embedding_map(points, labels[shown], names, method)
     return figures
 
@@ -65,13 +69,11 @@ def embedding_map(points: ArrayLike, labels: ArrayLike, names: Sequence[str], me
         The figure; each label is written at the median of its points, and up to ten labels are listed in a legend.
     """
     from matplotlib import colormaps
-    from matplotlib.figure import Figure
 
     xy, given = np.asarray(points, float), np.asarray(labels)
     classes = np.unique(given[given >= 0])
     colours = colormaps["tab10" if len(classes) <= 10 else "gist_rainbow"]
-    figure = Figure(figsize=(7, 6), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = new_figure(7, 6)
     size = float(np.clip(4000 / len(xy), 3, 25))
     axis.scatter(xy[given < 0, 0], xy[given < 0, 1], s=size, color="0.7", linewidths=0)
     for place, label in enumerate(classes):
@@ -83,10 +85,7 @@ def embedding_map(points: ArrayLike, labels: ArrayLike, names: Sequence[str], me
             box = {"facecolor": "white", "edgecolor": colour, "alpha": 0.85, "boxstyle": "round,pad=0.2"}
             axis.annotate(name, np.median(own, axis=0), ha="center", va="center", fontsize=8, bbox=box)
     axis.set_title(f"Embeddings of {len(xy):,} samples, {method}")
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.set_xlabel(f"{method} 1")
-    axis.set_ylabel(f"{method} 2")
+    axis.set(xticks=[], yticks=[], xlabel=f"{method} 1", ylabel=f"{method} 2")
     return figure
 
 
@@ -95,26 +94,16 @@ def spectrum(curves: Mapping[str, ArrayLike]) -> Figure:
 
     Args:
         curves: Name → singular values, descending, shape ``(r,)``.
-
-    Returns:
-        The figure.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3.8), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = new_figure(7, 3.8, grid=True)
     for colour, (name, given) in zip(COLOURS * len(curves), curves.items(), strict=False):
         values = np.asarray(given, float)
         axis.plot(np.arange(1, len(values) + 1), values / max(values[0], 1e-300), color=colour, label=name)
     axis.set_yscale("log")
     # lower values are rounding errors
     axis.set_ylim(bottom=max(1e-6, min(np.min(given) / max(np.max(given), 1e-300) for given in curves.values()) / 2))
-    axis.set_xlabel("dimension")
-    axis.set_ylabel("singular value / largest")
-    axis.set_title("Spectrum of the embeddings")
+    axis.set(xlabel="dimension", ylabel="singular value / largest", title="Spectrum of the embeddings")
     axis.legend(frameon=False)
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
     return figure
 
 
@@ -128,46 +117,35 @@ def confusion(counts: ArrayLike, names: Sequence[str]) -> Figure:
     Returns:
         The figure: shares of each row as colours, and for up to 20 classes also as numbers in per cent.
     """
-    from matplotlib.figure import Figure
-
     table = np.asarray(counts, float)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.45 * len(table) + 2.2, 4, 12))
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = new_figure(side + 0.8, side)
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(table) <= 20:
-        turn: dict[str, Any] = (
-            {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 3 else {}
-        )
+        is_long = max(map(len, names)) > 3
+        turn = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if is_long else {}
         axis.set_xticks(range(len(table)), names, **turn)
         axis.set_yticks(range(len(table)), names)
         for (row, column), share in np.ndenumerate(shares):
             if share >= 0.005:
                 colour = "white" if share > 0.5 else "black"
                 axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=colour)
-    axis.set_xlabel("predicted")
-    axis.set_ylabel("true")
-    axis.set_title(f"Linear probe, {np.trace(table) / max(table.sum(), 1):.1%} right")
+    right = np.trace(table) / max(table.sum(), 1)
+    axis.set(xlabel="predicted", ylabel="true", title=f"Linear probe, {right:.1%} right")
     figure.colorbar(image, ax=axis, shrink=0.8, label="share of the true class")
     return figure
 
 
 def neighbour_gallery(rows: Sequence[Sequence[ArrayLike]], notes: Sequence[Sequence[str]]) -> Figure:
-    """Draws samples with their nearest neighbours.
+    """Draws samples with their nearest neighbours, one row per sample.
 
     Args:
         rows: For each sample its image and then its neighbours' images, ``(H, W)`` or ``(H, W, 3)``, uint8.
-        notes: Text below each image, such as its label.
-
-    Returns:
-        The figure, with one row per sample.
+        notes: Text above each image, such as its label.
     """
-    from matplotlib.figure import Figure
-
     columns = max(len(row) for row in rows)
-    figure = Figure(figsize=(1.05 * columns + 0.2, 1.25 * len(rows) + 0.5), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
+    figure, axes = new_figure(1.05 * columns + 0.2, 1.25 * len(rows) + 0.5, len(rows), columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for line, words, place in zip(rows, notes, axes, strict=True):
@@ -179,21 +157,8 @@ def neighbour_gallery(rows: Sequence[Sequence[ArrayLike]], notes: Sequence[Seque
     return figure
 
 
-def project(features: NDArray[np.float32], umap: bool, seed: int) -> tuple[NDArray[Any], str]:
-    """Embeddings ``(N, K)`` in two dimensions, and the name of the method: PCA or UMAP."""
-    if umap:
-        return load_umap().UMAP(random_state=seed, n_jobs=1).fit_transform(features), "UMAP"
-    from sklearn.decomposition import PCA
-
-    return PCA(2, random_state=seed).fit_transform(features), "PCA"
-
-
 def load_umap() -> Any:
-    """The umap package.
-
-    Raises:
-        ConfigurationError: If it is missing.
-    """
+    """The umap package; raises a ConfigurationError if it is missing."""
     try:
         import umap
     except ImportError as error:
