@@ -279,18 +279,6 @@ def test_what_is_no_set_of_image_files_is_refused(folder, tmp_path):
         data(folder, cache="file/below").setup()
 
 
-def test_floats_are_refused(folder):
-    class Floats:
-        def __len__(self):
-            return 3
-
-        def __getitem__(self, index):
-            return torch.rand(3, 4, 4), 0
-
-    with pytest.raises(ConfigurationError, match=r"`cache` to be None for inputs of torch\.float32"):
-        ImageCache("cache", "mine").open(ImageDataset(Floats()), "train")
-
-
 @pytest.mark.slow
 def test_two_processes_decode_once(tmp_path):
     folder = save_images(tmp_path / "many", count=600, size=2)

@@ -146,10 +146,6 @@ class ImageCache:
 
     def _decode(self, dataset: ImageDataset, entry: _Entry, wanted: dict[str, Any], drop_unreadable: bool) -> None:
         sample = _first_readable(dataset, drop_unreadable)
-        if sample.dtype != torch.uint8:
-            raise ConfigurationError(
-                f"Expected argument `cache` to be None for inputs of {sample.dtype}: it keeps images of 8 bits."
-            )
         RowStore.prepare(entry.partial, (*COLUMNS, DROPPED), {**wanted, "shape": list(sample.shape)})
         left = (len(dataset) - (entry.partial / DONE).stat().st_size) * (sample.numel() + LABEL)
         free = shutil.disk_usage(entry.folder).free + _bytes(entry.path)

@@ -121,6 +121,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
         self.image_size = image_size
         self.mean, self.std = mean, std
         self.subset = subset
+        self.read = read  # with the range of values that `setup` finds
         self.predict_split = predict_split
         self.keep_in_memory = in_memory
         self.cache = cache
@@ -180,7 +181,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
             return
         source = self._open_source()
         if self.cache is not None:
-            fill_cache(source, ImageCache(self.cache, self.source), self.drop_unreadable)
+            fill_cache(source, self.read, ImageCache(self.cache, self.source), self.drop_unreadable)
 
     def setup(self, stage: str | None = None) -> None:
         """Opens all splits of the source, once.
@@ -204,7 +205,14 @@ class DIETDataModule(SplitReader, LightningDataModule):
     def _open(self) -> None:
         source = self._open_source()
         opened = open_splits(
-            source, self.source, self.subset, self.seed, self.keep_in_memory, self.cache, self.drop_unreadable
+            source,
+            self.source,
+            self.read,
+            self.subset,
+            self.seed,
+            self.keep_in_memory,
+            self.cache,
+            self.drop_unreadable,
         )
         train = opened.indexed["train"]
         sample = train[0].input
@@ -216,7 +224,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
             augmentation = {**source.augmentation, **augmentation}
         self._pipeline = InputPipeline(sample, self.image_size, self.strength, augmentation, mean, std)
         self._class_names, self._num_classes = source.class_names, opened.num_classes
-        self.notes = [*source.notes]
+        self.read, self.notes = opened.read, opened.notes
         for note in self.notes:
             rank_zero_info(note)
         self._splits, self._fingerprint = opened.indexed, opened.fingerprint

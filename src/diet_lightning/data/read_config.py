@@ -65,3 +65,8 @@ class ReadConfig:
             raise ConfigurationError(
                 f"Expected argument `read.value_range` to be two increasing numbers, but got {self.value_range!r}."
             )
+
+    @property
+    def pixel_range(self) -> tuple[float, float] | None:
+        """`value_range` as numbers."""
+        return None if self.value_range is None else (float(self.value_range[0]), float(self.value_range[1]))
