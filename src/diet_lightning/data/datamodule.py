@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -304,12 +305,16 @@ class DIETDataModule(SplitReader, LightningDataModule):
     # -- what a checkpoint keeps ---------------------------------------------------------------------------------------
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the normalisation of the checkpoint, and compares the data when training resumes.
+        """Restores the scaling and normalisation of the checkpoint, and compares the data when training resumes.
 
         Raises:
             CheckpointError: If N or the samples differ: every row of the head belongs to one sample.
         """
         self.setup()
+        scaled = state_dict.get("value_range")
+        if scaled is not None and self._options.read.value_range is None and scaled != self.read.value_range:
+            self.read, self._splits = replace(self.read, value_range=scaled), {}
+            self.setup()
         if self.mean is None and len(state_dict.get("mean", [])) == len(self._pipeline.mean):
             # images in memory or in a cache have their own statistics, images decoded on the fly have ImageNet's
             self._pipeline.normalize_by(state_dict["mean"], state_dict["std"])
