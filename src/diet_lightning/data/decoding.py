@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageColor, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from diet_lightning.transforms.convert import PixelFormat, is_wide, native, to_tensor
 
 Pages = Literal["first", "channels"]
 ALPHA = (1, 2)  # TIFF's extra samples that are transparency
 BLACK_IS_ZERO, RGB = 1, 2  # TIFF's photometric interpretations that need no conversion
+NEEDS_EXTRA = "its bands, bits or pages need more than Pillow: pip install 'diet-lightning[images]'"
 TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -109,11 +109,11 @@ def read_header(image: Any) -> Header:
 
 def _header(image: Image.Image) -> Header:
     width, height = image.size
+    wide = is_wide(image.mode) or _loses(image)  # first, since EXIF data may follow pixels, which are decoded for them
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     except Exception:  # as `upright`
         turned = False
-    wide = is_wide(image.mode) or _loses(image)
     size = (height, width) if turned else (width, height)
     return Header(size, image.mode, _pages(image), wide, image.has_transparency_data)
 
@@ -147,12 +147,17 @@ def _deep_values(opened: Image.Image, file: Any, pixels: PixelFormat) -> Tensor:
     if opened.format != "PNG":
         raise ValueError(f"a {opened.format} file of 16 bits per channel; convert it to PNG or TIFF")
     data = file.getvalue() if hasattr(file, "getvalue") else Path(file).read_bytes()
-    values = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
-    return _opaque(native(values.numpy()), pixels, values.shape[0] in (2, 4))
+    try:
+        from imagecodecs import png_decode
+    except ImportError as error:
+        raise ValueError(NEEDS_EXTRA) from error
+    values = native(png_decode(data).transpose(2, 0, 1))
+    return _opaque(values, pixels, len(values) in (2, 4))
 
 
 def _opaque(values: NDArray[Any], pixels: PixelFormat, alpha: bool) -> Tensor:
     """The bands ``(C, H, W)``, the last of them composited on the background if it is transparency."""
+    dtype = values.dtype
     if alpha:
         largest = 65535 if values.max() > 255 or values.dtype != np.uint8 else 255
         low, high = pixels.value_range or (0, largest)
@@ -160,7 +165,7 @@ def _opaque(values: NDArray[Any], pixels: PixelFormat, alpha: bool) -> Tensor:
         color = color.mean(keepdims=True) if len(values) == 2 else color
         opacity = values[-1:] / largest
         values = values[:-1] * opacity + (low + color[:, None, None] * (high - low)) * (1.0 - opacity)
-        values = values.astype(np.float32)
+        values = values.astype(np.float32) if dtype.kind == "f" else values.round().astype(np.int32)
     return torch.from_numpy(values)
 
 
@@ -179,9 +184,7 @@ def _open_tiff(file: Any) -> Any:
     try:
         import tifffile
     except ImportError as error:
-        raise ValueError(
-            "its bands, bits or pages need the tifffile package: pip install 'diet-lightning[tiff]'"
-        ) from error
+        raise ValueError(NEEDS_EXTRA) from error
     if hasattr(file, "seek"):
         file.seek(0)
     return tifffile.TiffFile(file)
