@@ -58,7 +58,8 @@ class PixelFormat:
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, self.background), image)
-        array = np.array(image.convert("RGB" if self.color == "rgb" else "L"))
+        mode = "RGB" if self.color == "rgb" else "L"
+        array = np.array(image if image.mode == mode else image.convert(mode))
         return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
 
     def to_stored(self, values: Tensor) -> Tensor:
