@@ -14,6 +14,7 @@ from .callbacks.run_recorder import RunRecorder as RunRecorder
 from .data.batch import DatumBatch as DatumBatch
 from .data.datamodule import DIETDataModule as DIETDataModule
 from .data.indexed import IndexedDataset as IndexedDataset
+from .data.read_config import ReadConfig as ReadConfig
 from .embeddings.formats import Embeddings as Embeddings
 from .embeddings.formats import read_embeddings as read_embeddings
 from .errors import DIETError as DIETError

@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diet_lightning import DIETDataModule, DIETModule
+from diet_lightning import DIETDataModule, DIETModule, ReadConfig
 from diet_lightning.data import cache as cache_room
 from diet_lightning.data.cache import ImageCache, MappedDataset
 from diet_lightning.data.images import ImageDataset, ImageFileDataset, ImageFiles
@@ -279,18 +279,6 @@ def test_what_is_no_set_of_image_files_is_refused(folder, tmp_path):
         data(folder, cache="file/below").setup()
 
 
-def test_floats_are_refused(folder):
-    class Floats:
-        def __len__(self):
-            return 3
-
-        def __getitem__(self, index):
-            return torch.rand(3, 4, 4), 0
-
-    with pytest.raises(ConfigurationError, match=r"`cache` to be None for inputs of torch\.float32"):
-        ImageCache("cache", "mine").open(ImageDataset(Floats()), "train")
-
-
 @pytest.mark.slow
 def test_two_processes_decode_once(tmp_path):
     folder = save_images(tmp_path / "many", count=600, size=2)
@@ -359,3 +347,13 @@ def test_a_resumed_run_normalises_as_it_began(folder, make_trainer):
     assert resumed.state_dict() == streamed.state_dict()
     _, given = fit("streamed.ckpt", mean=[0.1] * 3, std=[0.2] * 3)
     assert given.state_dict()["mean"] == [0.1] * 3
+
+
+def test_images_are_decoded_again_for_other_pixels(tmp_path):
+    for n in range(3):
+        Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / f"{n}.png")
+    for background, value in (("white", 255), ("black", 0), ("#800000", 128)):
+        data = DIETDataModule(
+            f"folder:{tmp_path}", image_size=4, cache=str(tmp_path / "cache"), read=ReadConfig(background=background)
+        )
+        assert data.raw_samples("train", range(3)).input[:, 0].unique().tolist() == [value]

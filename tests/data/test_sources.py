@@ -297,18 +297,17 @@ def test_images_of_mixed_modes_become_rgb(tmp_path, image_size):
     save(tmp_path / "6.bmp", 255)
     dataset = opened(f"folder:{tmp_path}", image_size=image_size).train
     assert len(dataset) == 7
-    assert {dataset.items[n][0].mode for n in range(7)} == {"RGB"}
     for image, _ in (dataset[n] for n in range(7)):
         assert (image.shape, image.dtype) == ((3, image_size or 6, image_size or 6), torch.uint8)
         assert int(image.min()) >= 250
 
 
-def test_a_palette_with_transparency_is_no_matter(tmp_path):
+def test_a_half_transparent_color_of_a_palette_is_composited_on_white(tmp_path):
     save(tmp_path / "0.png", 7)
     image = Image.new("P", (6, 6), 1)
     image.putpalette([0, 0, 0, 9, 9, 9])
     image.save(tmp_path / "1.png", transparency=bytes([0, 128]))
-    assert colours(opened(f"folder:{tmp_path}").train) == [7, 9]
+    assert colours(opened(f"folder:{tmp_path}").train) == [7, pytest.approx(9 * 128 / 255 + 127, abs=1)]
 
 
 def test_mixed_sizes_are_refused_with_the_cure_and_the_cure_works(tmp_path):
@@ -464,7 +463,6 @@ def test_npz_with_medmnists_keys(tmp_path):
         dataset = getattr(source, part)
         assert colours(dataset) == colour
         assert labels(dataset) == [c % 3 for c in colour]
-        assert dataset.inputs.shape[1:] == (1, 28, 28)
         assert dataset.inputs.dtype == torch.uint8
     data = module(name)
     assert (data.num_samples, data.input_shape, data.num_classes, data.class_names) == (6, (1, 28, 28), 3, None)
@@ -473,10 +471,10 @@ def test_npz_with_medmnists_keys(tmp_path):
 def test_npz_of_rgb_images_puts_the_channels_first(tmp_path):
     rng = np.random.default_rng(0)
     stored = rng.integers(0, 256, (4, 28, 30, 3), dtype=np.uint8)
-    source = opened(save_npz(tmp_path / "rgb.npz", train_images=stored))
-    assert np.array_equal(source.train.inputs.numpy(), stored.transpose(0, 3, 1, 2))
-    first = opened(save_npz(tmp_path / "first.npz", train_images=stored.transpose(0, 3, 1, 2)))
-    assert torch.equal(first.train.inputs, source.train.inputs)
+    for name, arrays in {"last": stored, "first": stored.transpose(0, 3, 1, 2)}.items():
+        data = module(save_npz(tmp_path / f"{name}.npz", train_images=arrays))
+        found = data.raw_samples("train", range(4)).input
+        assert np.array_equal(found.numpy(), stored.transpose(0, 3, 1, 2))
 
 
 def test_npz_without_labels_or_other_splits(tmp_path):

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
+from tqdm import tqdm
 
-from diet_lightning.data.dataset import ArrayDataset, SampleDataset
+from diet_lightning.data.array_format import extremes_of, format_for
+from diet_lightning.data.dataset import ArrayDataset, Extremes, SampleDataset
 from diet_lightning.data.metadata import fingerprint_parts_of, labels_of, names_of, to_label
+from diet_lightning.data.read_config import ReadConfig
+from diet_lightning.data.survey import evenly_spaced
 from diet_lightning.errors import DataError, DIETError
-from diet_lightning.transforms.convert import to_tensor
+from diet_lightning.transforms.convert import PixelFormat, to_tensor
 
 INPUT_KEYS = ("image", "img", "input", "pixel_values")
+EXTREMES_SAMPLES = 2**16  # samples whose values are looked at
 LABEL_KEYS = ("label", "labels", "target", "fine_label")
 
 
@@ -39,13 +46,18 @@ class MapDataset(SampleDataset):
 
     Args:
         dataset: The data set.
+        pixels: How PIL images become tensors.
+        make: How arrays and tensors become stored samples; None leaves them unchanged.
 
     Raises:
         DataError: If it has no length.
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(
+        self, dataset: Any, pixels: PixelFormat | None = None, make: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         self.dataset = dataset
+        self.pixels, self.make = pixels or PixelFormat(), make
         self._length = self._measure()
 
     def _measure(self) -> int:
@@ -68,6 +80,17 @@ class MapDataset(SampleDataset):
 
     def read(self, index: int) -> tuple[Tensor, int]:
         """One sample: an input, a pair ``(input, label, ...)`` or a mapping, made a tensor and an integer."""
+        return self._read(index, self._stored)
+
+    def _stored(self, value: Any) -> Tensor:
+        if isinstance(value, Image.Image) or self.make is None:
+            return to_tensor(value, self.pixels)
+        return self.make(to_tensor(value))
+
+    def _values(self, value: Any) -> Tensor:
+        return self.pixels.to_values(value) if isinstance(value, Image.Image) else to_tensor(value)
+
+    def _read(self, index: int, convert: Callable[[Any], Any]) -> tuple[Any, int]:
         try:
             sample = self.dataset[index]
             if isinstance(sample, Mapping):
@@ -75,7 +98,7 @@ class MapDataset(SampleDataset):
             elif not isinstance(sample, tuple | list):
                 sample = (sample, None)
             label = sample[1] if len(sample) > 1 else None
-            return to_tensor(sample[0]), to_label(label)
+            return convert(sample[0]), to_label(label)
         except DIETError:
             raise
         except Exception as error:  # any exception may come from a foreign data set
@@ -96,7 +119,28 @@ class MapDataset(SampleDataset):
 
     def subset(self, indices: Sequence[int]) -> SampleDataset:
         """The samples at `indices`, in that order."""
-        return MapDataset(Subset(self.dataset, indices))
+        return MapDataset(Subset(self.dataset, indices), self.pixels, self.make)
+
+    def extremes(self) -> Extremes | None:
+        """As for `SampleDataset`; reads up to 65,536 evenly spaced images if the first has more than 8 bits."""
+        first, _ = self._read(0, self._values)
+        integers = not first.is_floating_point()
+        if first.dtype == torch.uint8 or first.ndim != 3 - (integers and first.ndim == 2):
+            return None
+        indices = evenly_spaced(len(self), EXTREMES_SAMPLES)
+        bar = tqdm(indices, "looking for the range of values", leave=False, delay=2)
+        found = [extremes_of(self._read(index, self._values)[0][None]) for index in bar]
+        return min(low for low, _ in found), max(high for _, high in found), integers
+
+    def formatted(self, read: ReadConfig) -> tuple[SampleDataset, list[str]]:
+        """As for `SampleDataset`; the first sample decides on the channels of all."""
+        pixels = PixelFormat(read.color, read.background, read.pixel_range)
+        value, _ = self._read(0, lambda value: value)
+        if isinstance(value, Image.Image):
+            return MapDataset(self.dataset, pixels), []
+        first = to_tensor(value)
+        make, notes = format_for(first.shape, first.dtype, read)
+        return MapDataset(self.dataset, pixels, make), notes
 
     @property
     def labels(self) -> Tensor | None:
@@ -121,10 +165,12 @@ class MapDataset(SampleDataset):
 class TensorMapDataset(MapDataset):
     """A `TensorDataset` of inputs and, if there are several tensors, labels."""
 
-    def loaded(self, in_memory: bool) -> SampleDataset:
+    def formatted(self, read: ReadConfig) -> tuple[SampleDataset, list[str]]:
         """As arrays, unless the second tensor holds something other than labels."""
         labels, tensors = self.labels, self.dataset.tensors
-        return self if labels is None and len(tensors) > 1 else ArrayDataset(tensors[0], labels, self)
+        if labels is None and len(tensors) > 1:
+            return super().formatted(read)
+        return ArrayDataset(tensors[0], labels, self).formatted(read)
 
 
 def _pair_of_mapping(sample: Mapping[str, Any]) -> tuple[Any, Any]:

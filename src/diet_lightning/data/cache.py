@@ -142,10 +142,6 @@ class ImageCache:
 
     def _decode(self, dataset: ImageDataset, entry: _Entry, wanted: dict[str, Any], drop_unreadable: bool) -> None:
         sample = _first_readable(dataset, drop_unreadable)
-        if sample.dtype != torch.uint8:
-            raise ConfigurationError(
-                f"Expected argument `cache` to be None for inputs of {sample.dtype}: it keeps images of 8 bits."
-            )
         RowStore.prepare(entry.partial, (*COLUMNS, DROPPED), {**wanted, "shape": list(sample.shape)})
         left = (len(dataset) - (entry.partial / DONE).stat().st_size) * (sample.numel() + LABEL)
         free = shutil.disk_usage(entry.folder).free + _bytes(entry.path)
@@ -257,7 +253,7 @@ def _count(shape: Any) -> int:
 
 
 def _key(dataset: ImageDataset, drop_unreadable: bool) -> str:
-    return dataset.content_key(f" {dataset.image_size} {drop_unreadable}")
+    return dataset.content_key(f" {dataset.image_size} {dataset.pixels} {dataset.read_config.pages} {drop_unreadable}")
 
 
 def _full(folder: Path, detail: str) -> str:

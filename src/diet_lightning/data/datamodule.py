@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from diet_lightning.data.adapters import adapt
@@ -17,6 +19,7 @@ from diet_lightning.data.cache import ImageCache
 from diet_lightning.data.dataset import ArrayDataset
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.loaders import ResumableLoader, SplitLoaders, samples_in_all_stores, to_device_if_fits
+from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.reading import Split, SplitReader, check_split
 from diet_lightning.data.source import Source, SourceOptions
 from diet_lightning.data.sources import load_source, needs_download
@@ -26,6 +29,7 @@ from diet_lightning.errors import ConfigurationError
 from diet_lightning.transforms.augmentation import BatchAugmentation
 from diet_lightning.transforms.pipeline import Augment, InputPipeline
 
+READ = ReadConfig()
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -55,6 +59,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
         std: Standard deviation of each channel, as `mean`.
         holdout: Fraction of a single tree of class folders that is held out for validation.
         subset: Train on this many samples, drawn by `seed`; None for all.
+        read: What files, arrays and tables mean: folders, channels, colors, columns; see `ReadConfig`.
         predict_split: The split that `predict` reads, unaugmented and in order.
         in_memory: Keep decoded images in memory; None keeps them if they take at most 1 GiB.
         cache: Folder of decoded images, mapped into memory, for later runs and for data larger than the memory; decoding
@@ -88,6 +93,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
         std: list[float] | None = None,
         holdout: float = 0.1,
         subset: int | None = None,
+        read: ReadConfig = READ,
         predict_split: Split = "train",
         in_memory: bool | None = None,
         cache: str | None = None,
@@ -116,6 +122,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
         self.image_size = image_size
         self.mean, self.std = mean, std
         self.subset = subset
+        self.read = read  # with the range of values that `setup` finds
         self.predict_split = predict_split
         self.keep_in_memory = in_memory
         self.cache = cache
@@ -123,8 +130,9 @@ class DIETDataModule(SplitReader, LightningDataModule):
         self.drop_unreadable = drop_unreadable
         self.num_workers = num_workers
         self.seed = seed
-        self._options = SourceOptions(root, image_size, holdout, download, seed)
+        self._options = SourceOptions(root, image_size, holdout, download, seed, read)
         self._given: Source | None = None  # data sets passed by `from_datasets`
+        self.notes: list[str] = []  # sentences on what the data mean and on what was left out, filled by `setup`
         self._splits: dict[str, IndexedDataset] = {}  # filled by `setup`
         self._class_names: Sequence[str] | None = None
         self._num_classes: int | None = None
@@ -174,7 +182,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
             return
         source = self._open_source()
         if self.cache is not None:
-            fill_cache(source, ImageCache(self.cache, self.source), self.drop_unreadable)
+            fill_cache(source, self.read, ImageCache(self.cache, self.source), self.drop_unreadable)
 
     def setup(self, stage: str | None = None) -> None:
         """Opens all splits of the source, once.
@@ -198,7 +206,14 @@ class DIETDataModule(SplitReader, LightningDataModule):
     def _open(self) -> None:
         source = self._open_source()
         opened = open_splits(
-            source, self.source, self.subset, self.seed, self.keep_in_memory, self.cache, self.drop_unreadable
+            source,
+            self.source,
+            self.read,
+            self.subset,
+            self.seed,
+            self.keep_in_memory,
+            self.cache,
+            self.drop_unreadable,
         )
         train = opened.indexed["train"]
         sample = train[0].input
@@ -210,6 +225,9 @@ class DIETDataModule(SplitReader, LightningDataModule):
             augmentation = {**source.augmentation, **augmentation}
         self._pipeline = InputPipeline(sample, self.image_size, self.strength, augmentation, mean, std)
         self._class_names, self._num_classes = source.class_names, opened.num_classes
+        self.read, self.notes = opened.read, opened.notes
+        for note in self.notes:
+            rank_zero_info(note)
         self._splits, self._fingerprint = opened.indexed, opened.fingerprint
 
     def _open_source(self) -> Source:
@@ -287,12 +305,16 @@ class DIETDataModule(SplitReader, LightningDataModule):
     # -- what a checkpoint keeps ---------------------------------------------------------------------------------------
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the normalisation of the checkpoint, and compares the data when training resumes.
+        """Restores the scaling and normalisation of the checkpoint, and compares the data when training resumes.
 
         Raises:
             CheckpointError: If N or the samples differ: every row of the head belongs to one sample.
         """
         self.setup()
+        scaled = state_dict.get("value_range")
+        if scaled is not None and self._options.read.value_range is None and scaled != self.read.value_range:
+            self.read, self._splits = replace(self.read, value_range=scaled), {}
+            self.setup()
         if self.mean is None and len(state_dict.get("mean", [])) == len(self._pipeline.mean):
             # images in memory or in a cache have their own statistics, images decoded on the fly have ImageNet's
             self._pipeline.normalize_by(state_dict["mean"], state_dict["std"])

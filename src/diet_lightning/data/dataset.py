@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from diet_lightning.data.array_format import extremes_of, format_for
 from diet_lightning.data.batch import NO_LABEL
+from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.transforms.convert import tensor_bytes
 
 if TYPE_CHECKING:
     from diet_lightning.data.cache import CachedSplit, ImageCache
 
+Extremes = tuple[float, float, bool]  # smallest and largest value, and whether values are integers
 PROBES = 16  # samples that identify a data set without a fingerprint of its own
 
 
@@ -102,6 +105,24 @@ class SampleDataset(Dataset[tuple[Tensor, Any]], ABC):
     def arrays(self) -> ArrayDataset | None:
         """The data set itself if it consists of tensors in memory or mapped into it, else None."""
         return None
+
+    def extremes(self) -> Extremes | None:
+        """Smallest and largest value of images; None if all have 8 bits, or the samples are not images."""
+        return None
+
+    def formatted(self, read: ReadConfig) -> tuple[SampleDataset, list[str]]:
+        """The samples in the form in which they are stored and augmented.
+
+        Args:
+            read: How samples are read, with the `value_range` of the training samples if they have more than 8 bits.
+
+        Returns:
+            The data set, and one sentence for each decision.
+
+        Raises:
+            DataError: If the samples can be read in several ways.
+        """
+        return self, []
 
     def needs_workers(self, memory: float) -> bool:
         """Whether reading is so slow that loader processes make it faster.
@@ -251,6 +272,18 @@ class ArrayDataset(SampleDataset):
     def nbytes(self) -> int:
         """Bytes of the inputs."""
         return self.inputs.nbytes
+
+    def extremes(self) -> Extremes | None:
+        """As for `SampleDataset`; every value is looked at."""
+        integers = not self.inputs.is_floating_point()
+        if self.inputs.dtype == torch.uint8 or self.inputs.ndim != 4 - (integers and self.inputs.ndim == 3):
+            return None
+        return (*extremes_of(self.inputs), integers)
+
+    def formatted(self, read: ReadConfig) -> tuple[ArrayDataset, list[str]]:
+        """As for `SampleDataset`; the samples are converted once."""
+        make, notes = format_for(self.inputs.shape[1:], self.inputs.dtype, read)
+        return ArrayDataset(make(self.inputs), self.labels, self.origin), notes
 
     @property
     def arrays(self) -> ArrayDataset:

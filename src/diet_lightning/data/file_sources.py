@@ -5,17 +5,16 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from diet_lightning.data.dataset import ArrayDataset
 from diet_lightning.data.images import ImageFileDataset, ImageFiles
 from diet_lightning.data.layouts import SPLIT_NAMES, LabelledFile, split_files
 from diet_lightning.data.source import Source, SourceOptions
 from diet_lightning.errors import DataError
+from diet_lightning.transforms.convert import native
 
 
 def folder_source(path: str, options: SourceOptions) -> Source:
@@ -31,7 +30,9 @@ def folder_source(path: str, options: SourceOptions) -> Source:
 
     def files(entries: list[LabelledFile]) -> ImageFileDataset:
         labels = [-1 if label is None else number[label] for _, label in entries]
-        return ImageFileDataset(ImageFiles([file for file, _ in entries], labels, root), options.image_size)
+        return ImageFileDataset(
+            ImageFiles([file for file, _ in entries], labels, root), options.image_size, options.read
+        )
 
     train = trees["train"]
     if len(trees) == 1 and classes and options.holdout > 0.0:
@@ -72,18 +73,7 @@ def npz_source(path: str, options: SourceOptions) -> Source:
                     f"{labels.shape}: leave the key out to train without labels."
                 )
             splits[part] = ArrayDataset(
-                _array_to_tensor(inputs),
+                torch.from_numpy(native(inputs)),
                 None if labels is None else torch.from_numpy(labels.reshape(-1).astype(np.int64)),
             )
     return Source(splits["train"], splits.get("val"), splits.get("test"))
-
-
-def _array_to_tensor(array: np.ndarray[Any, Any]) -> Tensor:
-    """uint8 ``(N, H, W)`` gets a channel; a last axis of 1 or 3 channels comes second; anything else stays."""
-    if array.dtype == np.uint8 and array.ndim == 3:
-        array = array[:, None]
-    elif array.ndim == 4 and array.shape[3] in (1, 3):
-        array = array.transpose(0, 3, 1, 2)
-    if array.dtype == np.float64:
-        array = array.astype(np.float32)
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,9 @@ class _HuggingFaceItems(Dataset[tuple[Any, int | None]]):
 
     def __getitem__(self, index: int) -> tuple[Any, int | None]:
         row = self.split[int(index)]
-        return row[self.image], None if self.label is None else row[self.label]
+        stored = row[self.image]  # not decoded: {"bytes": …, "path": …}
+        image = stored["path"] if stored["bytes"] is None else BytesIO(stored["bytes"])
+        return image, None if self.label is None else row[self.label]
 
 
 def hugging_face_source(name: str, options: SourceOptions) -> Source:
@@ -66,14 +69,13 @@ def hugging_face_source(name: str, options: SourceOptions) -> Source:
         image = image or next((key for key in INPUT_KEYS if key in found.features), None)
         if image is None:
             raise DataError(f"Source 'hf:{name}' has the columns {sorted(found.features)}, but no column of images.")
-        if not isinstance(found.features[image], datasets.Image):
-            try:
-                found = found.cast_column(image, datasets.Image())
-            except (ValueError, TypeError, NotImplementedError) as error:
-                raise DataError(f"Column {image!r} of source 'hf:{name}' holds no images: {error}.") from error
+        try:
+            found = found.cast_column(image, datasets.Image(decode=False))
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise DataError(f"Column {image!r} of source 'hf:{name}' holds no images: {error}.") from error
         label = next((key for key, kind in found.features.items() if isinstance(kind, datasets.ClassLabel)), None)
         label = label or next((key for key in LABEL_KEYS if key in found.features), None)
-        return ImageDataset(_HuggingFaceItems(found, image, label), options.image_size)
+        return ImageDataset(_HuggingFaceItems(found, image, label), options.image_size, options.read)
 
     train = split("train")
     if train is None:

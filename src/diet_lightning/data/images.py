@@ -1,4 +1,4 @@
-"""Images from files and foreign data sets: decoded, converted to RGB, resized, and kept in memory if they fit."""
+"""Images from files and foreign data sets: decoded, resized, and kept in memory if they fit."""
 
 from __future__ import annotations
 
@@ -6,29 +6,37 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
-from diet_lightning.data.dataset import ArrayDataset, SampleDataset
+from diet_lightning.data.array_format import extremes_of
+from diet_lightning.data.dataset import ArrayDataset, Extremes, SampleDataset
+from diet_lightning.data.decoding import Header, read_header, read_values
 from diet_lightning.data.metadata import fingerprint_parts_of, labels_of, names_of, relative_name, to_label
+from diet_lightning.data.read_config import ReadConfig
+from diet_lightning.data.survey import evenly_spaced, image_notes
 from diet_lightning.errors import DataError
-from diet_lightning.transforms.convert import to_rgb, to_square, to_tensor
+from diet_lightning.transforms.convert import PixelFormat, to_square
 
 if TYPE_CHECKING:
     from diet_lightning.data.cache import CachedSplit, ImageCache
 
+READ = ReadConfig()
+RANGE_IMAGES = 64  # evenly spaced images whose values decide how all of more than 8 bits are scaled
 AHEAD = 512  # images that threads decode ahead
 LONG = 2000  # number of images from which on a bar is shown
 
 
-class ImageFiles(Dataset[tuple[Image.Image, int]]):
+class ImageFiles(Dataset[tuple[Path, int]]):
     """Image files with a label each.
 
     Args:
@@ -46,10 +54,9 @@ class ImageFiles(Dataset[tuple[Image.Image, int]]):
         """Number of files."""
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """The decoded file and its label."""
-        with Image.open(self.paths[index]) as image:
-            return to_rgb(image), self.labels[index]
+    def __getitem__(self, index: int) -> tuple[Path, int]:
+        """The file and its label."""
+        return self.paths[index], self.labels[index]
 
     @property
     def names(self) -> list[str]:
@@ -63,26 +70,33 @@ class ImageFiles(Dataset[tuple[Image.Image, int]]):
 
 
 class ImageDataset(SampleDataset):
-    """RGB images of one size from a data set of images of any size and mode, decoded as they are read.
+    """Images of one size from a data set of images of any size and mode, decoded as they are read.
 
     Args:
-        items: A map-style data set of ``(PIL image, array or tensor, label)``, such as torchvision's.
+        items: A map-style data set of ``(path, open file, PIL image, array or tensor, label)``, such as torchvision's.
         image_size: Shorter side and central crop, in pixels; None keeps the images, which must then have one size.
+        read: How images become tensors.
         keep: Indices of `items` to keep, in order; None for all.
         pixels_in_memory: Whether `items` keeps the pixels of all images in memory.
     """
+
+    num_headers = RANGE_IMAGES  # images that are looked at first; few, since foreign data sets decode them
 
     def __init__(
         self,
         items: Any,
         image_size: int | None = None,
+        read: ReadConfig = READ,
         keep: Sequence[int] | None = None,
         pixels_in_memory: bool = False,
     ) -> None:
         self.items = items
         self.image_size = image_size
+        self.read_config = read
+        self.pixels = PixelFormat(read.color, read.background, read.pixel_range)
         self.pixels_in_memory = pixels_in_memory
         self.keep: Sequence[int] = range(len(items)) if keep is None else keep
+        self._told = False  # whether clipped values have been told
         self._size: tuple[int, ...] | None = None  # of the first image, found on first use
 
     def __len__(self) -> int:
@@ -90,7 +104,7 @@ class ImageDataset(SampleDataset):
         return len(self.keep)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """The image as uint8 ``(3, H, W)``, and its label.
+        """The image as uint8 ``(C, H, W)``, and its label.
 
         Raises:
             DataError: If it cannot be read, or differs in size from image 0 where `image_size` is None.
@@ -125,7 +139,9 @@ class ImageDataset(SampleDataset):
         """
         try:
             image, label = self.items[self.keep[index]][:2]
-            tensor, number = to_tensor(image), to_label(label)
+            values = read_values(image, self.pixels, self.read_config.pages, self.image_size)
+            self._check_range(values)
+            tensor, number = self.pixels.to_stored(values), to_label(label)
         except Exception as error:  # decoders raise exceptions of any type, even SyntaxError
             raise DataError(
                 f"Image {index}{self.name_of(index)} cannot be read: {error}; replace the file, or set "
@@ -134,6 +150,19 @@ class ImageDataset(SampleDataset):
         if self.image_size is not None:
             tensor = to_square(tensor, self.image_size)
         return tensor, number
+
+    def _check_range(self, values: Tensor) -> None:
+        if values.dtype == torch.uint8:
+            return
+        if self.pixels.value_range is None:
+            raise ValueError("it has more than 8 bits, unlike the images looked at first; set `read.value_range`")
+        low, high = self.pixels.value_range
+        if not self._told and (values.min() < low or values.max() > high):
+            self._told = True
+            rank_zero_warn(
+                f"An image has values from {values.min():.6g} to {values.max():.6g}: those outside of {low:.6g} to "
+                f"{high:.6g} are clipped; set `read.value_range`."
+            )
 
     def name_of(self, index: int) -> str:
         """`` (path)`` for files, else an empty string."""
@@ -158,7 +187,47 @@ class ImageDataset(SampleDataset):
 
     def subset(self, indices: Sequence[int]) -> ImageDataset:
         """The images at `indices`, in that order."""
-        return type(self)(self.items, self.image_size, [self.keep[n] for n in indices], self.pixels_in_memory)
+        keep = [self.keep[n] for n in indices]
+        return type(self)(self.items, self.image_size, self.read_config, keep, self.pixels_in_memory)
+
+    def header(self, index: int) -> Header:
+        """What is known of an image before it is decoded.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        try:
+            return read_header(self.items[self.keep[index]][0])
+        except Exception as error:  # as for `read`
+            raise DataError(f"Image {index}{self.name_of(index)} cannot be read: {error}.") from error
+
+    def extremes(self) -> Extremes | None:
+        """As for `SampleDataset`; of up to 64 evenly spaced images of more than 8 bits among 1,024."""
+        wide = [n for n, header in self.headers.items() if header.wide]
+        found = []
+        for index in (wide[n] for n in evenly_spaced(len(wide), RANGE_IMAGES)):
+            with suppress(Exception):  # an image that cannot be read is named when it is
+                image = self.items[self.keep[index]][0]
+                values = read_values(image, self.pixels, self.read_config.pages)
+                found.append((*extremes_of(values[None]), not values.is_floating_point()))
+        if not found:
+            return None
+        lows, highs, integers = zip(*found, strict=True)
+        return min(lows), max(highs), all(integers)
+
+    @cached_property
+    def headers(self) -> dict[int, Header]:
+        """Index → header of up to `num_headers` evenly spaced images, without those that cannot be read."""
+        found: dict[int, Header] = {}
+        for index in evenly_spaced(len(self), self.num_headers):
+            with suppress(DataError):
+                found[index] = self.header(index)
+        return found
+
+    def formatted(self, read: ReadConfig) -> tuple[ImageDataset, list[str]]:
+        """As for `SampleDataset`; says what the headers show."""
+        made = type(self)(self.items, self.image_size, read, self.keep, self.pixels_in_memory)
+        return made, image_notes(list(self.headers.values()), read)
 
     @property
     def nbytes(self) -> int:
@@ -210,6 +279,7 @@ class ImageFileDataset(ImageDataset):
     """`ImageDataset` of files: messages name the file, and a changed file is noticed."""
 
     items: ImageFiles
+    num_headers = 1024
 
     def name_of(self, index: int) -> str:
         """`` (path)``."""

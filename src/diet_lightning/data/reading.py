@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.indexed import IndexedDataset
+from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
 from diet_lightning.transforms.pipeline import InputPipeline
 
@@ -38,6 +39,7 @@ class SplitReader(ABC):
 
     source: str
     seed: int
+    read: ReadConfig  # with the range of values that `setup` finds
     _splits: dict[str, IndexedDataset]  # empty before `setup`
     _class_names: Sequence[str] | None
     _num_classes: int | None
@@ -183,10 +185,16 @@ class SplitReader(ABC):
         return self._pipeline.augmented(stored, (self.seed, draw), 1, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """N, the fingerprint of the training data and their order, and the normalisation of images."""
+        """N, the fingerprint of the training data and their order, and how images are scaled and normalised."""
         self.setup()
-        normalization = {"mean": self._pipeline.mean, "std": self._pipeline.std}
-        return {"num_samples": self.num_samples, "fingerprint": self._fingerprint, **normalization}
+        return {
+            "num_samples": self.num_samples,
+            "fingerprint": self._fingerprint,
+            "mean": self._pipeline.mean,
+            "std": self._pipeline.std,
+            "value_range": None if self.read.value_range is None else list(self.read.value_range),
+            "background": self.read.background,
+        }
 
     def require_same_data(self, state_dict: Mapping[str, Any]) -> None:
         """Compares the training data with those that a checkpoint was trained on.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diet_lightning.data.dataset import SampleDataset
+from diet_lightning.data.read_config import ReadConfig
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Source:
         test: The test split, or None.
         class_names: Names of the labels, or None.
         augmentation: Arguments of `BatchAugmentation` that replace the paper's.
+        notes: One sentence for each decision on what the data mean, and for all that was left out.
     """
 
     train: SampleDataset
@@ -26,6 +28,7 @@ class Source:
     test: SampleDataset | None = None
     class_names: Sequence[str] | None = None
     augmentation: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -37,3 +40,4 @@ class SourceOptions:
     holdout: float = 0.1
     download: bool = False
     seed: int = 0
+    read: ReadConfig = field(default_factory=ReadConfig)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -12,8 +12,10 @@ from diet_lightning.data.batch import NO_LABEL
 from diet_lightning.data.cache import ImageCache
 from diet_lightning.data.dataset import SampleDataset
 from diet_lightning.data.indexed import IndexedDataset
+from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.source import Source
 from diet_lightning.errors import ConfigurationError, DataError
+from diet_lightning.transforms.convert import infer_value_range
 
 MEMORY_LIMIT = 2**30  # bytes; a decoded data set up to this size is kept in memory by default
 
@@ -26,18 +28,52 @@ class OpenedSplits:
         indexed: Name → the indexed split; if only one of val and test exists, both names refer to it.
         fingerprint: Fingerprint of the training samples and their order.
         num_classes: Number of the user's classes; None if the training samples have no labels.
+        read: How the splits were read, with the range of values that was found.
+        notes: One sentence for each decision on what the data mean.
     """
 
     indexed: dict[str, IndexedDataset]
     fingerprint: str
     num_classes: int | None
+    read: ReadConfig
+    notes: list[str]
 
 
-def fill_cache(source: Source, cache: ImageCache, drop_unreadable: bool) -> None:
+def as_read(source: Source, read: ReadConfig) -> tuple[Source, ReadConfig, list[str]]:
+    """The splits of a source in the form in which samples are stored.
+
+    Args:
+        source: The data sets.
+        read: How they are read.
+
+    Returns:
+        The same source with other data sets, `read` with the range of values of the training samples if they have more
+        than 8 bits, and one sentence for each decision.
+
+    Raises:
+        DataError: If the samples can be read in several ways.
+    """
+    notes = [*source.notes]
+    if read.value_range is None and (extremes := source.train.extremes()) is not None:
+        low, high, integers = extremes
+        found = infer_value_range(low, high, integers)
+        read = replace(read, value_range=list(found))
+        if integers or found != (0.0, 1.0):
+            notes.append(
+                f"Values from {low:.6g} to {high:.6g} are scaled: {found[0]:.6g} becomes 0 and {found[1]:.6g} becomes 1; "
+                "set read.value_range for another range."
+            )
+    train, said = source.train.formatted(read)
+    val, test = (None if split is None else split.formatted(read)[0] for split in (source.val, source.test))
+    return replace(source, train=train, val=val, test=test), read, [*notes, *said]
+
+
+def fill_cache(source: Source, read: ReadConfig, cache: ImageCache, drop_unreadable: bool) -> None:
     """Decodes all splits of a source into a cache, if it does not hold them yet.
 
     Args:
         source: The data sets.
+        read: How they are read.
         cache: The cache.
         drop_unreadable: Leave out images that cannot be read.
 
@@ -45,6 +81,7 @@ def fill_cache(source: Source, cache: ImageCache, drop_unreadable: bool) -> None
         DataError: If an image cannot be read, or the disk is full.
         ConfigurationError: If the source does not consist of image files, or the cache is another source's.
     """
+    source, _, _ = as_read(source, read)
     for split, dataset in {"train": source.train, "val": source.val, "test": source.test}.items():
         if dataset is not None:
             dataset.cached(cache, split, drop_unreadable)
@@ -53,6 +90,7 @@ def fill_cache(source: Source, cache: ImageCache, drop_unreadable: bool) -> None
 def open_splits(
     source: Source,
     name: str,
+    read: ReadConfig,
     subset: int | None = None,
     seed: int = 0,
     keep: bool | None = None,
@@ -64,6 +102,7 @@ def open_splits(
     Args:
         source: The data sets.
         name: Name of the source in messages.
+        read: How the data are read.
         subset: Keep this many training samples, drawn by `seed`; None for all.
         seed: Seed of the subset.
         keep: Keep decoded images in memory; None keeps them if they take at most 1 GiB.
@@ -77,6 +116,7 @@ def open_splits(
         DataError: If the data cannot give every sample a class of its own.
         ConfigurationError: If an argument does not suit the data.
     """
+    source, read, notes = as_read(source, read)
     images = None if cache is None else ImageCache(cache, name)
     train = _readable(source.train, "train", images, drop_unreadable)
     if subset is not None:
@@ -94,7 +134,7 @@ def open_splits(
     for split, other in {"val": "test", "test": "val"}.items():
         if split not in indexed and other in indexed:
             indexed[split] = indexed[other]
-    return OpenedSplits(indexed, identity, _count_classes(indexed, source.class_names))
+    return OpenedSplits(indexed, identity, _count_classes(indexed, source.class_names), read, notes)
 
 
 def _count_classes(indexed: dict[str, IndexedDataset], class_names: Sequence[str] | None) -> int | None:

@@ -73,7 +73,9 @@ def torchvision_source(name: str, options: SourceOptions) -> Source:
                 f"The {part} split of torchvision's {name} cannot be opened in root={root!r}: {error}; put the data "
                 "there, or set `download` to true."
             ) from error
-        return ImageDataset(items, options.image_size, pixels_in_memory=isinstance(items, PIXELS_IN_MEMORY))
+        return ImageDataset(
+            items, options.image_size, options.read, pixels_in_memory=isinstance(items, PIXELS_IN_MEMORY)
+        )
 
     train, val, test = (split(part) for part in TORCHVISION_SPLITS.get(name, ("train", None, "test")))
     if train is None:

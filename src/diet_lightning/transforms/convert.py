@@ -1,19 +1,178 @@
-"""Samples and images as tensors, RGB, squares, pixels and bytes."""
+"""Samples and images as tensors: upright, opaque, scaled to bytes or to 0 … 1, with the channels first."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+WIDE_MODES = ("I", "F")  # and those that begin with "I;16": more than 8 bits
+INTEGER_MAXIMA = (1, 255, 1023, 4095, 16383, 65535)  # of 1, 8, 10, 12, 14 and 16 bits
+LONG_SIDES = 4  # of a longer image only the middle is kept, since a central square is cut from it
+OPERATIONS = {  # EXIF orientation → what makes the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
-def to_tensor(value: Any) -> Tensor:
-    """A tensor unchanged, an array as a tensor, a PIL image as uint8 ``(3, H, W)``.
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """How images become stored tensors of 8 bits.
+
+    Attributes:
+        color: ``"rgb"`` for three channels, ``"gray"`` for one.
+        background: Color behind transparent pixels.
+        value_range: The values that become 0 and 255 in images of more than 8 bits; None for the range of 16 bits.
+    """
+
+    color: Literal["rgb", "gray"] = "rgb"
+    background: str = "white"
+    value_range: tuple[float, float] | None = None
+
+    def to_values(self, image: Image.Image) -> Tensor:
+        """An image with its own values.
+
+        Args:
+            image: Of any mode.
+
+        Returns:
+            uint8 ``(3, H, W)``, or ``(1, H, W)`` if `color` is ``"gray"``; of images of more than 8 bits one channel,
+            int32 or float32 ``(1, H, W)``.
+        """
+        image = upright(image)
+        if is_wide(image.mode) and "transparency" not in image.info:
+            array = np.asarray(image)
+            return torch.from_numpy(array.astype(np.float32 if array.dtype.kind == "f" else np.int32))[None]
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, self.background), image)
+        mode = "RGB" if self.color == "rgb" else "L"
+        array = np.array(image if image.mode == mode else image.convert(mode))
+        return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+
+    def to_stored(self, values: Tensor) -> Tensor:
+        """Values as 8 bits, with the channels of `color`.
+
+        Args:
+            values: ``(C, H, W)``; uint8, or any other dtype, which `value_range` scales.
+
+        Returns:
+            uint8 ``(C, H, W)``: one gray channel becomes three equal ones if `color` is ``"rgb"``, and three become one
+            if it is ``"gray"``; other numbers of channels stay.
+
+        Raises:
+            ValueError: If a value is not finite, or the range of the values is unknown.
+        """
+        if values.dtype != torch.uint8:
+            values = to_bytes(values, self.value_range or _default_range(values))
+        if self.color == "rgb" and len(values) == 1:
+            return values.expand(3, -1, -1)
+        return tv.rgb_to_grayscale(values) if self.color == "gray" and len(values) == 3 else values
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """An image as uint8 ``(3, H, W)``, or ``(1, H, W)`` if `color` is ``"gray"``."""
+        return self.to_stored(self.to_values(image))
+
+
+def _default_range(values: Tensor) -> tuple[float, float]:
+    if values.is_floating_point() or values.max() > INTEGER_MAXIMA[-1] or values.min() < 0:
+        raise ValueError(
+            f"its values from {values.min().item():.6g} to {values.max().item():.6g} have an unknown range; set "
+            "`read.value_range` to the values that become black and white"
+        )
+    return 0.0, float(INTEGER_MAXIMA[-1])
+
+
+def is_wide(mode: str) -> bool:
+    """Whether Pillow's mode has more than 8 bits per channel."""
+    return mode in WIDE_MODES or mode.startswith("I;16")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image as its EXIF orientation says that it is looked at."""
+    image.load()  # Pillow turns some formats itself while it decodes
+    try:
+        operation = OPERATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF data raise exceptions of any type, and viewers ignore them
+        operation = None
+    return image if operation is None else image.transpose(operation)
+
+
+def infer_value_range(low: float, high: float, integers: bool) -> tuple[float, float]:
+    """The values that become 0 and 1, from the smallest and largest value of a data set.
+
+    Args:
+        low: Smallest value.
+        high: Largest value.
+        integers: Whether the values are of an integer type.
+
+    Returns:
+        ``(0, 1)`` for values that are in this range already; 0 and the largest value of 8, 10, 12, 14 or 16 bits if the
+        data use at least half of it; else the smallest and largest value themselves.
+    """
+    if low >= 0.0:
+        if high <= 1.0:
+            return 0.0, 1.0
+        largest = next((each for each in INTEGER_MAXIMA if high <= each), None)
+        if largest is not None and (high - low >= largest / 2 or (integers and largest == 255)):
+            return 0.0, float(largest)
+    return low, high if high > low else low + 1.0
+
+
+def to_unit(values: Tensor, value_range: Sequence[float]) -> Tensor:
+    """Values scaled so that a range becomes 0 … 1; values outside of it become 0 or 1.
+
+    Args:
+        values: Any shape and dtype.
+        value_range: Two increasing numbers.
+
+    Returns:
+        float32, of the same shape.
+
+    Raises:
+        ValueError: If a value is not finite.
+    """
+    low, high = value_range
+    wide = values.double() if values.dtype in (torch.int32, torch.int64, torch.float64) else values.float()
+    if not bool(wide.isfinite().all()):
+        raise ValueError("it has values that are NaN or infinite")
+    return wide.sub(low).div_(high - low).clamp_(0.0, 1.0).float()
+
+
+def to_bytes(values: Tensor, value_range: Sequence[float]) -> Tensor:
+    """Values scaled so that a range becomes 0 … 255, rounded to uint8; as `to_unit`."""
+    return to_unit(values, value_range).mul_(255.0).round_().to(torch.uint8)
+
+
+def channels_last(shape: Sequence[int]) -> bool | None:
+    """Whether an image of this shape has its channels last.
+
+    Args:
+        shape: Three sizes, ``(C, H, W)`` or ``(H, W, C)``.
+
+    Returns:
+        None where both are possible: channels are fewer than both sides, or the sides are equal.
+    """
+    first, middle, last = shape
+    if first < min(middle, last) or (middle == last != first and middle > 1):
+        return False
+    return True if last < min(first, middle) or (first == middle != last and first > 1) else None
+
+
+def to_tensor(value: Any, pixels: PixelFormat | None = None) -> Tensor:
+    """A tensor unchanged, an array as a tensor, a PIL image as `PixelFormat` makes it.
 
     Raises:
         TypeError: For other types.
@@ -21,21 +180,17 @@ def to_tensor(value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return value
     if isinstance(value, Image.Image):
-        return torch.from_numpy(np.array(to_rgb(value))).permute(2, 0, 1)
+        return (pixels or PixelFormat())(value)
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(value)
+        return torch.from_numpy(native(value))
     raise TypeError(f"expected a tensor, an array or a PIL image, but got {type(value).__name__}")
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode as RGB: 16 bits are scaled to 8, where Pillow would clip them, and transparency is dropped."""
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise ValueError(f"an image of mode {image.mode} has an unknown range; convert it to 8 or 16 bits")
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
+def native(array: NDArray[Any]) -> NDArray[Any]:
+    """A contiguous array of the machine's byte order, of a dtype that torch computes with."""
+    dtype = array.dtype.newbyteorder("=")
+    wider: dict[str, Any] = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64, "float16": np.float32}
+    return np.ascontiguousarray(array, dtype=wider.get(dtype.name, dtype))
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
@@ -44,7 +199,13 @@ def tensor_bytes(tensor: Tensor) -> bytes:
 
 
 def to_square(image: Tensor, size: int) -> Tensor:
-    """The centre of an image ``(C, H, W)`` whose shorter side is resized to `size` pixels: ``(C, size, size)``."""
+    """The centre of an image ``(C, H, W)`` whose shorter side is resized to `size` pixels: ``(C, size, size)``.
+
+    Of an image more than four times as long as wide only the middle is resized, so that memory is bounded.
+    """
+    short = min(image.shape[1:])
+    if max(image.shape[1:]) > LONG_SIDES * short:
+        image = tv.center_crop(image, [min(side, LONG_SIDES * short) for side in image.shape[1:]])
     square: Tensor = tv.center_crop(tv.resize(image, [size], antialias=True), [size] * 2)
     return square
 

@@ -148,12 +148,6 @@ def _augmentation_for(
                 f"{input_shape}: pass a function as `augmentation`, or set `strength` to 0."
             )
         return None
-    if sample.is_floating_point() and strength >= 2 and (sample.min() < 0.0 or sample.max() > 1.0):
-        raise ConfigurationError(
-            f"strength={strength} expects float images in [0, 1], but image 0 has values from {sample.min():.3g} to "
-            f"{sample.max():.3g}: pass uint8 or unnormalised images (`mean` and `std` normalise them), or set `strength` "
-            "to 1."
-        )
     names = inspect.signature(BatchAugmentation).parameters.keys() - {"strength"}
     if unknown := sorted(settings.keys() - names):
         raise ConfigurationError(f"Unknown name in `augmentation`: {unknown}; expected some of {sorted(names)}.")

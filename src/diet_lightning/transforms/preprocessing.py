@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from diet_lightning.errors import DataError
-from diet_lightning.transforms.convert import to_rgb, to_square, to_tensor
+from diet_lightning.transforms.convert import PixelFormat, to_square, to_unit
 from diet_lightning.transforms.pipeline import InputPipeline
 
 
@@ -24,6 +24,9 @@ class Preprocessing:
         input_shape: Shape of one input of the network, ``(C, H, W)`` for images.
         mean: Mean of each channel on a scale of 0 to 1; empty for no normalisation.
         std: Standard deviation of each channel, as `mean`.
+        background: Color behind transparent pixels.
+        value_range: The values that become 0 and 1 in images of more than 8 bits and in tensors of integers other than
+            uint8; None for the range of 16 bits.
 
     Example:
         >>> preprocess = Preprocessing((3, 32, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -34,6 +37,8 @@ class Preprocessing:
     input_shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    background: str = "white"
+    value_range: tuple[float, float] | None = None
 
     @cached_property
     def _pipeline(self) -> InputPipeline:
@@ -44,7 +49,7 @@ class Preprocessing:
 
         Args:
             inputs: One or several PIL images of any size and mode, whose shorter side is resized and whose centre is
-                cropped; or a stored batch of `DIETDataModule`, ``(B, ...)``, uint8 or floating point.
+                cropped; or a stored batch of `DIETDataModule`, ``(B, ...)``: uint8, floating point, or other integers.
 
         Returns:
             Floats of shape ``(B, *input_shape)``, on the device of `inputs`.
@@ -62,6 +67,8 @@ class Preprocessing:
                 f"Expected a batch of inputs of shape {self.input_shape}, or of images with {self.input_shape[0]} channels, "
                 f"but got a tensor of shape {tuple(inputs.shape)}."
             )
+        if self.value_range is not None and not (inputs.is_floating_point() or inputs.dtype == torch.uint8):
+            inputs = to_unit(inputs, self.value_range)
         return self._pipeline.plain(inputs)
 
     def _to_stored(self, image: Image.Image) -> Tensor:
@@ -71,7 +78,7 @@ class Preprocessing:
                 f"Expected tensors for a network that reads inputs of shape {self.input_shape}, but got an image."
             )
         try:
-            tensor = to_tensor(image if channels == 3 else to_rgb(image).convert("L").convert("RGB"))[:channels]
+            tensor = PixelFormat("gray" if channels == 1 else "rgb", self.background, self.value_range)(image)
         except (OSError, ValueError, TypeError) as error:
             raise DataError(f"The image cannot be read: {error}.") from error
         height, width = self.input_shape[1:]

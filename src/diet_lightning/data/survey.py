@@ -1,0 +1,50 @@
+"""What the headers of images show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from diet_lightning.data.decoding import Header
+from diet_lightning.data.read_config import ReadConfig
+
+GRAY_MODES = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")
+
+
+def image_notes(headers: Sequence[Header], read: ReadConfig) -> list[str]:
+    """One sentence for each decision on the pixels of images.
+
+    Args:
+        headers: The images that were looked at.
+        read: How they are read.
+
+    Returns:
+        The sentences, of transparency, pages and gray images.
+    """
+    notes = []
+    if transparent := sum(header.transparent for header in headers):
+        notes.append(
+            f"{_share(transparent, headers)} may have transparent pixels, which are composited on {read.background}; set "
+            "read.background for another color."
+        )
+    several = sum(header.pages > 1 for header in headers)
+    if several and read.pages == "first":
+        notes.append(
+            f"{_share(several, headers)} have several pages or frames, of which the first is read; set read.pages to "
+            "channels to read all."
+        )
+    if headers and read.color == "rgb" and all(header.mode in GRAY_MODES for header in headers):
+        notes.append(
+            f"All {len(headers)} images looked at are gray and get three equal channels; set read.color to gray for one."
+        )
+    return notes
+
+
+def evenly_spaced(count: int, limit: int) -> list[int]:
+    """Up to `limit` evenly spaced numbers of 0 … count-1, in ascending order."""
+    return [int(index) for index in np.linspace(0, count - 1, min(count, limit))]
+
+
+def _share(count: int, headers: Sequence[Header]) -> str:
+    return f"{count} of the {len(headers)} images looked at"
