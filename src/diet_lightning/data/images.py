@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
 from diet_lightning.data.dataset import ArrayDataset, SampleDataset
+from diet_lightning.data.image_formats import HEIF_ENDINGS, register_heif
 from diet_lightning.data.metadata import fingerprint_parts_of, labels_of, names_of, relative_name, to_label
 from diet_lightning.errors import DataError
 from diet_lightning.transforms.convert import to_rgb, to_square, to_tensor
@@ -33,13 +34,13 @@ class ImageFiles(Dataset[tuple[Image.Image, int]]):
 
     Args:
         paths: The files, in the order of their indices.
-        labels: One label per file, -1 for files without one.
+        labels: One label per file, -1 for files without one, shape ``(N,)``.
         root: Folder to which the paths in the fingerprint are relative, so that a moved folder keeps its fingerprint.
     """
 
-    def __init__(self, paths: Sequence[Path], labels: Sequence[int], root: Path) -> None:
-        self.paths = list(paths)
-        self.labels = list(labels)
+    def __init__(self, paths: Sequence[str | Path], labels: ArrayLike, root: str | Path) -> None:
+        self.paths = [os.fspath(path) for path in paths]  # as text, since millions of `Path` need gigabytes
+        self.labels = np.asarray(labels, dtype=np.int64)
         self.root = root
 
     def __len__(self) -> int:
@@ -48,8 +49,11 @@ class ImageFiles(Dataset[tuple[Image.Image, int]]):
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """The decoded file and its label."""
-        with Image.open(self.paths[index]) as image:
-            return to_rgb(image), self.labels[index]
+        path = self.paths[index]
+        if os.path.splitext(path)[1].lower() in HEIF_ENDINGS:
+            register_heif()  # once in every process
+        with Image.open(path) as image:
+            return to_rgb(image), int(self.labels[index])
 
     @property
     def names(self) -> list[str]:
@@ -59,7 +63,7 @@ class ImageFiles(Dataset[tuple[Image.Image, int]]):
     def fingerprint_parts(self) -> list[bytes]:
         """Relative path and size of every file."""
         named = zip(self.names, self.paths, strict=True)
-        return [f"{name} {path.stat().st_size}".encode() for name, path in named]
+        return [f"{name} {os.stat(path).st_size}".encode() for name, path in named]
 
 
 class ImageDataset(SampleDataset):
@@ -217,7 +221,7 @@ class ImageFileDataset(ImageDataset):
 
     def change_times(self) -> list[int]:
         """When each file was last changed, in nanoseconds."""
-        return [self.items.paths[n].stat().st_mtime_ns for n in self.keep]
+        return [os.stat(self.items.paths[n]).st_mtime_ns for n in self.keep]
 
 
 def map_threaded(function: Callable[[int], Any], count: int, description: str, first: int = 0) -> Iterator[Any]:
@@ -238,24 +242,3 @@ def map_threaded(function: Callable[[int], Any], count: int, description: str, f
             for result in pool.map(function, range(start, min(start + AHEAD, count))):
                 yield result
                 bar.update()
-
-
-def natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """Sorts ``img2`` before ``img10``, the same on every file system."""
-    return [
-        (0, int(part), "") if part.isdecimal() else (1, 0, part.lower())
-        for part in re.split(r"(\d+)", path.as_posix())
-        if part
-    ] + [(2, 0, path.as_posix())]
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Image files below a folder, in natural order; hidden files and folders are ignored, links followed."""
-    found: list[Path] = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        here = Path(parent)
-        # a link to one of these would list every image again
-        above = {each.resolve() for each in (here, *here.parents)}
-        folders[:] = [name for name in folders if name[0] != "." and (here / name).resolve() not in above]
-        found += [here / name for name in files if name[0] != "."]
-    return sorted((path for path in found if path.suffix.lower() in IMG_EXTENSIONS and path.is_file()), key=natural_key)
