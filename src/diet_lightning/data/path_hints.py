@@ -50,7 +50,7 @@ def near_kind(name: str, kinds: Collection[str]) -> str:
     """
     kind, colon, rest = name.partition(":")
     near = difflib.get_close_matches(kind.lower(), kinds, n=1, cutoff=0.7)
-    return f"did you mean {near[0]}{colon}{rest}? Else " if near and near[0] != name else ""
+    return f"did you mean {near[0]}{colon}{rest}? Else " if near and kind not in kinds else ""
 
 
 def _for_file(path: Path) -> str:
