@@ -139,7 +139,9 @@ def test_links_in_a_circle_are_told(tmp_path):
 # -- endings -----------------------------------------------------------------------------------------------------------
 
 
-PILLOWS = "png apng jpg jpeg jfif jpe JPG bmp dib gif tif tiff webp avif jp2 j2k tga ppm pgm pbm pnm ico pcx sgi qoi dds im mpo"
+PILLOWS = (
+    "png apng jpg jpeg jfif jpe JPG bmp dib gif tif tiff webp avif jp2 j2k tga ppm pgm pbm pnm ico pcx sgi qoi dds mpo"
+)
 
 
 @pytest.mark.parametrize("ending", PILLOWS.split())
