@@ -17,7 +17,7 @@ from diet_lightning.data.path_hints import what_is_wrong
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.source import Source, SourceOptions
 from diet_lightning.data.split_names import SPLIT_NAMES, split_of
-from diet_lightning.errors import DataError
+from diet_lightning.errors import ConfigurationError, DataError
 
 DELIMITERS = ",;\t"
 # names of columns in lower case, without spaces, dashes and underscores; the first that a table has is taken
@@ -27,7 +27,7 @@ IMAGE_NAMES = (
 )
 LABEL_NAMES = (
     *("label", "labels", "class", "classname", "category", "categoryname", "target", "labelname", "classlabel"),
-    *("classid", "labelid", "categoryid", "species", "diagnosis", "y"),
+    *("classid", "labelid", "categoryid", "species", "diagnosis"),
 )
 SPLIT_COLUMNS = ("split", "subset", "partition", "set")
 NO_LABELS = (-1, -100)  # integers that other programs write where a label is missing
@@ -170,14 +170,14 @@ def _chosen(
     """The column of the name that was asked for, else the first of the known names.
 
     Raises:
-        DataError: If the table does not have the column that was asked for.
+        ConfigurationError: If the table does not have the column that was asked for.
     """
     if name is not None:
         found = [n for n, title in enumerate(table.header) if title == name]
         found = found or [n for n, title in enumerate(table.header) if _plain(title) == _plain(name)]
         if len(found) != 1:
             held = _titles(table, range(table.width)) if table.header else "no header"
-            raise DataError(
+            raise ConfigurationError(
                 f"Expected argument `read.{option}` to name a column of '{table.file}', which has {held}, but got {name!r}."
             )
         return found[0]
