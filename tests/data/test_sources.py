@@ -21,9 +21,10 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from diet_lightning import DIETDataModule
 from diet_lightning.data.dataset import ArrayDataset
-from diet_lightning.data.images import ImageDataset, ImageFileDataset, ImageFiles, list_images
+from diet_lightning.data.images import ImageDataset, ImageFileDataset, ImageFiles
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.loaders import identity_collate
+from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.sources import SourceOptions, load_source
 from diet_lightning.errors import ConfigurationError, DataError
 
@@ -86,7 +87,7 @@ def test_an_unknown_source_is_refused_with_the_kinds(name):
     with pytest.raises(ConfigurationError) as error:
         opened(name)
     assert repr(name) in str(error.value)
-    for kind in ("digits", "torchvision:NAME", "folder:PATH", "npz:FILE", "hf:NAME", "hf:parquet:PATH"):
+    for kind in ("digits", "torchvision:NAME", "folder:PATH", "csv:FILE", "npz:FILE", "hf:NAME", "hf:parquet:PATH"):
         assert f"'{kind}'" in str(error.value)
 
 
@@ -194,7 +195,7 @@ def test_files_below_a_class_folder_belong_to_it(tmp_path):
     save(tmp_path / "cat" / "wild" / "far" / "a.png", 1)
     save(tmp_path / "cat" / "b.png", 2)
     save(tmp_path / "dog" / "c.png", 3)
-    source = opened(f"folder:{tmp_path}", holdout=0.0)
+    source = opened(f"folder:{tmp_path}", holdout=0.0, read=ReadConfig(layout="classes"))
     assert sorted(zip(colours(source.train), labels(source.train), strict=True)) == [(1, 0), (2, 0), (3, 1)]
 
 
@@ -202,35 +203,8 @@ def test_files_are_in_natural_order(tmp_path):
     names = ["img1.png", "img2.png", "IMG3.png", "img10.png", "img20.png", "img100.png"]
     for value, name in enumerate(names):
         save(tmp_path / name, value)
-    assert [path.name for path in list_images(tmp_path)] == names
+    assert opened(f"folder:{tmp_path}").train.names == names
     assert colours(opened(f"folder:{tmp_path}").train) == list(range(6))
-
-
-def test_natural_order_is_total_where_names_are_alike(tmp_path):
-    names = ["01.png", "1.png", "1a.png", "a01.png", "a1.png", "B0.png"]
-    for name in reversed(names):
-        save(tmp_path / name)
-    assert [path.name for path in list_images(tmp_path)] == names
-
-
-def test_natural_order_knows_a_superscript_from_a_number(tmp_path):
-    save(tmp_path / "1²2.png")
-    save(tmp_path / "3.png")
-    assert len(list_images(tmp_path)) == 2
-
-
-def test_hidden_files_and_files_of_other_kinds_are_ignored(tmp_path):
-    save(tmp_path / "a.png", 1)
-    save(tmp_path / "B.PNG", 2)
-    save(tmp_path / "._a.png", 3)
-    (tmp_path / "notes.txt").write_text("no image")
-    (tmp_path / "folder.png").mkdir()
-    assert [path.name for path in list_images(tmp_path)] == ["a.png", "B.PNG"]
-
-
-def test_a_hidden_folder_above_is_no_hindrance(tmp_path):
-    save(tmp_path / ".cache" / "a.png")
-    assert len(list_images(tmp_path / ".cache")) == 1
 
 
 def test_hidden_folders_are_ignored(tmp_path):
@@ -402,8 +376,11 @@ def test_an_image_beyond_pillows_limit_is_an_unreadable_one(tmp_path, monkeypatc
 
 def test_a_missing_or_empty_folder_is_refused(tmp_path):
     file = save(tmp_path / "image.png")
-    for missing in (tmp_path / "nowhere", file):
-        with pytest.raises(DataError, match="does not exist or is not a folder") as error:
+    for missing, message in (
+        (tmp_path / "nowhere", "does not exist"),
+        (file, "is a file: put all images into a folder"),
+    ):
+        with pytest.raises(DataError, match=message) as error:
             opened(f"folder:{missing}")
         assert str(missing) in str(error.value)
     (tmp_path / "empty" / "below").mkdir(parents=True)
@@ -415,13 +392,6 @@ def test_an_empty_validation_folder_is_refused(tmp_path):
     save_tree(tmp_path / "train")
     (tmp_path / "val").mkdir()
     with pytest.raises(DataError, match="val' holds no images"):
-        opened(f"folder:{tmp_path}")
-
-
-def test_images_both_in_the_folder_and_below_are_refused(tmp_path):
-    save_tree(tmp_path)
-    save(tmp_path / "loose.png")
-    with pytest.raises(DataError, match="both directly and in subfolders"):
         opened(f"folder:{tmp_path}")
 
 

@@ -17,7 +17,7 @@ OPTIONS = {
         "cifar10",
         f"Settings: a YAML file or one of {', '.join(shipped_configs())}; may be given several times, the last wins",
     ),
-    "data.source": ("folder:photos", "digits, folder:PATH, torchvision:NAME, hf:NAME or npz:FILE"),
+    "data.source": ("folder:photos", "digits, folder:PATH, csv:FILE, torchvision:NAME, hf:NAME or npz:FILE"),
     "model.backbone": ("resnet50", "resnet8, a torchvision model, timm/NAME, or a folder of `diet export`"),
     "trainer.max_epochs": ("300", "Number of epochs"),
     "data.batch_size": ("128", "Samples per step and device"),

@@ -40,12 +40,12 @@ class DIETDataModule(SplitReader, LightningDataModule):
     own parameters, from a generator seeded by (seed, epoch, step): the same whatever the number of workers and ranks.
     Labels are passed on for probes only. If one of the validation and test splits is missing, the other replaces it.
 
-    Sources: ``digits`` (scikit-learn's, embedded); ``torchvision:NAME``; ``folder:PATH`` (train/val[/test] folders of
-    class folders, one tree of class folders, a flat unlabelled folder, or TinyImageNet or CUB-200-2011 as their archives
-    unpack); ``npz:FILE`` (MedMNIST's keys); ``hf:NAME`` and ``hf:parquet:PATH`` (Hugging Face).
+    Sources: ``digits`` (embedded); ``torchvision:NAME``; ``folder:PATH`` (split folders, class folders, unlabelled images,
+    or TinyImageNet or CUB-200-2011 as their archives unpack); ``csv:FILE`` (paths, labels, splits); ``npz:FILE`` (MedMNIST's
+    keys); ``hf:NAME`` and ``hf:parquet:PATH`` (Hugging Face).
 
     Args:
-        source: The data: digits, torchvision:NAME, folder:PATH, npz:FILE, hf:NAME or hf:parquet:PATH.
+        source: The data: digits, torchvision:NAME, folder:PATH, csv:FILE, npz:FILE, hf:NAME or hf:parquet:PATH.
         root: Folder of torchvision's and Hugging Face's data; None for ``data`` and Hugging Face's cache.
         batch_size: Samples per step and device.
         strength: Augmentation 0 (none) to 3 (the paper's default).
@@ -57,7 +57,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
         mean: Mean of each channel on a scale of 0 to 1; None computes it for uint8 images in memory and takes ImageNet's
             for images decoded on the fly.
         std: Standard deviation of each channel, as `mean`.
-        holdout: Fraction of a single tree of class folders that is held out for validation.
+        holdout: Fraction of labelled images that is held out for validation where a folder or table has no splits.
         subset: Train on this many samples, drawn by `seed`; None for all.
         read: What files, arrays and tables mean: folders, channels, colors, columns; see `ReadConfig`.
         predict_split: The split that `predict` reads, unaugmented and in order.

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from diet_lightning.data.archive_layouts import archive_layout
 from diet_lightning.data.dataset import ArrayDataset
 from diet_lightning.data.images import ImageFileDataset, ImageFiles
-from diet_lightning.data.layouts import SPLIT_NAMES, LabelledFile, split_files
+from diet_lightning.data.labelled_files import LabelledFiles, number_classes
+from diet_lightning.data.layouts import folder_layout
+from diet_lightning.data.listing import list_images
+from diet_lightning.data.metadata import printable
+from diet_lightning.data.path_hints import what_is_wrong
 from diet_lightning.data.source import Source, SourceOptions
+from diet_lightning.data.split_names import SPLIT_NAMES
 from diet_lightning.errors import DataError
 from diet_lightning.transforms.convert import native
 
@@ -21,28 +28,50 @@ def folder_source(path: str, options: SourceOptions) -> Source:
     """A folder of images: split folders, class folders, flat and unlabelled, or as a known archive unpacks."""
     root = Path(path).expanduser()
     if not root.is_dir():
-        raise DataError(
-            f"Source folder {path!r} does not exist or is not a folder: give the path of a folder of images."
-        )
-    trees = split_files(root)
-    classes = sorted({label for tree in trees.values() for _, label in tree if label is not None})
-    number = {name: n for n, name in enumerate(classes)}
+        raise DataError(f"Source folder {path!r} {what_is_wrong(root, 'a folder of images')}")
+    listing = list_images(root)
+    archive = archive_layout(listing) if options.read.layout == "auto" else None
+    layout = archive or folder_layout(listing, options.read.layout)
+    if options.read.strict and (layout.left_out or listing.may_miss_images):
+        said = [*([listing.note] if listing.note and listing.may_miss_images else []), *layout.left_out]
+        raise DataError(f"{' '.join(said)} Move these files away, or set read.strict to false to train without them.")
+    notes = [*layout.notes, *layout.left_out, *([listing.note] if listing.note else [])]
+    return image_file_source(layout.splits, listing.root, notes, options)
 
-    def files(entries: list[LabelledFile]) -> ImageFileDataset:
-        labels = [-1 if label is None else number[label] for _, label in entries]
-        return ImageFileDataset(
-            ImageFiles([file for file, _ in entries], labels, root), options.image_size, options.read
-        )
 
-    train = trees["train"]
-    if len(trees) == 1 and classes and options.holdout > 0.0:
-        order = np.random.default_rng(options.seed).permutation(len(train))
-        count = min(round(options.holdout * len(train)), max(0, len(train) - 2))  # DIET needs at least two samples
-        held = set(order[:count].tolist())
-        trees["val"] = [entry for n, entry in enumerate(train) if n in held]
-        trees["train"] = [entry for n, entry in enumerate(train) if n not in held]
-    splits = {part: files(entries) for part, entries in trees.items() if entries}
-    return Source(splits["train"], splits.get("val"), splits.get("test"), classes or None)
+def image_file_source(
+    splits: dict[str, LabelledFiles], root: str, notes: Sequence[str], options: SourceOptions, by_number: bool = False
+) -> Source:
+    """Opens the image files of the splits; holds out a fraction for validation where only training images have labels.
+
+    Args:
+        splits: ``train``, and ``val`` and ``test`` where they exist.
+        root: Folder to which the names of the images are relative.
+        notes: What was decided so far.
+        options: Options of reading.
+        by_number: Whether the names of the classes are integers, in whose order labels are numbered.
+    """
+    numbered = number_classes(splits, by_number)
+    notes = [*notes, *numbered.notes]
+    paths = {split: files.paths for split, files in splits.items()}
+    labels = dict(numbered.labels)
+    if len(splits) == 1 and numbered.names and options.holdout > 0.0:
+        count = len(paths["train"])
+        held = min(round(options.holdout * count), max(0, count - 2))  # DIET needs at least two samples
+        if held:
+            order = np.random.default_rng(options.seed).permutation(count)
+            for split, rows in {"val": np.sort(order[:held]), "train": np.sort(order[held:])}.items():
+                paths[split] = [splits["train"].paths[n] for n in rows.tolist()]
+                labels[split] = numbered.labels["train"][rows]
+            notes.append(
+                f"Held out {held:,} of the {count:,} images ({held / count:.0%}) for validation; set holdout to 0 to train on all."
+            )
+    data = {
+        split: ImageFileDataset(ImageFiles(paths[split], labels[split], root), options.image_size, options.read)
+        for split in paths
+    }
+    notes = [printable(note) for note in notes]
+    return Source(data["train"], data.get("val"), data.get("test"), numbered.names or None, notes=notes)
 
 
 def npz_source(path: str, options: SourceOptions) -> Source:

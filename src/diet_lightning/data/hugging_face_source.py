@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 
 from diet_lightning.data.adapters import INPUT_KEYS, LABEL_KEYS
 from diet_lightning.data.images import ImageDataset
-from diet_lightning.data.layouts import SPLIT_NAMES
 from diet_lightning.data.metadata import to_label
 from diet_lightning.data.source import Source, SourceOptions
+from diet_lightning.data.split_names import SPLIT_NAMES
 from diet_lightning.errors import ConfigurationError, DataError
 
 

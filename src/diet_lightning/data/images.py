@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -11,16 +10,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
 from diet_lightning.data.array_format import extremes_of
 from diet_lightning.data.dataset import ArrayDataset, Extremes, SampleDataset
 from diet_lightning.data.decoding import Header, read_header, read_values
+from diet_lightning.data.image_formats import HEIF_ENDINGS, register_heif
 from diet_lightning.data.metadata import fingerprint_parts_of, labels_of, names_of, relative_name, to_label
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.survey import evenly_spaced, image_notes
@@ -36,27 +37,30 @@ AHEAD = 512  # images that threads decode ahead
 LONG = 2000  # number of images from which on a bar is shown
 
 
-class ImageFiles(Dataset[tuple[Path, int]]):
+class ImageFiles(Dataset[tuple[str, int]]):
     """Image files with a label each.
 
     Args:
         paths: The files, in the order of their indices.
-        labels: One label per file, -1 for files without one.
+        labels: One label per file, -1 for files without one, shape ``(N,)``.
         root: Folder to which the paths in the fingerprint are relative, so that a moved folder keeps its fingerprint.
     """
 
-    def __init__(self, paths: Sequence[Path], labels: Sequence[int], root: Path) -> None:
-        self.paths = list(paths)
-        self.labels = list(labels)
+    def __init__(self, paths: Sequence[str | Path], labels: ArrayLike, root: str | Path) -> None:
+        self.paths = [os.fspath(path) for path in paths]  # as text, since millions of `Path` need gigabytes
+        self.labels = np.asarray(labels, dtype=np.int64)
         self.root = root
 
     def __len__(self) -> int:
         """Number of files."""
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[Path, int]:
+    def __getitem__(self, index: int) -> tuple[str, int]:
         """The file and its label."""
-        return self.paths[index], self.labels[index]
+        path = self.paths[index]
+        if os.path.splitext(path)[1].lower() in HEIF_ENDINGS:
+            register_heif()  # once in every process
+        return path, int(self.labels[index])
 
     @property
     def names(self) -> list[str]:
@@ -66,7 +70,7 @@ class ImageFiles(Dataset[tuple[Path, int]]):
     def fingerprint_parts(self) -> list[bytes]:
         """Relative path and size of every file."""
         named = zip(self.names, self.paths, strict=True)
-        return [f"{name} {path.stat().st_size}".encode() for name, path in named]
+        return [f"{name} {os.stat(path).st_size}".encode() for name, path in named]
 
 
 class ImageDataset(SampleDataset):
@@ -287,7 +291,7 @@ class ImageFileDataset(ImageDataset):
 
     def change_times(self) -> list[int]:
         """When each file was last changed, in nanoseconds."""
-        return [self.items.paths[n].stat().st_mtime_ns for n in self.keep]
+        return [os.stat(self.items.paths[n]).st_mtime_ns for n in self.keep]
 
 
 def map_threaded(function: Callable[[int], Any], count: int, description: str, first: int = 0) -> Iterator[Any]:
@@ -308,24 +312,3 @@ def map_threaded(function: Callable[[int], Any], count: int, description: str, f
             for result in pool.map(function, range(start, min(start + AHEAD, count))):
                 yield result
                 bar.update()
-
-
-def natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """Sorts ``img2`` before ``img10``, the same on every file system."""
-    return [
-        (0, int(part), "") if part.isdecimal() else (1, 0, part.lower())
-        for part in re.split(r"(\d+)", path.as_posix())
-        if part
-    ] + [(2, 0, path.as_posix())]
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Image files below a folder, in natural order; hidden files and folders are ignored, links followed."""
-    found: list[Path] = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        here = Path(parent)
-        # a link to one of these would list every image again
-        above = {each.resolve() for each in (here, *here.parents)}
-        folders[:] = [name for name in folders if name[0] != "." and (here / name).resolve() not in above]
-        found += [here / name for name in files if name[0] != "."]
-    return sorted((path for path in found if path.suffix.lower() in IMG_EXTENSIONS and path.is_file()), key=natural_key)

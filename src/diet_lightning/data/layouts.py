@@ -1,121 +1,261 @@
-"""A folder of images → the files of each split with their classes, in the users' or an archive's layout."""
+"""What the folders below a ``folder:`` mean: splits, classes, or nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from diet_lightning.data.images import list_images
+from diet_lightning.data.batch import NO_LABEL
+from diet_lightning.data.folder_tree import Tree
+from diet_lightning.data.labelled_files import LabelledFiles, shown
+from diet_lightning.data.listing import Listing
+from diet_lightning.data.metadata import printable
+from diet_lightning.data.split_names import SPLIT_NAMES, hinted_split, split_of
 from diet_lightning.errors import DataError
 
-LabelledFile = tuple[Path, str | None]  # an image and its class, None without one
+YEAR = r"(?:19|20)\d\d"
+DATE = re.compile(
+    rf"{YEAR}|{YEAR}[-_. ]?(?:0?[1-9]|1[0-2])(?:[-_. ]?(?:[0-2]?\d|3[01]))?|(?:\d\d?[-_. ])?\d\d?[-_. ]{YEAR}"
+)
+# folders of pictures beside folders of pictures that describe them
+PICTURES = frozenset({"image", "images", "img", "imgs", "jpegimages", "photos", "pictures"})
+DESCRIPTIONS = frozenset(
+    {"annotation", "annotations", "gt", "groundtruth", "labels", "mask", "masks", "segmentation", "segmentations"}
+)
 
-SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-TINY_IMAGENET = "val/val_annotations.txt"
-CUB = ("images.txt", "train_test_split.txt")
+
+@dataclass(frozen=True)
+class Layout:
+    """The splits of a folder, and what was decided.
+
+    Attributes:
+        splits: ``train``, and ``val`` and ``test`` where they exist → files.
+        notes: One sentence for each decision.
+        left_out: One sentence for each group of images that belongs to no split.
+    """
+
+    splits: dict[str, LabelledFiles]
+    notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
-def split_files(root: Path) -> dict[str, list[LabelledFile]]:
-    """The images of each split.
+class Choice(NamedTuple):
+    """Whether the folders of a tree are classes, and if not, why."""
+
+    are_classes: bool
+    why: str = ""
+
+
+def folder_layout(listing: Listing, layout: str) -> Layout:
+    """Decides what the folders below a folder mean.
 
     Args:
-        root: Holds split folders of class folders, class folders, or images; or it is TinyImageNet's or CUB-200-2011's own
-            folder as their archives unpack it.
-
-    Returns:
-        ``train``, and ``val`` and ``test`` where they exist.
+        listing: The images.
+        layout: ``auto``, ``classes``, ``flat`` or ``splits``, see `ReadConfig`.
 
     Raises:
-        DataError: If the folder holds no images, or their splits or classes are ambiguous.
+        DataError: If there are no images, or the folders may mean several things.
     """
-    if (root / TINY_IMAGENET).is_file():
-        return _tiny_imagenet(root)
-    if all((root / name).is_file() for name in CUB):
-        return _cub(root)
-    return _split_folders(root)
-
-
-def _tiny_imagenet(root: Path) -> dict[str, list[LabelledFile]]:
-    """Class folders for training; validation images in one folder beside a list of their classes."""
-    val, listing = root / "val", root / TINY_IMAGENET
-    # many tools move these images into class folders and leave the list
-    as_unpacked = (val / "images").is_dir() and list_images(val / "images")
-    held_out = _listed(val / "images", _pairs(listing), listing) if as_unpacked else _tree(val)
-    return {"train": _tree(root / "train"), "val": held_out}  # the classes of the test images are not public
-
-
-def _cub(root: Path) -> dict[str, list[LabelledFile]]:
-    """Class folders below ``images``; one list numbers the files, another says by number which are for training."""
-    listing, split_list = (root / name for name in CUB)
-    part_of = {number: {"1": "train", "0": "test"}.get(flag) for number, flag in _pairs(split_list)}
-    named: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
-    for number, name in _pairs(listing):
-        part = part_of.get(number)
-        if part is None:
+    root = Tree(listing)
+    if not listing.paths:
+        raise DataError(root.no_images())
+    if layout == "flat":
+        return Layout({"train": root.files(False)}, [_flat_note(root, Choice(False, "read.layout is flat"), "set")])
+    if layout == "classes":
+        if not root.filled:
             raise DataError(
-                f"File '{split_list}' does not say whether image {number} ({name}) is for training: expected a line "
-                f"'{number} 1' if it is, or '{number} 0'."
+                f"Expected class folders below '{root.name}', since read.layout is classes, but all images lie right in it: "
+                "set read.layout to auto to read them without labels."
             )
-        named[part].append((name, Path(name).parts[0]))
-    if not named["train"]:
-        raise DataError(f"File '{split_list}' names no image for training: unpack the archive again.")
-    return {part: _listed(root / "images", pairs, listing) for part, pairs in named.items() if pairs}
-
-
-def _split_folders(root: Path) -> dict[str, list[LabelledFile]]:
-    """The folders called train, val and test; without them, all images are for training."""
-    folders = {child.name.lower(): child for child in sorted(root.iterdir()) if child.is_dir() and child.name[0] != "."}
-    parts = {
-        part: next((folders[name] for name in names if name in folders), None) for part, names in SPLIT_NAMES.items()
-    }
-    if parts["train"] is None:
-        return {"train": _tree(root)}
-    others = [folder.name for folder in folders.values() if folder not in parts.values() and list_images(folder)]
-    if others:
+        return _one_split(root, _entered(root, leaves=False), Choice(True))
+    tree = root
+    while not (found := _split_folders(tree, layout)) and (inner := _only_folder(tree)):
+        tree = tree.child(inner)
+    if found:
+        return _splits(root, tree, found, layout)
+    if layout == "splits":
         raise DataError(
-            f"Source folder '{root}' holds '{parts['train'].name}' beside {others}: a split, or a class? Put all class "
-            "folders into one named 'train', or keep other images elsewhere."
+            f"Expected folders such as train, val and test below '{root.name}', since read.layout is splits, but got "
+            f"[{shown(sorted(root.tops))}]: rename them, or set read.layout to auto."
         )
-    return {part: _tree(folder) for part, folder in parts.items() if folder is not None}
+    return _one_split(root, tree, _choice(tree))
 
 
-def _tree(folder: Path) -> list[LabelledFile]:
-    """Image files of a folder with their class: the name of the folder right below it, or None where it is flat."""
-    files = list_images(folder)
-    if not files:
+def _only_folder(tree: Tree) -> str | None:
+    """The folder right below a tree that holds all of its images."""
+    return tree.filled[0] if not tree.loose and len(tree.filled) == 1 else None
+
+
+def _entered(tree: Tree, leaves: bool = True, names_of_classes: Collection[str] = ()) -> Tree:
+    """Goes down while all images lie below one folder.
+
+    Args:
+        tree: Where to begin.
+        leaves: Also enter a folder that holds images itself.
+        names_of_classes: Folders that are classes in another split, in lower case; they are not entered.
+    """
+    while (inner := _only_folder(tree)) and inner.casefold() not in names_of_classes:
+        if not leaves and tree.child(inner).loose:
+            break
+        tree = tree.child(inner)
+    return tree
+
+
+def _choice(tree: Tree) -> Choice:
+    """Whether the folders right below a tree are classes: if each has its images in the same place."""
+    filled = [parts for parts, count in tree.counts.items() if count]
+    if filled == [()]:
+        return Choice(False, "they lie in no folders below it")
+    _check_masks(tree)
+    if () in filled:
+        return Choice(False, "they lie right in it and in folders below it")
+    around = Path(tree.name).resolve().name  # of 2021/05, 2021/06 the year
+    if all(DATE.fullmatch(name) or DATE.fullmatch(f"{around}-{name}") for name in tree.filled):
+        return Choice(False, f"its folders are named after dates ({shown(tree.filled)})")
+    if len({parts[1:] for parts in filled}) > 1:
+        deepest = "/".join(sorted(filled, key=len)[-1])
+        return Choice(False, f"its folders hold folders with images, such as {printable(deepest)!r}")
+    return Choice(True)
+
+
+def _check_masks(tree: Tree) -> None:
+    """Raises an error where folders of images and of masks may lie beside each other."""
+    words = {re.sub(r"[\W_]+", "", name.lower()): name for name in tree.filled}
+    pictures, descriptions = words.keys() & PICTURES, words.keys() & DESCRIPTIONS
+    if pictures and descriptions:
+        names = [words[word] for word in sorted(pictures)]
         raise DataError(
-            f"Source folder '{folder}' holds no images: expected files such as .jpg or .png in it or below it."
+            f"Source folder '{tree.name}' holds '{names[0]}' beside '{words[min(descriptions)]}', which may hold masks: write "
+            f"folder:{tree.child(names[0]).name}, or set read.layout to classes or flat to train on all of them."
         )
-    classes = [path.relative_to(folder).parts[0] if path.parent != folder else None for path in files]
-    if None in classes and any(classes):
+
+
+def _one_split(root: Tree, tree: Tree, choice: Choice) -> Layout:
+    files = tree.files(choice.are_classes)
+    return Layout(
+        {"train": files}, [*_entered_note(root, tree), *_meaning_notes(tree, choice, {"train": files}, "set")]
+    )
+
+
+def _entered_note(outer: Tree, inner: Tree) -> list[str]:
+    if outer.parts == inner.parts:
+        return []
+    return [
+        f"Entered '{inner.name}', the only folder with images in '{outer.name}'; if it is a class, put another class folder "
+        "beside it."
+    ]
+
+
+def _meaning_notes(tree: Tree, choice: Choice, splits: dict[str, LabelledFiles], cure: str) -> list[str]:
+    """What the folders of the training images were taken for, and which images of all splits have no label."""
+    if not choice.are_classes:
+        return [_flat_note(tree, choice, cure)]
+    names = splits["train"].names
+    notes = [
+        f"Read the {len(names):,} folder(s) below '{tree.name}' as classes ({shown(names)}); {cure} read.layout to flat if "
+        "they are not classes."
+    ]
+    for split, files in splits.items():
+        unlabelled = int((files.classes == NO_LABEL).sum())
+        if unlabelled:
+            notes.append(
+                f"{unlabelled:,} of the {len(files.paths):,} images of the {split} split lie in no class folder and have no "
+                "label; put them into folders named after their classes to give them one."
+            )
+    return notes
+
+
+def _flat_note(tree: Tree, choice: Choice, cure: str) -> str:
+    how = f"{cure} read.layout to classes to read each folder right below it as a class"
+    if not tree.filled:
+        how = "put them into class folders, or write csv:FILE with a table of paths and labels, to give them labels"
+    count = sum(tree.counts.values())
+    return f"Read the {count:,} images below '{tree.name}' without labels, since {choice.why}; {how}."
+
+
+def _split_folders(tree: Tree, layout: str) -> dict[str, str]:
+    """Split → the folder right below a tree that is named after it; empty without a folder for training.
+
+    Raises:
+        DataError: If two folders are named after one split, or only val and test have one, or names only look alike.
+    """
+    if layout == "splits":
+        candidates = {name: split_of(name) or hinted_split(name) for name in tree.tops}
+    else:
+        candidates = {name: split_of(name) for name in tree.tops}
+    folders: dict[str, list[str]] = {}
+    for name, split in candidates.items():
+        if split is not None:
+            folders.setdefault(split, []).append(name)
+    for split, names in folders.items():
+        folders[split] = [name for name in names if tree.tops[name]] or names[:1]
+        if len(folders[split]) > 1:
+            raise DataError(
+                f"Source folder '{tree.name}' holds the folders {_listed(folders[split])}, which are all named after the split {split}: "
+                "rename all but one, or set read.layout to classes or flat."
+            )
+    if "train" in folders:
+        return {split: folders[split][0] for split in SPLIT_NAMES if split in folders}
+    filled = [name for names in folders.values() for name in names if tree.tops[name]]
+    if filled:
         raise DataError(
-            f"Source folder '{folder}' holds images both directly and in subfolders: put all into class folders, or all "
-            "into one flat folder."
+            f"Source folder '{tree.name}' holds {_listed(filled)}, but no folder for training: name one 'train', write "
+            f"folder:{tree.child(filled[0]).name} to train on one of them, or set read.layout to classes if they are classes "
+            "or to flat to train on all images."
         )
-    return list(zip(files, classes, strict=True))
+    if layout == "auto":
+        _check_hints(tree)
+    return {}
 
 
-def _listed(folder: Path, pairs: Iterable[tuple[str, str]], listing: Path) -> list[LabelledFile]:
-    """Files of a folder by the pairs ``(name, class)`` of a list."""
-    files: list[LabelledFile] = [(folder / name, label) for name, label in pairs]
-    missing = [path for path, _ in files if not path.is_file()]
-    if missing:
+def _check_hints(tree: Tree) -> None:
+    """Raises an error where names such as ``seg_train`` and ``seg_test`` may be splits."""
+    hints = {name: hinted_split(name) for name in tree.filled}
+    if "train" in hints.values() and len({*hints.values()} - {None}) > 1:
+        names = [name for name, split in hints.items() if split]
         raise DataError(
-            f"File '{listing}' lists {len(missing)} image(s) that do not exist, such as '{missing[0]}': unpack the archive "
-            "again."
+            f"Source folder '{tree.name}' holds {_listed(names)}, which may be splits or classes: rename them to train, val and "
+            "test or set read.layout to splits, or set it to classes or flat if they are not splits."
         )
-    return files
 
 
-def _pairs(file: Path) -> list[tuple[str, str]]:
-    """The first two words of every line."""
-    try:
-        lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"File '{file}' cannot be read as text: {error}; unpack the archive again.") from error
-    short = next((words for words in lines if len(words) < 2), None)
-    if short is not None:
+def _splits(root: Tree, tree: Tree, folders: dict[str, str], layout: str) -> Layout:
+    """The splits, all read as classes or all without labels, as the training split is."""
+    others = [name for name in tree.filled if name not in folders.values()]
+    if others and layout == "auto":
         raise DataError(
-            f"Expected at least two words on every line of '{file}', but got {' '.join(short)!r}: unpack the archive again."
+            f"Source folder '{tree.name}' holds {_listed([folders['train']])} beside {_listed(others)}: splits, or classes? Put "
+            "all class folders into one named 'train', or set read.layout to splits to leave the others out, or to classes "
+            "or flat."
         )
-    return [(words[0], words[1]) for words in lines]
+    left_out = []
+    if count := sum(tree.tops[name] for name in others) + tree.loose:
+        where = " and ".join([_listed(others)] * bool(others) + ["the folder itself"] * bool(tree.loose))
+        left_out.append(
+            f"Left out {count:,} image(s) of '{tree.name}' that lie beside its splits, in {where}; set read.layout to flat to "
+            "read all."
+        )
+    trees = {split: tree.child(name) for split, name in folders.items()}
+    for each in trees.values():
+        if not sum(each.counts.values()):
+            raise DataError(each.no_images())
+    classes = {name.casefold() for each in trees.values() if len(each.filled) > 1 for name in each.filled}
+    inner = {split: _entered(each, names_of_classes=classes) for split, each in trees.items()}
+    choice = _choice(inner["train"])
+    splits = {split: each.files(choice.are_classes) for split, each in inner.items()}
+    cure = f"write folder:{inner['train'].name} and set"
+    notes = [*_entered_note(root, tree)]
+    named = ", ".join(f"'{name}' as {split}" for split, name in folders.items())
+    notes.append(
+        f"Read the folders of '{tree.name}' as splits: {named}; set read.layout to classes or flat if they are not."
+    )
+    for split, each in trees.items():
+        notes += _entered_note(each, inner[split])
+    return Layout(splits, [*notes, *_meaning_notes(inner["train"], choice, splits, cure)], left_out)
+
+
+def _listed(names: list[str]) -> str:
+    return shown([repr(printable(name)) for name in names])

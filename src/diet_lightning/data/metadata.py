@@ -5,6 +5,7 @@ No sample is read. Only this module reads such attributes; all other code uses `
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,15 @@ def fingerprint_parts_of(dataset: Any) -> list[bytes] | None:
     return own() if callable(own) else None
 
 
-def relative_name(path: Path, root: Path) -> str:
+def relative_name(path: str | Path, root: str | Path) -> str:
     """The path below a folder with ``/`` between folders, else the whole path; bytes outside the encoding are escaped."""
-    relative = path.relative_to(root) if path.is_relative_to(root) else path
-    return relative.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    whole, folder = os.fspath(path), os.path.join(root, "")
+    return printable(whole.removeprefix(folder).replace(os.sep, "/"))
+
+
+def printable(text: str) -> str:
+    """A text with those bytes of a file's name escaped that are outside the encoding."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _integers(labels: Any, count: int) -> Tensor | None:

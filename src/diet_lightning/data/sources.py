@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from diet_lightning.data.csv_source import csv_source
 from diet_lightning.data.dataset import ArrayDataset
 from diet_lightning.data.file_sources import folder_source, npz_source
 from diet_lightning.data.hugging_face_source import hugging_face_source
+from diet_lightning.data.path_hints import hint_for_path, near_kind
 from diet_lightning.data.source import Source, SourceOptions
 from diet_lightning.data.torchvision_source import torchvision_source
 from diet_lightning.errors import ConfigurationError
 
-KINDS = "'digits', 'torchvision:NAME', 'folder:PATH', 'npz:FILE', 'hf:NAME' or 'hf:parquet:PATH'"
+KINDS = "'digits', 'torchvision:NAME', 'folder:PATH', 'csv:FILE', 'npz:FILE', 'hf:NAME' or 'hf:parquet:PATH'"
 
 
 def load_source(name: str, options: SourceOptions) -> Source:
@@ -34,11 +36,14 @@ def load_source(name: str, options: SourceOptions) -> Source:
         "digits": digits_source,
         "torchvision": torchvision_source,
         "folder": folder_source,
+        "csv": csv_source,
         "npz": npz_source,
         "hf": hugging_face_source,
     }
     if kind not in loaders or (kind == "digits") != (not rest):
-        raise ConfigurationError(f"Unknown source {name!r}: expected {KINDS}.")
+        raise ConfigurationError(
+            hint_for_path(name) or f"Unknown source {name!r}: {near_kind(name, loaders)}expected {KINDS}."
+        )
     return loaders[kind](rest, options)
 
 
