@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
 from diet_lightning.data.dataset import ArrayDataset, SampleDataset
-from diet_lightning.data.metadata import fingerprint_parts_of, labels_of, names_of, to_label
+from diet_lightning.data.metadata import digests_of, fingerprint_parts_of, labels_of, names_of, to_label
 from diet_lightning.errors import DataError, DIETError
 from diet_lightning.transforms.convert import to_tensor
 
@@ -114,8 +116,12 @@ class MapDataset(SampleDataset):
         return None
 
     def fingerprint_parts(self) -> list[bytes] | None:
-        """What the data set's own ``fingerprint_parts()`` returns, if it has such a method."""
-        return fingerprint_parts_of(self.dataset)
+        """What the data set's own ``fingerprint_parts()`` returns, or 16 samples with the digests of all if it has these."""
+        own, digests = fingerprint_parts_of(self.dataset), self.sample_digests()
+        return own if own is not None or digests is None else [*self.probed_parts(), digests.tobytes()]
+
+    def _sample_digests(self) -> NDArray[np.uint8] | None:
+        return digests_of(self.dataset, range(len(self)))
 
 
 class TensorMapDataset(MapDataset):

@@ -216,7 +216,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
             augmentation = {**source.augmentation, **augmentation}
         self._pipeline = InputPipeline(sample, self.image_size, self.strength, augmentation, mean, std)
         self._class_names, self._num_classes = source.class_names, opened.num_classes
-        self.notes = [*source.notes]
+        self.notes = [*source.notes, *opened.notes]
         for note in self.notes:
             rank_zero_info(note)
         self._splits, self._fingerprint = opened.indexed, opened.fingerprint

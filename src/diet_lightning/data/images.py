@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from tqdm import tqdm
 
 from diet_lightning.data.dataset import ArrayDataset, SampleDataset
-from diet_lightning.data.metadata import fingerprint_parts_of, labels_of, names_of, relative_name, to_label
+from diet_lightning.data.fingerprint import file_digests
+from diet_lightning.data.metadata import digests_of, labels_of, names_of, relative_name, to_label
 from diet_lightning.errors import DataError
 from diet_lightning.transforms.convert import to_rgb, to_square, to_tensor
+from diet_lightning.utilities.threads import map_threaded
 
 if TYPE_CHECKING:
     from diet_lightning.data.cache import CachedSplit, ImageCache
-
-AHEAD = 512  # images that threads decode ahead
-LONG = 2000  # number of images from which on a bar is shown
 
 
 class ImageFiles(Dataset[tuple[Image.Image, int]]):
@@ -34,7 +33,7 @@ class ImageFiles(Dataset[tuple[Image.Image, int]]):
     Args:
         paths: The files, in the order of their indices.
         labels: One label per file, -1 for files without one.
-        root: Folder to which the paths in the fingerprint are relative, so that a moved folder keeps its fingerprint.
+        root: Folder to which names are relative, so that a moved folder keeps its fingerprint.
     """
 
     def __init__(self, paths: Sequence[Path], labels: Sequence[int], root: Path) -> None:
@@ -54,12 +53,15 @@ class ImageFiles(Dataset[tuple[Image.Image, int]]):
     @property
     def names(self) -> list[str]:
         """Relative path of every file."""
-        return [relative_name(path, self.root) for path in self.paths]
+        return [self.name(n) for n in range(len(self))]
 
-    def fingerprint_parts(self) -> list[bytes]:
-        """Relative path and size of every file."""
-        named = zip(self.names, self.paths, strict=True)
-        return [f"{name} {path.stat().st_size}".encode() for name, path in named]
+    def name(self, index: int) -> str:
+        """Relative path of a file."""
+        return relative_name(self.paths[index], self.root)
+
+    def sample_digests(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Digests of all bytes of some files, shape ``(n, 16)``; zero for a file that cannot be read."""
+        return file_digests([self.paths[n] for n in indices], self.root)
 
 
 class ImageDataset(SampleDataset):
@@ -140,9 +142,12 @@ class ImageDataset(SampleDataset):
         return ""
 
     def fingerprint_parts(self) -> list[bytes] | None:
-        """Bytes that identify the images without decoding them; None if only their pixels do."""
-        every = fingerprint_parts_of(self.items)
-        return None if every is None else [str(self.image_size).encode(), *(every[n] for n in self.keep)]
+        """What identifies the images without decoding them; None if only their pixels do."""
+        digests = self.sample_digests()
+        return None if digests is None else [str(self.image_size).encode(), digests.tobytes()]
+
+    def _sample_digests(self) -> NDArray[np.uint8] | None:
+        return digests_of(self.items, self.keep)
 
     @property
     def names(self) -> list[str] | None:
@@ -158,7 +163,10 @@ class ImageDataset(SampleDataset):
 
     def subset(self, indices: Sequence[int]) -> ImageDataset:
         """The images at `indices`, in that order."""
-        return type(self)(self.items, self.image_size, [self.keep[n] for n in indices], self.pixels_in_memory)
+        part = type(self)(self.items, self.image_size, [self.keep[n] for n in indices], self.pixels_in_memory)
+        if self._digests is not None:
+            part._digests = self._digests[list(indices)]
+        return part
 
     @property
     def nbytes(self) -> int:
@@ -207,7 +215,7 @@ class ImageDataset(SampleDataset):
 
 
 class ImageFileDataset(ImageDataset):
-    """`ImageDataset` of files: messages name the file, and a changed file is noticed."""
+    """`ImageDataset` of files: messages name the file, and a renamed file is noticed."""
 
     items: ImageFiles
 
@@ -215,29 +223,10 @@ class ImageFileDataset(ImageDataset):
         """`` (path)``."""
         return f" ({self.items.paths[self.keep[index]]})"
 
-    def change_times(self) -> list[int]:
-        """When each file was last changed, in nanoseconds."""
-        return [self.items.paths[n].stat().st_mtime_ns for n in self.keep]
-
-
-def map_threaded(function: Callable[[int], Any], count: int, description: str, first: int = 0) -> Iterator[Any]:
-    """Results of a function of first … count-1, computed by threads (PIL releases the lock while it decodes), with a bar.
-
-    Args:
-        function: Takes an index.
-        count: Index after the last.
-        description: Text of the bar.
-        first: First index.
-
-    Yields:
-        The results in order; some hundred are computed ahead.
-    """
-    bar = tqdm(total=count, initial=first, desc=description, leave=False, disable=count - first < LONG)
-    with ThreadPoolExecutor() as pool, bar:
-        for start in range(first, count, AHEAD):
-            for result in pool.map(function, range(start, min(start + AHEAD, count))):
-                yield result
-                bar.update()
+    def fingerprint_parts(self) -> list[bytes] | None:
+        """Also the names of the files."""
+        names = (self.items.name(n) for n in self.keep)
+        return [*(super().fingerprint_parts() or ()), "\0".join(names).encode()]
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
