@@ -42,15 +42,15 @@ def duplicate_notes(digests: Mapping[str, NDArray[np.uint8] | None]) -> list[str
     notes = []
     if repeated := repeated_content(train):
         notes.append(
-            f"{repeated} of the {len(train)} training samples repeat(s) the content of another one: DIET trains to "
-            "distinguish them although they are the same; delete the copies to have each once."
+            f"{repeated} of the {len(train)} training samples {'repeats' if repeated == 1 else 'repeat'} the content of "
+            "another one: DIET trains to distinguish them although they are the same; delete the copies to have each once."
         )
     for split, name in SPLITS.items():
         other = digests.get(split)
         if other is not None and (shared := shared_content(train, other)):
             notes.append(
-                f"{shared} of the {len(other)} {name} samples are also in the training set (same content): this flatters "
-                "the scores on them; delete them from one of the two."
+                f"{shared} of the {len(other)} {name} samples {'is' if shared == 1 else 'are'} also in the training set (same "
+                "content): this flatters the scores on that split; delete them from one of the two."
             )
     return notes
 
