@@ -2,7 +2,8 @@
 
 Makes JPEGs of 500×375 pixels in a temporary folder, of smooth random fields with some noise. `cold` hashes the files after the
 system was asked to drop them from its memory, `warm` at once again; both without kept digests. `second_start` finds all digests
-kept. Medians of the rounds, except for `cold`, which is the first. Prints one JSON line.
+kept. Medians of the rounds, except for `cold`, which is the first. `cpu_s` is the processors' time of all threads, which depends
+less on what else the machine does. Prints one JSON line.
 
     python benchmarks/fingerprint.py --count 5000
 """
@@ -59,13 +60,15 @@ def decode(path: Path) -> None:
         image.convert("RGB")
 
 
-def seconds(function: Callable[[], Any], rounds: int) -> float:
+def seconds(function: Callable[[], Any], rounds: int) -> tuple[float, float]:
+    """Medians of the time that passes and of the processors' time, of all threads."""
     times = []
     for _ in range(rounds):
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    passed, processor = zip(*times, strict=True)
+    return statistics.median(passed), statistics.median(processor)
 
 
 def main() -> None:
@@ -85,16 +88,16 @@ def main() -> None:
         decoding = seconds(lambda: list(map_threaded(lambda n: decode(paths[n]), len(paths), "decoding")), args.rounds)
         digest_store.RACY = 0
         file_digests(paths, folder)
+        second = seconds(lambda: file_digests(paths, folder), args.rounds)
+        cases = {"cold": cold, "warm": warm, "decoding": decoding, "second_start": second}
         line = {
             "files": args.count,
             "megabytes": round(size / 1e6),
-            "cold_s": round(cold, 2),
-            "warm_s": round(warm, 2),
-            "decoding_s": round(decoding, 2),
-            "second_start_s": round(seconds(lambda: file_digests(paths, folder), args.rounds), 3),
-            "cold_gb_per_s": round(size / cold / 1e9, 2),
-            "warm_gb_per_s": round(size / warm / 1e9, 2),
-            "warm_of_decoding": round(warm / decoding, 3),
+            "s": {case: round(passed, 3) for case, (passed, _) in cases.items()},
+            "cpu_s": {case: round(processor, 3) for case, (_, processor) in cases.items()},
+            "gb_per_s": round(size / warm[0] / 1e9, 2),
+            "gb_per_cpu_s": round(size / warm[1] / 1e9, 2),
+            "cpu_of_decoding": round(warm[1] / decoding[1], 3),
             "rounds": args.rounds,
             "hardware": hardware(torch.device("cpu")),
             "cores": os.cpu_count(),
