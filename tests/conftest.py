@@ -8,11 +8,14 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: for tensors as small as these, threads only wait for each other
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from lightning.pytorch import Trainer
+
+MATPLOTLIB = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "matplotlib")
 
 # how fast examples are made depends on what else the machine does
 settings.register_profile("diet", suppress_health_check=[HealthCheck.too_slow])
@@ -20,9 +23,12 @@ settings.load_profile("diet")
 
 
 @pytest.fixture(autouse=True)
-def clean_dir(tmp_path, monkeypatch):
-    """Every test works in a folder of its own, so that nothing is left in the repository."""
+def clean_dir(tmp_path, tmp_path_factory, monkeypatch):
+    """Every test works in a folder of its own, so that nothing is left in the repository or in the home folder."""
     monkeypatch.chdir(tmp_path)
+    # Matplotlib keeps its list of fonts, which takes seconds to make
+    monkeypatch.setenv("MPLCONFIGDIR", str(MATPLOTLIB))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "user_cache"))
     monkeypatch.setenv("WANDB_MODE", "offline")
     return tmp_path
 

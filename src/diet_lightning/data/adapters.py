@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
@@ -13,7 +15,7 @@ from tqdm import tqdm
 
 from diet_lightning.data.array_format import extremes_of, format_for
 from diet_lightning.data.dataset import ArrayDataset, Extremes, SampleDataset
-from diet_lightning.data.metadata import fingerprint_parts_of, labels_of, names_of, to_label
+from diet_lightning.data.metadata import digests_of, fingerprint_parts_of, labels_of, names_of, to_label
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.survey import evenly_spaced
 from diet_lightning.errors import DataError, DIETError
@@ -158,8 +160,12 @@ class MapDataset(SampleDataset):
         return None
 
     def fingerprint_parts(self) -> list[bytes] | None:
-        """What the data set's own ``fingerprint_parts()`` returns, if it has such a method."""
-        return fingerprint_parts_of(self.dataset)
+        """What the data set's own ``fingerprint_parts()`` returns, or 16 samples with the digests of all if it has these."""
+        own, digests = fingerprint_parts_of(self.dataset), self.sample_digests()
+        return own if own is not None or digests is None else [*self.probed_parts(), digests.tobytes()]
+
+    def _sample_digests(self) -> NDArray[np.uint8] | None:
+        return digests_of(self.dataset, range(len(self)))
 
 
 class TensorMapDataset(MapDataset):

@@ -16,10 +16,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from diet_lightning.data.dataset import ArrayDataset, SampleDataset
-from diet_lightning.data.images import ImageDataset, map_threaded
+from diet_lightning.data.images import ImageDataset
 from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.utilities.files import partial_of, read_json, require_writable, write_json
 from diet_lightning.utilities.row_store import DONE, META, RowStore
+from diet_lightning.utilities.threads import map_threaded
 
 FORMAT = 2
 COLUMNS = ("images", "labels")  # bytes (N, C, H, W) and int64 (N,)

@@ -7,12 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from diet_lightning.data.array_format import extremes_of, format_for
 from diet_lightning.data.batch import NO_LABEL
+from diet_lightning.data.fingerprint import row_digests
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.transforms.convert import tensor_bytes
@@ -32,6 +35,7 @@ class SampleDataset(Dataset[tuple[Tensor, Any]], ABC):
     """
 
     pixels_in_memory = False  # whether all samples are in memory besides the ones that are read
+    _digests: NDArray[np.uint8] | None = None  # of the samples, once they are computed
 
     @abstractmethod
     def __len__(self) -> int:
@@ -167,26 +171,38 @@ class SampleDataset(Dataset[tuple[Tensor, Any]], ABC):
             "that are decoded from files, and these come as arrays or from a data set of yours."
         )
 
-    def change_times(self) -> list[int]:
-        """When each file was last changed, in nanoseconds; empty where the samples are not files."""
-        return []
+    def sample_digests(self) -> NDArray[np.uint8] | None:
+        """A digest of the content of each sample, computed once.
+
+        Returns:
+            Shape ``(N, 16)``, zero for a file that cannot be read; None if it would take reading all samples of a custom
+            data set.
+        """
+        if self._digests is None:
+            self._digests = self._sample_digests()
+        return self._digests
+
+    def _sample_digests(self) -> NDArray[np.uint8] | None:
+        return None
 
     def fingerprint(self) -> str:
-        """Identifies the samples and their order, so that a resumed run keeps its classes.
+        """Identifies the content of the samples and their order, so that a resumed run keeps its classes.
 
-        If `fingerprint_parts` returns None, up to 16 evenly spaced samples are read twice. If both readings agree, their
-        values enter the fingerprint, else (random transforms) their shapes.
+        Of files, arrays and the images that libraries store, all bytes enter it. If `fingerprint_parts` returns None, as for
+        custom data sets, 16 evenly spaced samples are read twice. If both readings agree, their values enter the
+        fingerprint, else (random transforms) their shapes.
 
         Returns:
             32 hexadecimal digits.
         """
         parts = self.fingerprint_parts()
         digest = hashlib.blake2b(digest_size=16)
-        for part in self._probed_parts() if parts is None else parts:
-            digest.update(part)
+        for part in self.probed_parts() if parts is None else parts:
+            digest.update(len(part).to_bytes(8, "little") + part)
         return digest.hexdigest()
 
-    def _probed_parts(self) -> Iterator[bytes]:
+    def probed_parts(self) -> Iterator[bytes]:
+        """Number, shapes and, unless they are random, values of up to 16 evenly spaced samples."""
         count = len(self)
         yield str(count).encode()
         indices = sorted({round(i * (count - 1) / (PROBES - 1)) for i in range(PROBES)})
@@ -199,7 +215,7 @@ class SampleDataset(Dataset[tuple[Tensor, Any]], ABC):
                 yield tensor_bytes(first)
 
     def content_key(self, options: str = "") -> str:
-        """Identifies samples, their order and labels, and for files the time of the last change.
+        """Identifies the samples, their order and labels.
 
         Args:
             options: Settings that also enter the key.
@@ -208,8 +224,6 @@ class SampleDataset(Dataset[tuple[Tensor, Any]], ABC):
             32 hexadecimal digits.
         """
         digest = hashlib.blake2b(f"{self.fingerprint()}{options}".encode(), digest_size=16)
-        for time in self.change_times():
-            digest.update(time.to_bytes(8, "little"))
         if (labels := self.labels) is not None:
             digest.update(tensor_bytes(labels))
         return digest.hexdigest()
@@ -299,8 +313,12 @@ class ArrayDataset(SampleDataset):
         return None if self.origin is None or self.origin.pixels_in_memory else self.origin
 
     def fingerprint_parts(self) -> list[bytes] | None:
-        """Shape and values of the inputs, in order."""
-        return [repr(tuple(self.inputs.shape)).encode(), tensor_bytes(self.inputs)]
+        """Shape, dtype and digests of the inputs, in order."""
+        digests, form = self.sample_digests(), f"{tuple(self.inputs.shape)} {self.inputs.dtype}"
+        return None if digests is None else [form.encode(), digests.tobytes()]
+
+    def _sample_digests(self) -> NDArray[np.uint8] | None:
+        return row_digests(self.inputs) if self.origin is None else self.origin.sample_digests()
 
     def fingerprint(self) -> str:
         """As for `SampleDataset`; of decoded images that of their files."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import glob
+import time
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from diet_lightning.data.adapters import INPUT_KEYS, LABEL_KEYS
+from diet_lightning.data.digest_store import kept_digests
+from diet_lightning.data.fingerprint import UNREADABLE, computed_digests, content_digest, file_digests, file_stamps
 from diet_lightning.data.images import ImageDataset
 from diet_lightning.data.metadata import to_label
 from diet_lightning.data.source import Source, SourceOptions
@@ -34,6 +39,31 @@ class _HuggingFaceItems(Dataset[tuple[Any, int | None]]):
         """Names of the image files, None for images without one."""
         # the stored column, since reading a row decodes its image
         return [name for part in self.split.data.column(self.image).chunks for name in part.field("path").to_pylist()]
+
+    def sample_digests(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Digests of the stored images, of those that are kept in other files of these, shape ``(n, 16)``."""
+        column = self.split.data.column(self.image)
+
+        def stored_digest(n: int) -> bytes:
+            stored = column[n].as_py() or {}
+            return content_digest(stored["bytes"]) if stored.get("bytes") is not None else UNREADABLE
+
+        files, read_at = [each["filename"] for each in self.split.cache_files], time.time_ns()
+        stamps = file_stamps(files)  # of the whole table: any change of it is a change of each row
+        stamp = [stamps[:, 0].sum(), *stamps[:, 1:].max(axis=0, initial=read_at if not files else 0)]
+        rows = np.asarray(indices, np.uint64)
+        digests = kept_digests(
+            "\n".join([*files, self.image]),
+            rows,
+            np.tile(np.array(stamp, np.int64), (len(rows), 1)),
+            read_at,
+            lambda at: computed_digests(lambda n: stored_digest(int(rows[at[n]])), len(at), "hashing images"),
+        )
+        elsewhere = np.flatnonzero(~digests.any(axis=1))
+        paths = [(column[int(rows[n])].as_py() or {}).get("path") or "" for n in elsewhere]
+        if len(paths):
+            digests[elsewhere] = file_digests(paths, Path(paths[0]).parent)
+        return digests
 
     def __len__(self) -> int:
         return len(self.split)

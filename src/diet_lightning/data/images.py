@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -13,28 +12,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from diet_lightning.data.array_format import extremes_of
 from diet_lightning.data.dataset import ArrayDataset, Extremes, SampleDataset
 from diet_lightning.data.decoding import Header, read_header, read_values
+from diet_lightning.data.fingerprint import file_digests
 from diet_lightning.data.image_formats import HEIF_ENDINGS, register_heif
-from diet_lightning.data.metadata import fingerprint_parts_of, labels_of, names_of, relative_name, to_label
+from diet_lightning.data.metadata import digests_of, labels_of, names_of, relative_name, to_label
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.survey import evenly_spaced, image_notes
 from diet_lightning.errors import DataError
 from diet_lightning.transforms.convert import PixelFormat, to_square
+from diet_lightning.utilities.threads import map_threaded
 
 if TYPE_CHECKING:
     from diet_lightning.data.cache import CachedSplit, ImageCache
 
 READ = ReadConfig()
 RANGE_IMAGES = 64  # evenly spaced images whose values decide how all of more than 8 bits are scaled
-AHEAD = 512  # images that threads decode ahead
-LONG = 2000  # number of images from which on a bar is shown
 
 
 class ImageFiles(Dataset[tuple[str, int]]):
@@ -43,7 +41,7 @@ class ImageFiles(Dataset[tuple[str, int]]):
     Args:
         paths: The files, in the order of their indices.
         labels: One label per file, -1 for files without one, shape ``(N,)``.
-        root: Folder to which the paths in the fingerprint are relative, so that a moved folder keeps its fingerprint.
+        root: Folder to which names are relative, so that a moved folder keeps its fingerprint.
     """
 
     def __init__(self, paths: Sequence[str | Path], labels: ArrayLike, root: str | Path) -> None:
@@ -65,12 +63,15 @@ class ImageFiles(Dataset[tuple[str, int]]):
     @property
     def names(self) -> list[str]:
         """Relative path of every file."""
-        return [relative_name(path, self.root) for path in self.paths]
+        return [self.name(n) for n in range(len(self))]
 
-    def fingerprint_parts(self) -> list[bytes]:
-        """Relative path and size of every file."""
-        named = zip(self.names, self.paths, strict=True)
-        return [f"{name} {os.stat(path).st_size}".encode() for name, path in named]
+    def name(self, index: int) -> str:
+        """Relative path of a file."""
+        return relative_name(self.paths[index], self.root)
+
+    def sample_digests(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Digests of all bytes of some files, shape ``(n, 16)``; zero for a file that cannot be read."""
+        return file_digests([self.paths[n] for n in indices], self.root)
 
 
 class ImageDataset(SampleDataset):
@@ -173,9 +174,12 @@ class ImageDataset(SampleDataset):
         return ""
 
     def fingerprint_parts(self) -> list[bytes] | None:
-        """Bytes that identify the images without decoding them; None if only their pixels do."""
-        every = fingerprint_parts_of(self.items)
-        return None if every is None else [str(self.image_size).encode(), *(every[n] for n in self.keep)]
+        """What identifies the images without decoding them; None if only their pixels do."""
+        digests = self.sample_digests()
+        return None if digests is None else [str(self.image_size).encode(), digests.tobytes()]
+
+    def _sample_digests(self) -> NDArray[np.uint8] | None:
+        return digests_of(self.items, self.keep)
 
     @property
     def names(self) -> list[str] | None:
@@ -191,8 +195,13 @@ class ImageDataset(SampleDataset):
 
     def subset(self, indices: Sequence[int]) -> ImageDataset:
         """The images at `indices`, in that order."""
-        keep = [self.keep[n] for n in indices]
-        return type(self)(self.items, self.image_size, self.read_config, keep, self.pixels_in_memory)
+        return self._with([self.keep[n] for n in indices], self.read_config, list(indices))
+
+    def _with(self, keep: Sequence[int], read: ReadConfig, rows: list[int] | slice = slice(None)) -> ImageDataset:
+        made = type(self)(self.items, self.image_size, read, keep, self.pixels_in_memory)
+        if self._digests is not None:
+            made._digests = self._digests[rows]
+        return made
 
     def header(self, index: int) -> Header:
         """What is known of an image before it is decoded.
@@ -230,8 +239,7 @@ class ImageDataset(SampleDataset):
 
     def formatted(self, read: ReadConfig) -> tuple[ImageDataset, list[str]]:
         """As for `SampleDataset`; says what the headers show."""
-        made = type(self)(self.items, self.image_size, read, self.keep, self.pixels_in_memory)
-        return made, image_notes(list(self.headers.values()), read)
+        return self._with(self.keep, read), image_notes(list(self.headers.values()), read)
 
     @property
     def nbytes(self) -> int:
@@ -280,7 +288,7 @@ class ImageDataset(SampleDataset):
 
 
 class ImageFileDataset(ImageDataset):
-    """`ImageDataset` of files: messages name the file, and a changed file is noticed."""
+    """`ImageDataset` of files: messages name the file, and a renamed file is noticed."""
 
     items: ImageFiles
     num_headers = 1024
@@ -289,26 +297,7 @@ class ImageFileDataset(ImageDataset):
         """`` (path)``."""
         return f" ({self.items.paths[self.keep[index]]})"
 
-    def change_times(self) -> list[int]:
-        """When each file was last changed, in nanoseconds."""
-        return [os.stat(self.items.paths[n]).st_mtime_ns for n in self.keep]
-
-
-def map_threaded(function: Callable[[int], Any], count: int, description: str, first: int = 0) -> Iterator[Any]:
-    """Results of a function of first … count-1, computed by threads (PIL releases the lock while it decodes), with a bar.
-
-    Args:
-        function: Takes an index.
-        count: Index after the last.
-        description: Text of the bar.
-        first: First index.
-
-    Yields:
-        The results in order; some hundred are computed ahead.
-    """
-    bar = tqdm(total=count, initial=first, desc=description, leave=False, disable=count - first < LONG)
-    with ThreadPoolExecutor() as pool, bar:
-        for start in range(first, count, AHEAD):
-            for result in pool.map(function, range(start, min(start + AHEAD, count))):
-                yield result
-                bar.update()
+    def fingerprint_parts(self) -> list[bytes] | None:
+        """Also the names of the files."""
+        names = (self.items.name(n) for n in self.keep)
+        return [*(super().fingerprint_parts() or ()), "\0".join(names).encode()]

@@ -1,4 +1,4 @@
-"""Labels, names and fingerprint that a data set of a user or a library keeps, by the attributes such data sets have.
+"""Labels, names and digests that a data set of a user or a library keeps, by the attributes such data sets have.
 
 No sample is read. Only this module reads such attributes; all other code uses `SampleDataset`.
 """
@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
+from torchvision.datasets import VisionDataset
 
 from diet_lightning.data.batch import NO_LABEL
+from diet_lightning.data.fingerprint import file_digests, row_digests
 from diet_lightning.errors import DataError
 
 
@@ -71,21 +74,50 @@ def names_of(dataset: Any) -> list[str] | None:
         return None if whole is None else [whole[n] for n in dataset.indices]
     own = getattr(dataset, "names", None)
     names: Any = own() if callable(own) else own
-    names = _torchvision_files(dataset) if names is None else names
+    if names is None and (files := _torchvision_files(dataset)) is not None:
+        root = Path(getattr(dataset, "root", ""))
+        names = [relative_name(Path(path), root) for path in files]
     if not isinstance(names, list | tuple) or len(names) != len(dataset):
         return None
     return list(names) if all(isinstance(name, str) for name in names) else None
 
 
-def _torchvision_files(dataset: Any) -> list[str] | None:
-    """Files of the data sets that list them, alone or in pairs with a label."""
+def _torchvision_files(dataset: Any) -> list[str | Path] | None:
+    """Paths of the data sets that list them, alone or in pairs with a label."""
     for name in ("samples", "_samples", "_image_files", "_images"):
         files = getattr(dataset, name, None)
         if isinstance(files, list) and files:
             paths = [each[0] if isinstance(each, tuple) else each for each in files]
             if all(isinstance(path, str | Path) for path in paths):
-                return [relative_name(Path(path), Path(getattr(dataset, "root", ""))) for path in paths]
+                return paths
     return None
+
+
+def digests_of(dataset: Any, indices: Sequence[int]) -> NDArray[np.uint8] | None:
+    """Digests of the content of some samples of a data set, if it keeps or lists it; no sample is read.
+
+    Args:
+        dataset: A data set, possibly a `Subset` or `TensorDataset`, with a method ``sample_digests(indices)``, or one of
+            torchvision's that keep all pixels in ``data`` or list their files.
+        indices: Positions, shape ``(n,)``.
+
+    Returns:
+        Shape ``(n, 16)``, zero for a file that cannot be read; None if the data set has none of these.
+    """
+    if isinstance(dataset, Subset):
+        return digests_of(dataset.dataset, [dataset.indices[n] for n in indices])
+    own = getattr(dataset, "sample_digests", None)
+    if callable(own):
+        digests: NDArray[np.uint8] | None = own(indices)
+        return digests
+    rows = dataset.tensors[0] if isinstance(dataset, TensorDataset) else getattr(dataset, "data", None)
+    known = isinstance(dataset, TensorDataset | VisionDataset)
+    if known and isinstance(rows, np.ndarray | Tensor) and len(rows) == len(dataset):
+        return row_digests(rows if len(indices) == len(rows) else rows[list(indices)])
+    files = _torchvision_files(dataset) if known else None
+    if files is None or len(files) != len(dataset):
+        return None
+    return file_digests([files[n] for n in indices], getattr(dataset, "root", ""))
 
 
 def fingerprint_parts_of(dataset: Any) -> list[bytes] | None:

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from diet_lightning.data.batch import NO_LABEL
 from diet_lightning.data.cache import ImageCache
 from diet_lightning.data.dataset import SampleDataset
+from diet_lightning.data.duplicates import duplicate_notes
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.source import Source
@@ -29,7 +30,7 @@ class OpenedSplits:
         fingerprint: Fingerprint of the training samples and their order.
         num_classes: Number of the user's classes; None if the training samples have no labels.
         read: How the splits were read, with the range of values that was found.
-        notes: One sentence for each decision on what the data mean.
+        notes: One sentence for each decision on what the data mean, and for each kind of duplicates.
     """
 
     indexed: dict[str, IndexedDataset]
@@ -126,15 +127,17 @@ def open_splits(
     identity = train.fingerprint()
     if keep is None:
         keep = cache is None and train.nbytes is not None and train.nbytes <= MEMORY_LIMIT
-    indexed = {"train": IndexedDataset(train.loaded(keep))}
+    indexed, digests = {"train": IndexedDataset(train.loaded(keep))}, {"train": train.sample_digests()}
     for split, dataset in {"val": source.val, "test": source.test}.items():
         if dataset is not None:
-            indexed[split] = IndexedDataset(_readable(dataset, split, images, drop_unreadable).loaded(keep))
+            readable = _readable(dataset, split, images, drop_unreadable)
+            indexed[split], digests[split] = IndexedDataset(readable.loaded(keep)), readable.sample_digests()
     # as in the paper, probes are measured on the test split if it is the only one
     for split, other in {"val": "test", "test": "val"}.items():
         if split not in indexed and other in indexed:
             indexed[split] = indexed[other]
-    return OpenedSplits(indexed, identity, _count_classes(indexed, source.class_names), read, notes)
+    classes = _count_classes(indexed, source.class_names)
+    return OpenedSplits(indexed, identity, classes, read, [*notes, *duplicate_notes(digests)])
 
 
 def _count_classes(indexed: dict[str, IndexedDataset], class_names: Sequence[str] | None) -> int | None:
