@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 from torchvision.models import resnet18
 
-from diet_lightning import DIETDataModule, DIETModule, create_backbone
+from diet_lightning import DIETDataModule, DIETModule, ReadConfig, create_backbone
 from diet_lightning.__main__ import main
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
 from diet_lightning.export.folder import export_backbone, load_backbone, load_preprocessing
@@ -313,8 +313,27 @@ def test_preprocessing_of_gray_and_oblong_images_and_of_signals():
             preprocess(wrong)
     with pytest.raises(DataError, match="Expected tensors for a network that reads inputs of shape"):
         signal(Image.new("L", (4, 4)))
-    with pytest.raises(DataError, match="mode F has an unknown range"):
+    with pytest.raises(DataError, match=r"unknown range; set `read\.value_range`"):
         gray(Image.new("F", (4, 4)))
+
+
+def test_an_export_scales_and_composites_as_training_did(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    images = [Image.fromarray(rng.integers(0, 4096, (8, 8)).astype(np.uint16)) for _ in range(4)]
+    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    for n, image in enumerate([*images, clear]):
+        image.save(tmp_path / "images" / f"{n}.png")
+    data = DIETDataModule(f"folder:{tmp_path / 'images'}", image_size=8, holdout=0.0, read=ReadConfig(background="red"))
+    state = data.state_dict()
+    preprocess = Preprocessing(
+        data.input_shape, state["mean"], state["std"], state["background"], tuple(state["value_range"])
+    )
+    backbone = create_backbone("resnet8", data.input_shape)
+    export_backbone(backbone, tmp_path / "export", preprocessing=preprocess)
+    loaded = load_preprocessing(tmp_path / "export")
+    expected = data.network_inputs(data.raw_samples("train", range(5)).input)
+    assert torch.equal(loaded([*images, clear]), expected)
 
 
 # -- timm --------------------------------------------------------------------------------------------------------------

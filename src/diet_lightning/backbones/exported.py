@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import ImageColor
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from diet_lightning.utilities.files import read_json
 LIBRARY = "diet-lightning"
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PIXELS = ("background", "value_range")
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 
 
@@ -34,6 +36,8 @@ class ExportConfig:
         embed_dim: K, the dimension of the embeddings.
         normalization: Mean and standard deviation of each channel on a scale of 0 to 1; empty if the inputs are only scaled;
             None if the preprocessing is unknown.
+        background: Color behind transparent pixels.
+        value_range: The values that become 0 and 1 in images of more than 8 bits; None if all had 8 bits.
     """
 
     format: str
@@ -43,14 +47,18 @@ class ExportConfig:
     input_shape: tuple[int, ...]
     embed_dim: int
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None
+    background: str = "white"
+    value_range: tuple[float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The values in the form of the file, without the version of the package."""
         values = asdict(self)
         normalization = values.pop("normalization")
+        preprocessing = {"scale": (0, 1), **{name: values.pop(name) for name in PIXELS}}
         if normalization is not None:
-            normalization = {"scale": (0, 1), **dict(zip(("mean", "std"), normalization, strict=True))}
-        return {"library": LIBRARY, "format_version": FORMAT_VERSION, **values, "preprocessing": normalization}
+            preprocessing |= dict(zip(("mean", "std"), normalization, strict=True))
+        values["preprocessing"] = None if normalization is None else preprocessing
+        return {"library": LIBRARY, "format_version": FORMAT_VERSION, **values}
 
 
 def read_config(folder: str | Path) -> ExportConfig:
@@ -76,7 +84,7 @@ def read_config(folder: str | Path) -> ExportConfig:
         )
     try:
         return _checked(values)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         said = f"no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"File '{file}' is damaged ({said}): export the run again.") from error
 
@@ -90,14 +98,23 @@ def _checked(values: dict[str, Any]) -> ExportConfig:
     if not isinstance(shape, list) or not shape or not all(isinstance(size, int) and size > 0 for size in shape):
         raise ValueError(f"'input_shape' is {shape!r}")
     normalization = None
-    if values["preprocessing"] is not None:
-        mean, std = (tuple(float(value) for value in values["preprocessing"][name]) for name in ("mean", "std"))
+    pixels: dict[str, Any] = {}
+    if (preprocessing := values["preprocessing"]) is not None:
+        mean, std = (tuple(float(value) for value in preprocessing[name]) for name in ("mean", "std"))
         if len(mean) != len(std) or len(mean) not in (0, shape[0]) or not all(math.isfinite(m) for m in mean):
             raise ValueError(f"'mean' is {mean} and 'std' is {std}")
         if not all(0.0 < value < math.inf for value in std):
             raise ValueError(f"'std' is {std}")
         normalization = (mean, std)
-    return ExportConfig(input_shape=tuple(shape), normalization=normalization, **{name: values[name] for name in kinds})
+        background, value_range = (preprocessing[name] for name in PIXELS)
+        ImageColor.getrgb(background)
+        if value_range is not None:
+            low, high = map(float, value_range)
+            value_range = (low, high)
+        pixels = {"background": background, "value_range": value_range}
+    return ExportConfig(
+        input_shape=tuple(shape), normalization=normalization, **pixels, **{name: values[name] for name in kinds}
+    )
 
 
 def read_weights(folder: str | Path) -> dict[str, Tensor]:

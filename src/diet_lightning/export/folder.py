@@ -60,11 +60,14 @@ def export_backbone(
     if format not in FORMATS:
         raise ConfigurationError(f"Expected argument `format` to be one of {list(FORMATS)}, but got {format!r}.")
     normalization = None
+    pixels: dict[str, Any] = {}
     if preprocessing is not None:
         input_shape, normalization = preprocessing.input_shape, (preprocessing.mean, preprocessing.std)
+        pixels = {"background": preprocessing.background, "value_range": preprocessing.value_range}
     found, shape = _as_backbone(backbone, input_shape)
     is_last = found.layout == torch.channels_last
-    config = ExportConfig(format, _known_name(found, shape), found.stem, is_last, shape, found.embed_dim, normalization)
+    name, dim = _known_name(found, shape), found.embed_dim
+    config = ExportConfig(format, name, found.stem, is_last, shape, dim, normalization, **pixels)
     target = Path(folder)
     require_empty_dir(target)
     if not target.name or (target.is_dir() and target.samefile(Path.cwd())):
@@ -131,7 +134,7 @@ def load_preprocessing(folder: str | Path) -> Preprocessing:
         raise CheckpointError(
             f"Folder '{folder}' does not record the preprocessing of the network's inputs: use that of its training."
         )
-    return Preprocessing(config.input_shape, *config.normalization)
+    return Preprocessing(config.input_shape, *config.normalization, config.background, config.value_range)
 
 
 def _as_backbone(module: nn.Module, input_shape: tuple[int, ...] | None) -> tuple[Backbone, tuple[int, ...]]:

@@ -56,7 +56,11 @@ class FusedHead(DeferredStepHead):
         chunk = chunk_rows(len(index), self.embed_dim, weight.device)
         settings = (self.label_smoothing, self.num_samples, dtypes[0], chunk, self.normalize_rows)
         for start, gradient in sweep_gradients(features, weight, index, lse, grad_output, *settings):
-            stop = start + len(gradient)
-            with self._moments.rows(state, start, stop) as (average, square):
-                adamw_step(weight[start:stop], gradient, average, square, state["step"], group)
+            self._step_rows(start, gradient, group, state)
         state["step"] += 1
+
+    def _step_rows(self, start: int, gradient: Tensor, group: dict[str, Any], state: dict[str, Tensor]) -> None:
+        """A function of its own, so that the moments of a chunk are freed before the next chunk's are made."""
+        stop = start + len(gradient)
+        with self._moments.rows(state, start, stop) as (average, square):
+            adamw_step(self.weight.detach()[start:stop], gradient, average, square, state["step"], group)
