@@ -285,10 +285,15 @@ def test_a_plugin_of_the_users_own_is_kept(make_trainer):
 # -- guard -------------------------------------------------------------------------------------------------------------
 
 
+def divide_by_mean(batch, generator):
+    """A faulty augmentation: a black image becomes NaN."""
+    return batch / batch.mean(dim=(1, 2, 3), keepdim=True)
+
+
 def test_guard_names_the_sample_whose_input_is_nan_and_saves_the_weights_before(make_trainer, tmp_path):
-    inputs = images(32).float() / 255
-    inputs[13, 0, 2, 2] = float("nan")
-    data = DIETDataModule.from_datasets(TensorDataset(inputs), batch_size=8, strength=1)
+    inputs = images(32)
+    inputs[13] = 0
+    data = DIETDataModule.from_datasets(TensorDataset(inputs), batch_size=8, augmentation=divide_by_mean)
     module = DIETModule(TinyNet())
     trainer = make_trainer(max_epochs=3, callbacks=[FiniteGuard(), InterruptCheckpoint(tmp_path)])
     with pytest.raises(NonFiniteError, match=r"loss is nan at step \d.* index 13 are not finite"):
@@ -392,9 +397,9 @@ def test_a_run_goes_on_in_another_layout(make_trainer, tmp_path, last):
 
 
 def test_the_guard_sees_every_batch_of_an_accumulated_step(make_trainer):
-    inputs = images(32).float() / 255
-    inputs[13, 0, 2, 2] = float("nan")
-    data = DIETDataModule.from_datasets(TensorDataset(inputs), batch_size=8, strength=1)
+    inputs = images(32)
+    inputs[13] = 0
+    data = DIETDataModule.from_datasets(TensorDataset(inputs), batch_size=8, augmentation=divide_by_mean)
     module = DIETModule(TinyNet())
     with pytest.raises(NonFiniteError, match=r"loss is nan at step 0.* index 13 are not finite"):
         make_trainer(accumulate_grad_batches=4, callbacks=[FiniteGuard()]).fit(module, data)
