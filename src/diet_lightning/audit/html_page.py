@@ -25,6 +25,7 @@ nav a { margin-right: 1rem; }
 figure { margin: 0; width: 112px; font-size: 11px; overflow-wrap: anywhere; }
 figure img { width: 96px; height: 96px; object-fit: contain; background: var(--soft); image-rendering: pixelated; }
 figure b { display: block; }
+th { text-align: left; vertical-align: top; padding-right: 1rem; }
 .none { font-style: italic; opacity: .8; }
 """
 
@@ -52,11 +53,13 @@ class Section:
         name: The heading.
         words: What it shows, and how to read it.
         groups: Cards that belong together; a section of single samples has one group.
+        rows: Names and texts of a table, in place of groups.
     """
 
     name: str
     words: str
-    groups: Sequence[Sequence[Card]]
+    groups: Sequence[Sequence[Card]] = ()
+    rows: Sequence[tuple[str, str]] = ()
 
 
 def page(title: str, words: Sequence[str], sections: Sequence[Section]) -> str:
@@ -83,7 +86,10 @@ def page(title: str, words: Sequence[str], sections: Sequence[Section]) -> str:
         framed = len(section.groups) > 1
         for group in section.groups:
             parts.append(f'<div class="cards{" group" if framed else ""}">{"".join(map(_figure, group))}</div>')
-        if not any(section.groups):
+        if section.rows:
+            rows = (f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in section.rows)
+            parts.append(f"<table>{''.join(rows)}</table>")
+        elif not any(section.groups):
             parts.append('<p class="none">None.</p>')
     return "\n".join([*parts, "</body></html>\n"])
 

@@ -73,7 +73,7 @@ def _class_word(names: Sequence[str] | None) -> Any:
 def sections(
     found: AuditResult, data: DIETDataModule, classes: Sequence[str] | None, names: Sequence[str] | None, pictures: int
 ) -> list[Section]:
-    """Sections of the page: hardest and easiest samples, near-duplicates and, where there are labels, label issues."""
+    """Sections of the page: hardest and easiest samples, near-duplicates, label issues of labelled data, and what was read."""
     word = _class_word(classes)
     images = len(data.input_shape) == 3
 
@@ -133,6 +133,7 @@ def sections(
                 ],
             )
         )
+    sections.append(Section("What was read", f"The data of this audit, {data.source}.", rows=data.summary().rows()))
     return sections
 
 

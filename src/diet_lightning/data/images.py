@@ -227,6 +227,7 @@ class ImageDataset(SampleDataset):
     def formatted(self, read: ReadConfig) -> tuple[ImageDataset, list[str]]:
         """As for `SampleDataset`; says what the headers show."""
         made = type(self)(self.items, self.image_size, read, self.keep, self.pixels_in_memory)
+        made.headers = self.headers
         return made, image_notes(list(self.headers.values()), read)
 
     @property

@@ -16,10 +16,11 @@ COLOURS = (
     "#e69f00",
     "#56b4e9",
 )  # Okabe and Ito's palette, distinguishable with colour blindness
+DPI = 150
 MARKERS = "os^DvP*X<>ph"
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG with a white background, so that it is also readable on a dark page."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, facecolor="white")
+    figure.savefig(path, dpi=DPI, facecolor="white")
