@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diet_lightning.data.summary import class_name, printable
+from diet_lightning.data.split_summary import class_name
 from diet_lightning.data.survey import evenly_spaced
 from diet_lightning.errors import DataError
+from diet_lightning.utilities.text import printable
 
 if TYPE_CHECKING:
     from diet_lightning.data.reading import SplitReader

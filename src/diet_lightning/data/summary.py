@@ -10,78 +10,15 @@ from typing import Any
 
 import torch
 
-from diet_lightning.data.batch import NO_LABEL
 from diet_lightning.data.dataset import SampleDataset
 from diet_lightning.data.images import ImageDataset
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.read_config import ReadConfig
+from diet_lightning.data.split_summary import SplitSummary
 from diet_lightning.transforms.pipeline import InputPipeline
+from diet_lightning.utilities.text import first_few, printable
 
-SHOWN = 5  # classes, modes or channels that are listed
 WIDTH, INDENT = 100, 12  # characters of a line, and of the first column
-
-
-@dataclass(frozen=True)
-class SplitSummary:
-    """Samples and classes of a split.
-
-    Attributes:
-        num_samples: Number of samples.
-        also: The missing split that this one replaces; None if there is none.
-        num_unlabelled: Number of samples without a label; None if the data set does not list its labels.
-        num_classes: Number of classes that occur; None without labels.
-        class_sizes: Smallest and largest number of samples of a class.
-        first_classes: Name and number of samples of the first few classes.
-        single_classes: Names of the classes with one sample.
-    """
-
-    num_samples: int
-    also: str | None
-    num_unlabelled: int | None
-    num_classes: int | None
-    class_sizes: list[int]
-    first_classes: list[list[Any]]
-    single_classes: list[str]
-
-    @classmethod
-    def of(cls, split: IndexedDataset, also: str | None, class_names: Sequence[str] | None) -> SplitSummary:
-        """Counts the labels of a split.
-
-        Args:
-            split: The split.
-            also: The missing split that it replaces, or None.
-            class_names: Names of the labels, or None.
-        """
-        labels = split.dataset.labels
-        if labels is None:
-            return cls(len(split), also, None, None, [], [], [])
-        found, counts = torch.unique(labels[labels != NO_LABEL], return_counts=True)
-        sizes = [
-            [class_name(label, class_names), count]
-            for label, count in zip(found.tolist(), counts.tolist(), strict=True)
-        ]
-        return cls(
-            len(split),
-            also,
-            int((labels == NO_LABEL).sum()),
-            len(sizes) or None,
-            [int(counts.min()), int(counts.max())] if sizes else [],
-            sizes[:SHOWN],
-            [name for name, count in sizes if count == 1],
-        )
-
-    def text(self) -> str:
-        """One line."""
-        words = f"{self.num_samples:,} samples"
-        if self.num_classes:
-            low, high = self.class_sizes
-            shown = _listed([f"{name} ({count:,})" for name, count in self.first_classes], self.num_classes)
-            spread = f" of {low:,}–{high:,}" if self.num_classes > SHOWN and low < high else ""
-            words += f", {self.num_classes:,} class{'es' * (self.num_classes > 1)}{spread}: {shown}"
-            words += f"; {self.num_unlabelled:,} without a label" if self.num_unlabelled else ""
-        elif self.num_unlabelled:
-            words += " without labels"
-        return words + (f"; also used as {self.also}" if self.also else "")
 
 
 @dataclass(frozen=True)
@@ -135,15 +72,10 @@ class ImageSummary:
         count = self.num_looked_at
         looked_at = f"all {count:,}" if count == num_samples else f"{count:,} of {num_samples:,} looked at"
         modes = [mode if number == count else f"{mode} ({number:,})" for mode, number in self.modes.items()]
-        bits = (
-            "more than 8 bits"
-            if self.num_wide == count
-            else f"8 bits, {self.num_wide:,} of them more"
-            if self.num_wide
-            else "8 bits"
-        )
+        some = f"{self.num_wide:,} of " * (self.num_wide < count)
+        bits = f"{some}more than 8 bits" if self.num_wide else "8 bits"
         size = f"width {_interval(self.width)}, height {_interval(self.height)} pixels"
-        return f"{looked_at}: {size}; {_listed(modes, len(modes))}; {bits}"
+        return f"{looked_at}: {size}; {first_few(modes)}; {bits}"
 
 
 @dataclass(frozen=True)
@@ -217,7 +149,7 @@ class DataSummary:
             None if images is None else read.background,
             pipeline.mean,
             pipeline.std,
-            [*notes, *_single_class_notes(found["train"])],
+            [*notes, *found["train"].single_class_notes()],
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -252,7 +184,7 @@ class DataSummary:
     def _normalization(self) -> str:
         if not self.mean:
             return "no mean subtracted"
-        mean, std = (_listed([f"{value:.3f}" for value in values], len(values)) for values in (self.mean, self.std))
+        mean, std = (first_few([f"{value:.3f}" for value in values]) for values in (self.mean, self.std))
         return f"minus mean {mean}, divided by std {std}"
 
     def lines(self) -> list[str]:
@@ -266,28 +198,6 @@ class DataSummary:
         return lines
 
 
-def _single_class_notes(train: SplitSummary) -> list[str]:
-    names = train.single_classes
-    if not names:
-        return []
-    shown = _listed([repr(name) for name in names], len(names))
-    if len(names) == 1:
-        return [f"Class {shown} has a single training sample: check that it is a class."]
-    return [
-        f"{len(names):,} of {train.num_classes:,} classes have a single training sample: {shown}; check that they are classes."
-    ]
-
-
-def class_name(label: int, names: Sequence[str] | None) -> str:
-    """The name of a class, its number if it has none."""
-    return str(names[label]) if names is not None and 0 <= label < len(names) else str(label)
-
-
-def _listed(words: Sequence[str], count: int) -> str:
-    """The first few words, and a mark where there are more."""
-    return ", ".join([*words[:SHOWN], *(["…"] if count > min(SHOWN, len(words)) else [])])
-
-
 def _interval(ends: Sequence[int]) -> str:
     low, high = ends
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
@@ -295,8 +205,3 @@ def _interval(ends: Sequence[int]) -> str:
 
 def _shape(sizes: Sequence[int]) -> str:
     return " × ".join(map(str, sizes))
-
-
-def printable(text: str) -> str:
-    """A text without control characters and bytes outside of the encoding, which names of files may have."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

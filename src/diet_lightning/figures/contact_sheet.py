@@ -57,8 +57,8 @@ def contact_sheet(
             axis.set_axis_off()
         if titles[n]:
             pair[0].set_title(_shortened(titles[n]), loc="left", fontweight="bold", **style)
-        axis, side = (pair[1], "right") if titles[n] else (pair[0], "left")
-        axis.set_title(_shortened(names[n]), loc=side, color="0.35", **style)
+        named = bool(titles[n])
+        pair[named].set_title(_shortened(names[n]), loc="right" if named else "left", color="0.35", **style)
     return figure
 
 
