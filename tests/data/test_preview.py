@@ -1,4 +1,4 @@
-"""Pictures of the preview and the contact sheet, against the inputs of the network; `diet data` on every kind of source."""
+"""Pictures of the preview and the contact sheet, against the inputs of the network; `diet data`."""
 
 from __future__ import annotations
 
