@@ -71,8 +71,9 @@ def test_audit_finds_the_planted_copies_and_writes_all_it_knows(run, tmp_path, c
     html = (tmp_path / "out/index.html").read_text()
     assert html.count("<img") == len(re.findall(r'src="data:image/', html)) > 80
     assert "http" not in html  # nothing is fetched
-    for name in ("Hardest samples", "Easiest samples", "Near-duplicates", "Label issues"):
+    for name in ("Hardest samples", "Easiest samples", "Near-duplicates", "Label issues", "What was read"):
         assert name in html
+    assert "<tr><th>train</th><td>240 samples, 4 classes: 0 (60), 1 (60), 2 (60), 3 (60)</td></tr>" in html
 
 
 def test_tables_are_written_as_parquet_too(run, tmp_path):

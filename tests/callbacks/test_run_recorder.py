@@ -37,6 +37,7 @@ def test_diet_fit_records_its_run():
         target="index",
         label_smoothing=0.3,
         batch_size=100,  # two batches of 50
+        data=data.summary().as_dict(),
         versions=current_versions(),
     )
 
@@ -50,6 +51,8 @@ def test_notebook_makes_a_run_that_the_commands_read(make_trainer, capsys):
     record = RunRecord.read("run")
     assert (record.num_samples, record.batch_size, record.class_names) == (48, 16, list("abcd"))
     assert (record.source, record.backbone, record.num_classes) == (None, "resnet8", 4)
+    counted = record.data["splits"]["train"]
+    assert (counted["num_samples"], counted["first_classes"]) == (48, [[name, 12] for name in "abcd"])
     train = TensorDataset(images(48), torch.arange(48) % 4)
     assert record.fingerprint == adapt(train).fingerprint()
     assert main(["export", "run", "--output", "out"]) == 0
@@ -67,6 +70,7 @@ def test_plain_loaders_record_what_is_known(make_trainer, tmp_path):
     record = RunRecord.read("run")
     assert (record.num_samples, record.input_shape, record.batch_size) == (40, [3, 8, 8], 8)
     assert (record.fingerprint, record.source, record.backbone, record.num_classes) == (None, None, None, None)
+    assert record.data is None
 
 
 def test_changed_data_are_refused_before_the_record_is_written_again():

@@ -17,7 +17,7 @@ from diet_lightning.cli.functions import run_function
 from diet_lightning.cli.short_help import OPTIONS, SHOWN
 from diet_lightning.cli.usage import UsageError, usage_error
 
-NAMES = ["fit", "validate", "test", "predict", "compare", "audit", "export", "memory", "demo", "completion"]
+NAMES = ["fit", "validate", "test", "predict", "data", "compare", "audit", "export", "memory", "demo", "completion"]
 
 
 def output_of(args, capsys):
@@ -108,6 +108,7 @@ def test_help_all_shows_every_option_of_data_and_model_and_a_short_usage(capsys)
 @pytest.mark.parametrize(
     ("command", "usage"),
     [
+        ("data", "diet data SOURCE [options]"),
         ("audit", "diet audit RUN [options]"),
         ("export", "diet export RUN [options]"),
         ("compare", "diet compare RUN [RUN ...] [options]"),
@@ -120,7 +121,7 @@ def test_help_of_functions_shows_what_is_positional(command, usage, capsys):
     text = output_of([command, "--help"], capsys)
     assert text.startswith(f"usage: {usage}\n")
     assert len(text.splitlines()) <= 45
-    if command in ("audit", "export", "compare"):
+    if command in ("data", "audit", "export", "compare"):
         assert "--output" in text
 
 
@@ -149,6 +150,7 @@ ERRORS = {
     "test --ckpt-path last.ckpt": ("--ckpt_path is now given without its name: diet test RUN.", "diet test --help"),
     "predict one two": ("Expected one run, but got one, two.", "diet predict --help"),
     "audit": ("Missing argument: RUN.", "diet audit --help"),
+    "data": ("Missing argument: SOURCE.", "diet data --help"),
     "memory": ("Missing argument: --num_samples.", "diet memory --help"),
     "fit --model.placement fused": ("--model.placement is now called --model.head.kind.", "diet fit --help"),
     "fit --model.head-lr 0.1": ("--model.head_lr is now called --model.head.lr.", "diet fit --help"),

@@ -23,6 +23,7 @@ VALUES = {
     "target": "index",
     "label_smoothing": 0.8,
     "batch_size": 256,
+    "data": {"source": "folder:data", "notes": []},
 }
 
 
@@ -63,6 +64,8 @@ def test_record_is_replaced_as_a_whole():
         ("label_smoothing", 1.0),
         ("label_smoothing", None),
         ("batch_size", None),
+        ("data", "digits"),
+        ("data", []),
         ("versions", []),
         ("versions", {"torch": 2}),
     ],

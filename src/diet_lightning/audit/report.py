@@ -49,11 +49,13 @@ class Section:
         name: The heading.
         words: What it shows, and how to read it.
         groups: Cards that belong together; a section of single samples has one group.
+        rows: Names and texts of a table, in place of groups.
     """
 
     name: str
     words: str
-    groups: Sequence[Sequence[Card]]
+    groups: Sequence[Sequence[Card]] = ()
+    rows: Sequence[tuple[str, str]] = ()
 
 
 def sample_columns(
@@ -109,7 +111,7 @@ def _class_name(label: int, names: Sequence[str] | None) -> str:
 def sections(
     found: AuditResult, data: DIETDataModule, classes: Sequence[str] | None, names: Sequence[str] | None, pictures: int
 ) -> list[Section]:
-    """Sections of the page: hardest and easiest samples, near-duplicates and, where there are labels, label issues."""
+    """Sections of the page: hardest and easiest samples, near-duplicates, label issues of labelled data, and what was read."""
     is_image = len(data.input_shape) == 3
 
     def card(sample: int, *lines: str) -> Card:
@@ -168,6 +170,7 @@ def sections(
                 [cards],
             )
         )
+    sections.append(Section("What was read", f"The data of this audit, {data.source}.", rows=data.summary().rows()))
     return sections
 
 

@@ -11,7 +11,7 @@ from diet_lightning.runs.record import RunRecord
 
 
 class RunRecorder(Callback):
-    """Writes ``run.json`` when a fit starts: N, fingerprint and classes of the data, network, batch size and versions.
+    """Writes ``run.json`` when a fit starts: N, fingerprint, classes and summary of the data, network, batch size, versions.
 
     `diet fit` adds it by itself. In a notebook it makes the folder of the run readable by `diet export`, and, together with
     ``CSVLogger(folder, name="", version="")``, by `diet compare`.
@@ -44,4 +44,5 @@ def _record(trainer: Trainer, diet: Any) -> RunRecord:
         target=diet.target,
         label_smoothing=float(diet.hparams["label_smoothing"]),
         batch_size=diet.total_batch_size(),
+        data=None if data is None else data.summary().as_dict(),
     )

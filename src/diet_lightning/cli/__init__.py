@@ -16,6 +16,7 @@ TRAINER_COMMANDS = {
 }
 # each is the function of this name in the module of this name
 FUNCTION_COMMANDS = {
+    "data": "Show what a source holds, and draw training images as the network sees them.",
     "compare": "Rank finished runs by their training loss, without labels.",
     "audit": "Find hard samples, near-duplicates and likely label errors in a run's data.",
     "export": "Write the backbone of a run for other programs: safetensors, ONNX, timm.",

@@ -7,8 +7,9 @@ from contextlib import redirect_stdout, suppress
 from io import StringIO
 from typing import Literal
 
-from diet_lightning.cli import COMMANDS, TRAINER_COMMANDS, run_command
+from diet_lightning.cli import COMMANDS, run_command
 from diet_lightning.cli.arguments import shipped_configs
+from diet_lightning.cli.short_help import SHOWN
 
 BASH = r"""# Completion of `diet` for bash, printed by `diet completion bash`.
 _diet() {
@@ -105,4 +106,4 @@ def _options(command: str) -> list[str]:
         run_command([command, "--help-all"])
     # a short name may come first: "  -c CONFIG, --config CONFIG"
     found = re.findall(r"^  (?:-\w(?: \w+)?, )?(--[\w.]+)", printed.getvalue(), re.MULTILINE)
-    return found + ["--help_all"] * (command in TRAINER_COMMANDS)
+    return found + ["--help_all"] * (command in SHOWN)

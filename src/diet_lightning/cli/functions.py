@@ -10,30 +10,35 @@ import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser
 
 from diet_lightning.cli.arguments import underscored
+from diet_lightning.cli.short_help import SHOWN, short_help
 from diet_lightning.cli.usage import usage_error
 
 
 def run_function(command: str, function: Callable[..., Any], args: Sequence[str]) -> None:
     """Runs a function with the arguments of a command.
 
-    Parameters without a default are positional, but for keyword-only ones; one of type list takes one or more arguments.
+        Parameters without a default are positional, but for keyword-only ones; one of type list takes one or more arguments.
+    Those of the function to which it passes ``**options`` are its own.
 
     Raises:
-        UsageError: For an unknown option or value.
+            UsageError: For an unknown option or value.
     """
     positional = [
         name
         for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.default is parameter.empty and parameter.kind is not parameter.KEYWORD_ONLY
+        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
     parser = _parser(command, function, positional)
+    given = underscored(args)
+    if command in SHOWN and not {"-h", "--help"}.isdisjoint(given):
+        print(short_help(command, parser.get_default))
+        return
     try:
-        # all of the help fits one screen
-        found = parser.parse_args(["--help" if arg == "--help_all" else arg for arg in underscored(args)])
+        found = parser.parse_args(["--help" if arg == "--help_all" else arg for arg in given])
     except ArgumentError as error:
         options = [f"--{name}" for name in parser.get_defaults().keys() if name not in positional]  # noqa: SIM118
         raise usage_error(str(error), command, options) from error
-    function(**found.as_dict())
+    function(**parser.instantiate_classes(found).as_dict())
 
 
 def _parser(command: str, function: Callable[..., Any], positional: list[str]) -> ArgumentParser:

@@ -137,6 +137,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
         self._class_names: Sequence[str] | None = None
         self._num_classes: int | None = None
         self._fingerprint = ""
+        self._told = False  # whether this fit has logged what was read
         self._stage = ""  # the stage that Lightning has set up last
         self._placed: ArrayDataset | None = None  # the training set on the device that trains
 
@@ -200,6 +201,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
         if not self._splits:
             self._open()
         if stage == "fit" and self.trainer is not None:
+            self._told = False
             # N is known now, and callbacks, whose `setup` comes next, may copy or freeze the network there
             self.trainer.lightning_module.configure_model()
 
@@ -226,8 +228,6 @@ class DIETDataModule(SplitReader, LightningDataModule):
         self._pipeline = InputPipeline(sample, self.image_size, self.strength, augmentation, mean, std)
         self._class_names, self._num_classes = source.class_names, opened.num_classes
         self.read, self.notes = opened.read, opened.notes
-        for note in self.notes:
-            rank_zero_info(note)
         self._splits, self._fingerprint = opened.indexed, opened.fingerprint
 
     def _open_source(self) -> Source:
@@ -241,6 +241,10 @@ class DIETDataModule(SplitReader, LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled by (seed, epoch); a resumed run continues where it stopped, also within an epoch."""
+        if self.trainer is not None and not self._told:  # the values of a checkpoint are restored by now
+            self._told = True
+            if self.trainer.is_global_zero:
+                rank_zero_info("\n".join(self.summary().lines()))
         dataset, loaders = self._split("train"), self._loaders()
         arrays = loaders.arrays_of(dataset)
         if arrays is not None:

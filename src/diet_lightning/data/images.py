@@ -239,7 +239,9 @@ class ImageDataset(SampleDataset):
 
     def formatted(self, read: ReadConfig) -> tuple[ImageDataset, list[str]]:
         """As for `SampleDataset`; says what the headers show."""
-        return self._with(self.keep, read), image_notes(list(self.headers.values()), read)
+        made = self._with(self.keep, read)
+        made.headers = self.headers
+        return made, image_notes(list(self.headers.values()), read)
 
     @property
     def nbytes(self) -> int:

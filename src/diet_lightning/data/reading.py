@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.read_config import ReadConfig
+from diet_lightning.data.summary import DataSummary
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
 from diet_lightning.transforms.pipeline import InputPipeline
 
@@ -40,6 +41,7 @@ class SplitReader(ABC):
     source: str
     seed: int
     read: ReadConfig  # with the range of values that `setup` finds
+    notes: list[str]  # sentences on what the data mean and on what was left out
     _splits: dict[str, IndexedDataset]  # empty before `setup`
     _class_names: Sequence[str] | None
     _num_classes: int | None
@@ -83,6 +85,11 @@ class SplitReader(ABC):
         """Names of the user's classes; None if the source has none."""
         self.setup()
         return self._class_names
+
+    def summary(self) -> DataSummary:
+        """What was read: samples, classes, sizes, values and all that was decided. Reads the data on first use."""
+        self.setup()
+        return DataSummary.of(self.source, self._splits, self._class_names, self.read, self._pipeline, self.notes)
 
     def names(self, split: Split) -> list[str] | None:
         """A name for each sample of a split, in the order of the index.

@@ -119,7 +119,7 @@ def open_splits(
     """
     source, read, notes = as_read(source, read)
     images = None if cache is None else ImageCache(cache, name)
-    train = _readable(source.train, "train", images, drop_unreadable)
+    train = _readable(source.train, "train", images, drop_unreadable, notes)
     if subset is not None:
         train = train.subset(_subset(train, subset, seed))
     if len(IndexedDataset(train)) < 2:
@@ -130,7 +130,7 @@ def open_splits(
     indexed, digests = {"train": IndexedDataset(train.loaded(keep))}, {"train": train.sample_digests()}
     for split, dataset in {"val": source.val, "test": source.test}.items():
         if dataset is not None:
-            readable = _readable(dataset, split, images, drop_unreadable)
+            readable = _readable(dataset, split, images, drop_unreadable, notes)
             indexed[split], digests[split] = IndexedDataset(readable.loaded(keep)), readable.sample_digests()
     # as in the paper, probes are measured on the test split if it is the only one
     for split, other in {"val": "test", "test": "val"}.items():
@@ -148,8 +148,10 @@ def _count_classes(indexed: dict[str, IndexedDataset], class_names: Sequence[str
     return highest + 1 if labels[0] is not None and highest >= 0 else None
 
 
-def _readable(dataset: SampleDataset, split: str, cache: ImageCache | None, drop_unreadable: bool) -> SampleDataset:
-    """A split, from the cache if there is one, and without unreadable images if requested."""
+def _readable(
+    dataset: SampleDataset, split: str, cache: ImageCache | None, drop_unreadable: bool, notes: list[str]
+) -> SampleDataset:
+    """A split, from the cache if there is one, and without unreadable images if requested, which adds a note."""
     dropped: list[str] = []
     if cache is not None:
         opened = dataset.cached(cache, split, drop_unreadable)
@@ -161,6 +163,7 @@ def _readable(dataset: SampleDataset, split: str, cache: ImageCache | None, drop
             f"Left out {len(dropped)} unreadable image(s) of the {split} split; the rest keep their order:\n"
             + "\n".join(dropped)
         )
+        notes.append(f"{len(dropped)} unreadable image(s) of the {split} split were left out (drop_unreadable).")
     return dataset
 
 

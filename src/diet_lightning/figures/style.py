@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, distinguishable with colour blindness
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+DPI = 150
 MARKERS = "os^DvP*X<>ph"
 
 
@@ -43,4 +44,4 @@ def new_figure(
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG with a white background, so that it is also readable on a dark page."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, facecolor="white")
+    figure.savefig(path, dpi=DPI, facecolor="white")

@@ -41,6 +41,7 @@ class RunRecord:
         target: ``"index"`` for DIET, ``"label"`` for a supervised run.
         label_smoothing: In ``[0, 1)``.
         batch_size: Samples per optimiser step, of all devices and accumulated batches.
+        data: What was read, as `DataSummary.as_dict` gives it; None without a `DIETDataModule`.
         versions: Package → version, of diet_lightning, torch, lightning and python.
 
     Raises:
@@ -57,6 +58,7 @@ class RunRecord:
     target: str
     label_smoothing: float
     batch_size: int
+    data: Mapping[str, Any] | None
     versions: Mapping[str, str] = field(default_factory=current_versions)
 
     def __post_init__(self) -> None:
@@ -71,6 +73,7 @@ class RunRecord:
             "target": self.target in ("index", "label"),
             "label_smoothing": type(self.label_smoothing) in (int, float) and 0.0 <= self.label_smoothing < 1.0,
             "batch_size": _is_count(self.batch_size),
+            "data": self.data is None or type(self.data) is dict,
             "versions": type(self.versions) is dict and _is_list([*self.versions.values()], _is_text),
         }
         for name, is_valid in valid.items():

@@ -1,0 +1,27 @@
+"""Text for terminals, pages and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+SHOWN = 5  # words that are listed
+
+
+def printable(text: str) -> str:
+    """A text with escapes for control characters and for bytes outside the encoding, which names of files may have."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def first_few(words: Sequence[str], count: int | None = None) -> str:
+    """The first five words, separated by commas, and a mark where there are more.
+
+    Args:
+        words: The words, or the first of them.
+        count: Number of all words; None for those given.
+
+    Example:
+        >>> first_few(["a", "b"]), first_few(["a", "b"], 7)
+        ('a, b', 'a, b, …')
+    """
+    shown = list(words[:SHOWN])
+    return ", ".join([*shown, *(["…"] if (count or len(words)) > len(shown) else [])])
