@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
@@ -18,7 +18,7 @@ from diet_lightning.backbones.factory import create_backbone
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.data.reading import Split
-from diet_lightning.errors import ConfigurationError, DIETError
+from diet_lightning.errors import ConfigurationError, DataError, DIETError
 from diet_lightning.evaluation.neighbours import nearest_neighbours
 from diet_lightning.evaluation.probes import EvaluationConfig, evaluate_features
 from diet_lightning.evaluation.rank import singular_values
@@ -58,8 +58,8 @@ class OfflineEvaluation(Callback):
         baselines: Measure raw pixels and the untrained backbone too.
         umap: Draw the map by UMAP (needs the package umap-learn) instead of PCA.
         seed: Seed of the hold-out, the trials and the intervals.
-        enabled: None skips the probes, with a message, if the data have no labels; True raises an error then; False switches
-            the evaluation off.
+        enabled: None skips the probes, with a message, if the data have no labels or no training sample of a class; True
+            raises an error then; False switches the evaluation off.
 
     Raises:
         ConfigurationError: When testing starts, for an argument that does not suit the data.
@@ -185,7 +185,10 @@ class OfflineEvaluation(Callback):
                     "gallery of neighbours are drawn; `diet audit` and the loss gap need no labels."
                 )
         except DIETError as error:
-            return error
+            if self.enabled or not isinstance(error, DataError):
+                return error
+            rank_zero_warn(f"The probes are left out: {error}")
+            scores, predicted = {}, None
         folder = Path(self.dirpath or trainer.default_root_dir)
         if scores:
             write_scores(folder, scores)

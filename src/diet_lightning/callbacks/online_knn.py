@@ -29,7 +29,7 @@ class OnlineKNN(SplitAccuracy):
         temperature: Temperature of the neighbours' votes, see `knn_probabilities`.
         bank_size: Samples in the bank, on each device, in half precision: 32,768 of 512 dimensions take 32 MiB.
         num_classes: Number of classes; None reads it from the data module.
-        enabled: None switches the callback off, with a message, if the data have no labels; True raises an error then.
+        enabled: None leaves out data without labels, with a message; True raises an error then.
 
     Raises:
         ConfigurationError: If an argument is outside its range, or labels are missing.
@@ -44,7 +44,7 @@ class OnlineKNN(SplitAccuracy):
         num_classes: int | None = None,
         enabled: bool | None = True,
     ) -> None:
-        super().__init__(name, f"Callback {name!r}")
+        super().__init__(name, f"Callback {name!r}", enabled)
         for argument, value in {"k": k, "bank_size": bank_size}.items():
             if value < 1:
                 raise ConfigurationError(f"Expected argument `{argument}` to be at least 1, but got {value}.")
@@ -54,14 +54,15 @@ class OnlineKNN(SplitAccuracy):
         self.temperature = temperature
         self.bank_size = bank_size
         self.num_classes = num_classes
-        self.enabled = enabled
         self._parts: list[tuple[Tensor, Tensor]] = []  # embeddings of unit norm and labels, a batch each, oldest first
         self._bank: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))  # of all ranks, while a split is measured
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds the number of classes, before anything is trained."""
         if self.enabled is not False and self.num_classes is None:
-            self.num_classes = self._find_num_classes(trainer, self.enabled)
+            self.num_classes = self._find_num_classes(trainer)
+        if self.enabled is not False and self.num_classes is not None:
+            super().setup(trainer, pl_module, stage)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DatumBatch, batch_idx: int

@@ -21,7 +21,7 @@ class OnlineLinearProbe(SplitAccuracy):
 
     The backbone is not touched: its weights are bitwise those of a run without the probe. The probe has its own AdamW
     in float32, averages its gradients over the ranks, and resumes from a checkpoint. Samples without a label (-1) are
-    ignored. Logs ``train/{name}_top1`` (augmented images), ``val/{name}_top1`` and ``test/{name}_top1`` (clean
+    ignored. A second fit starts with a new classifier. Logs ``train/{name}_top1`` (augmented images), ``val/{name}_top1`` and ``test/{name}_top1`` (clean
     images), and ``top5`` where there are more than five classes.
 
     Args:
@@ -29,10 +29,11 @@ class OnlineLinearProbe(SplitAccuracy):
         num_classes: Number of classes; None reads it from the data module.
         lr: Learning rate.
         weight_decay: Weight decay of AdamW.
-        enabled: None switches the probe off, with a message, if the data have no labels; True raises an error then.
+        enabled: None leaves out data without labels, with a message; True raises an error then.
 
     Raises:
-        ConfigurationError: When training starts, if `enabled` is True and labels or the number of classes are missing.
+        ConfigurationError: When training starts, if `enabled` is True and the training or the validation samples have no
+            labels.
     """
 
     def __init__(
@@ -43,11 +44,10 @@ class OnlineLinearProbe(SplitAccuracy):
         weight_decay: float = 0.0,
         enabled: bool | None = True,
     ) -> None:
-        super().__init__(name, f"Probe {name!r}")
-        self.num_classes = num_classes
+        super().__init__(name, f"Probe {name!r}", enabled)
+        self.num_classes = self._given_classes = num_classes
         self.lr = lr
         self.weight_decay = weight_decay
-        self.enabled = enabled
         self._classifier: nn.Linear | None = None  # made when the dimension of the embeddings is known
         self._optimizer: torch.optim.Optimizer | None = None
         self._count: Tensor = torch.zeros(())  # labelled samples since the probe's last step, on this rank
@@ -70,9 +70,15 @@ class OnlineLinearProbe(SplitAccuracy):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds the number of classes, before anything is trained."""
+        if stage == "fit":  # an earlier fit may have been of other data and another backbone
+            self._classifier = self._optimizer = None
+            self._restored, self._metrics, self._count = {}, {}, torch.zeros(())
+            self.num_classes, self._off = self._given_classes, self.enabled is False
         if not self._off and self.num_classes is None:
-            self.num_classes = self._find_num_classes(trainer, self.enabled)
+            self.num_classes = self._find_num_classes(trainer)
             self._off = self.num_classes is None
+        if not self._off:
+            super().setup(trainer, pl_module, stage)
 
     def _make(self, pl_module: LightningModule) -> None:
         if self._off or self._classifier is not None:
@@ -168,7 +174,12 @@ class OnlineLinearProbe(SplitAccuracy):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keeps the state until the classifier is made."""
-        if state_dict:
+        """Keeps the state until the classifier is made, unless the data have more classes by now."""
+        if state_dict and state_dict["num_classes"] < (self.num_classes or 0):
+            rank_zero_info(
+                f"Probe {self.name!r} starts anew: it has {state_dict['num_classes']} classes in the checkpoint, and the data "
+                f"have {self.num_classes}."
+            )
+        elif state_dict:
             self.num_classes = state_dict["num_classes"]
             self._restored = state_dict

@@ -25,12 +25,37 @@ class SplitAccuracy(SplitCallback):
     Args:
         name: Name of the metrics.
         owner: Name of the classifier in messages.
+        enabled: None leaves out what has no labels; True raises an error then.
     """
 
-    def __init__(self, name: str, owner: str) -> None:
+    def __init__(self, name: str, owner: str, enabled: bool | None) -> None:
         self.name = name
+        self.enabled = enabled
         self._owner = owner
+        self._unlabelled: set[str] = set()  # splits that are left out
         self._metrics: dict[str, dict[str, Metric]] = {}  # split → metric → torchmetrics' object
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds a split without labels, before anything is trained.
+
+        Raises:
+            ConfigurationError: If the callback is asked for, but no sample of the split has a label.
+        """
+        split = "test" if stage == "test" else "val"
+        has_labels = getattr(getattr(trainer, "datamodule", None), "has_labels", None)
+        if stage == "predict" or (split == "val" and trainer.limit_val_batches == 0) or has_labels is None:
+            return
+        self._unlabelled.discard(split)
+        if has_labels(split) is False:
+            self._leave_out(split)
+
+    def _leave_out(self, split: str) -> None:
+        if self.enabled:
+            raise ConfigurationError(
+                f"{self._owner} is asked for, but no sample of the {split} split has a label: add labels, or leave "
+                "out the split or the callback."
+            )
+        self._unlabelled.add(split)
 
     @abstractmethod
     def start_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -40,10 +65,10 @@ class SplitAccuracy(SplitCallback):
     def _logits(self, features: Tensor, pl_module: LightningModule) -> Tensor:
         """Logits of embeddings ``(B, K)`` in float32, shape ``(B, classes)``."""
 
-    def _find_num_classes(self, trainer: Trainer, enabled: bool | None) -> int | None:
+    def _find_num_classes(self, trainer: Trainer) -> int | None:
         """The number of classes of the data; None, with a message, if the data have no labels and `enabled` is None."""
         found: int | None = getattr(getattr(trainer, "datamodule", None), "num_classes", None)
-        if found is None and enabled is None:
+        if found is None and self.enabled is None:
             rank_zero_info(f"The training data have no labels: {self._owner[0].lower()}{self._owner[1:]} is off.")
         elif found is None:
             raise ConfigurationError(
@@ -53,7 +78,9 @@ class SplitAccuracy(SplitCallback):
         return found
 
     def _measure(self, split: str, num_classes: int, pl_module: LightningModule) -> None:
-        """Starts to measure a split."""
+        """Starts to measure a split, unless it has no labels."""
+        if split in self._unlabelled:
+            return
         for top_k in (1, 5) if num_classes > 5 else (1,):
             metric = MulticlassStatScores(
                 num_classes, top_k=top_k, average="micro", ignore_index=NO_LABEL, validate_args=False
@@ -92,11 +119,9 @@ class SplitAccuracy(SplitCallback):
     def _log(self, split: str, pl_module: LightningModule) -> None:
         for name, metric in self._metrics.pop(split, {}).items():
             correct, _, _, _, labelled = metric.compute()  # of all ranks
-            if labelled == 0 and split != "train":
-                raise ConfigurationError(
-                    f"{self._owner} is asked for, but no sample of the {split} split has a label: add labels, or leave "
-                    "out the split or the callback."
-                )
+            if labelled == 0 and split != "train":  # which a data set that lists no labels tells only now
+                self._leave_out(split)
+                continue
             accuracy = correct / labelled.clamp(min=1)
             # the values are equal on all ranks; `sync_dist` marks them as synchronised for Lightning
             pl_module.log(f"{split}/{self.name}_{name}", accuracy, prog_bar=name == "top1", sync_dist=True)
@@ -109,7 +134,7 @@ class ClassifierAccuracy(SplitAccuracy):
     """
 
     def __init__(self) -> None:
-        super().__init__("supervised", "The classifier")
+        super().__init__("supervised", "The classifier", enabled=None)
 
     def start_split(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts to measure."""

@@ -17,6 +17,7 @@ from diet_lightning.audit.audit import AuditResult, audit_data
 from diet_lightning.audit.html_page import page
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.training.trained_run import open_run
+from diet_lightning.utilities.csv_cells import csv_cell
 from diet_lightning.utilities.files import require_empty_dir
 
 SAMPLES, PAIRS, PAGE = "samples", "duplicates", "index.html"
@@ -98,7 +99,7 @@ def _write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+        writer.writerows(map(csv_cell, row) for row in zip(*columns.values(), strict=True))
 
 
 def _print(found: AuditResult, folder: Path, summary: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from diet_lightning.runs.comparison import (
     read_runs,
 )
 from diet_lightning.runs.metrics import LINEAR, LOSS_GAP, PROBE, RANKME, TRAIN_RANKME
+from diet_lightning.utilities.csv_cells import csv_cell
 
 RANKS = {RANKME: "RankMe", TRAIN_RANKME: "RankMe (train)"}  # metric → heading
 TABLE, FIGURE = "compare.csv", "figure1.png"
@@ -218,7 +219,7 @@ def _write_table(rows: list[dict[str, Any]], file: Path) -> None:
         with file.open("x", newline="") as stream:
             writer = csv.DictWriter(stream, list(rows[0]))
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
     except OSError as error:
         raise ConfigurationError(
             f"Output file '{file}' cannot be written ({error.strerror}): choose another `output`."

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
+from diet_lightning.data.columns import INPUT_KEYS, LABEL_KEYS
 from diet_lightning.data.dataset import ArrayDataset, SampleDataset
 from diet_lightning.data.metadata import fingerprint_parts_of, labels_of, names_of, to_label
 from diet_lightning.errors import DataError, DIETError
 from diet_lightning.transforms.convert import to_tensor
-
-INPUT_KEYS = ("image", "img", "input", "pixel_values")
-LABEL_KEYS = ("label", "labels", "target", "fine_label")
 
 
 def adapt(dataset: Any) -> SampleDataset:
@@ -39,13 +38,19 @@ class MapDataset(SampleDataset):
 
     Args:
         dataset: The data set.
+        columns: Keys of the input and of the label in samples that are mappings; None for the usual ones.
+        labels: Labels that replace those of the samples, int64, shape ``(N,)``; None keeps them.
 
     Raises:
         DataError: If it has no length.
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(
+        self, dataset: Any, columns: tuple[str | None, str | None] = (None, None), labels: Tensor | None = None
+    ) -> None:
         self.dataset = dataset
+        self.columns = columns
+        self._labels = labels
         self._length = self._measure()
 
     def _measure(self) -> int:
@@ -66,20 +71,40 @@ class MapDataset(SampleDataset):
         """Name of the data set's own class."""
         return type(self.dataset).__name__
 
-    def read(self, index: int) -> tuple[Tensor, int]:
-        """One sample: an input, a pair ``(input, label, ...)`` or a mapping, made a tensor and an integer."""
+    def pair(self, index: int) -> tuple[Any, Any]:
+        """Input and label of one sample, as the data set gives them: an input, a pair ``(input, label, ...)`` or a mapping.
+
+        Raises:
+            DataError: If the sample cannot be read.
+        """
         try:
             sample = self.dataset[index]
             if isinstance(sample, Mapping):
-                sample = _pair_of_mapping(sample)
-            elif not isinstance(sample, tuple | list):
-                sample = (sample, None)
-            label = sample[1] if len(sample) > 1 else None
-            return to_tensor(sample[0]), to_label(label)
+                return _pair_of_mapping(sample, *self.columns)
+            if not isinstance(sample, tuple | list):
+                return sample, None
+            return sample[0], sample[1] if len(sample) > 1 else None
         except DIETError:
             raise
         except Exception as error:  # any exception may come from a foreign data set
-            raise DataError(f"Sample {index} of {self.kind} cannot be read: {error}") from error
+            raise self._unreadable(index, error) from error
+
+    def _unreadable(self, index: int, error: Exception) -> DataError:
+        return DataError(f"Sample {index} of {self.kind} cannot be read: {error}")
+
+    def read(self, index: int) -> tuple[Tensor, int]:
+        """One sample, as a tensor and an integer."""
+        value, label = self.pair(index)
+        try:
+            tensor = to_tensor(value)
+        except Exception as error:  # an array may have a dtype that torch lacks
+            raise self._unreadable(index, error) from error
+        if self._labels is not None:
+            return tensor, int(self._labels[index])
+        try:
+            return tensor, to_label(label)
+        except ValueError as error:
+            raise DataError(f"The label of sample {index} of {self.kind} cannot be read: {error}.") from error
 
     def read_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Several samples.
@@ -96,12 +121,21 @@ class MapDataset(SampleDataset):
 
     def subset(self, indices: Sequence[int]) -> SampleDataset:
         """The samples at `indices`, in that order."""
-        return MapDataset(Subset(self.dataset, indices))
+        labels = None if self._labels is None else self._labels[torch.as_tensor(indices, dtype=torch.int64)]
+        return MapDataset(Subset(self.dataset, indices), self.columns, labels)
+
+    def with_columns(self, image: str, label: str | None) -> MapDataset:
+        """The same samples with the keys of their input and label."""
+        return type(self)(self.dataset, (image, label), self._labels)
+
+    def with_labels(self, labels: Tensor) -> MapDataset:
+        """The same samples with other labels, int64, shape ``(N,)``."""
+        return type(self)(self.dataset, self.columns, labels)
 
     @property
     def labels(self) -> Tensor | None:
         """All labels, if the data set keeps them in one place."""
-        return labels_of(self.dataset)
+        return labels_of(self.dataset) if self._labels is None else self._labels
 
     @property
     def names(self) -> list[str] | None:
@@ -127,8 +161,14 @@ class TensorMapDataset(MapDataset):
         return self if labels is None and len(tensors) > 1 else ArrayDataset(tensors[0], labels, self)
 
 
-def _pair_of_mapping(sample: Mapping[str, Any]) -> tuple[Any, Any]:
-    for key in INPUT_KEYS:
-        if key in sample:
-            return sample[key], next((sample[name] for name in LABEL_KEYS if name in sample), None)
-    raise KeyError(f"none of the keys {list(INPUT_KEYS)} is among {sorted(sample)}")
+def _pair_of_mapping(sample: Mapping[str, Any], image: str | None, label: str | None) -> tuple[Any, Any]:
+    key = next((name for name in INPUT_KEYS if name in sample), None) if image is None else image
+    if key is None:
+        raise KeyError(
+            f"none of the keys {list(INPUT_KEYS)} is among {sorted(sample)}: set `read.image_column` to the key of the input"
+        )
+    label = next((name for name in LABEL_KEYS if name in sample), None) if label is None else label
+    for name in (key, label):
+        if name is not None and name not in sample:
+            raise KeyError(f"{name!r} is not among the keys {sorted(sample)}")
+    return sample[key], None if label is None else sample[label]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diet_lightning.data.dataset import ArrayDataset
 from diet_lightning.data.images import ImageFileDataset, ImageFiles
+from diet_lightning.data.labels import encode_labels
 from diet_lightning.data.layouts import SPLIT_NAMES, LabelledFile, split_files
 from diet_lightning.data.source import Source, SourceOptions
 from diet_lightning.errors import DataError
@@ -34,7 +35,8 @@ def folder_source(path: str, options: SourceOptions) -> Source:
         return ImageFileDataset(ImageFiles([file for file, _ in entries], labels, root), options.image_size)
 
     train = trees["train"]
-    if len(trees) == 1 and classes and options.holdout > 0.0:
+    measured = "val" in trees or any(label is not None for _, label in trees.get("test", []))
+    if not measured and classes and options.holdout > 0.0:
         order = np.random.default_rng(options.seed).permutation(len(train))
         count = min(round(options.holdout * len(train)), max(0, len(train) - 2))  # DIET needs at least two samples
         held = set(order[:count].tolist())
@@ -58,24 +60,17 @@ def npz_source(path: str, options: SourceOptions) -> Source:
             "train_images, train_labels, val_images, …"
         )
     splits = {}
+    encoded = encode_labels({part: arrays.get(f"{part}_labels") for part in SPLIT_NAMES})
     for part in SPLIT_NAMES:
         if f"{part}_images" in arrays:
-            inputs, labels = arrays[f"{part}_images"], arrays.get(f"{part}_labels")
+            inputs = arrays[f"{part}_images"]
             if inputs.dtype.kind not in "iufb" or inputs.ndim < 2:
                 raise DataError(
                     f"Expected '{part}_images' of {path!r} to hold numbers, one row or image per sample, but got "
                     f"{inputs.dtype} of shape {inputs.shape}."
                 )
-            if labels is not None and (labels.ndim == 0 or labels.size != len(labels) or labels.dtype.kind not in "iu"):
-                raise DataError(
-                    f"Expected '{part}_labels' of {path!r} to hold one integer per sample, but got {labels.dtype} of shape "
-                    f"{labels.shape}: leave the key out to train without labels."
-                )
-            splits[part] = ArrayDataset(
-                _array_to_tensor(inputs),
-                None if labels is None else torch.from_numpy(labels.reshape(-1).astype(np.int64)),
-            )
-    return Source(splits["train"], splits.get("val"), splits.get("test"))
+            splits[part] = ArrayDataset(_array_to_tensor(inputs), encoded.labels[part])
+    return Source(splits["train"], splits.get("val"), splits.get("test"), encoded.class_names, notes=encoded.notes)
 
 
 def _array_to_tensor(array: np.ndarray[Any, Any]) -> Tensor:
