@@ -113,6 +113,8 @@ def _column(split: str, dataset: SampleDataset, classes: int, notes: list[str]) 
             return column
         if _is_class(plain_label(column[wrong]), classes):
             differing = differing or (name, wrong, column[wrong])
+    if encode_labels({split: list(carried.values())}).labels[split] is None:
+        return list(carried.values())  # targets of another kind, so that the others need not be read
     if differing is not None:
         name, n, value = differing
         notes.append(

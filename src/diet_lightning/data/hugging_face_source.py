@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from diet_lightning.data.batch import NO_LABEL
 from diet_lightning.data.columns import choose_columns, is_image, join_names
 from diet_lightning.data.images import ImageDataset
 from diet_lightning.data.labels import encode_labels
@@ -58,15 +60,15 @@ def hugging_face_source(name: str, options: SourceOptions) -> Source:
     names = {part: getattr(split.features.get(label), "names", None) for part, split in loaded.items()}
     encoded = encode_labels(*join_names(columns, names))
 
-    splits = {
-        part: ImageDataset(
-            _HuggingFaceItems(_with_images(split, image, f"{part} split of {owner}"), image, encoded.labels[part]),
-            options.image_size,
-        )
-        for part, split in loaded.items()
-    }
-    notes += encoded.notes
-    return Source(splits["train"], splits.get("val"), splits.get("test"), encoded.class_names, notes=notes)
+    def opened(part: str, split: Any) -> ImageDataset:
+        labels = encoded.labels[part]
+        if labels is None and label is not None:
+            labels = torch.full((len(split),), NO_LABEL)
+        items = _HuggingFaceItems(_with_images(split, image, f"{part} split of {owner}"), image, labels)
+        return ImageDataset(items, options.image_size)
+
+    splits: dict[str, Any] = {part: opened(part, split) for part, split in loaded.items()}
+    return Source(**splits, class_names=encoded.class_names, notes=[*notes, *encoded.notes])
 
 
 def _load(name: str, options: SourceOptions, notes: list[str]) -> dict[str, Any]:

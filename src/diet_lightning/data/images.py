@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from diet_lightning.data.dataset import ArrayDataset, SampleDataset
 from diet_lightning.data.metadata import fingerprint_parts_of, labels_of, names_of, relative_name, to_label
-from diet_lightning.errors import DataError
+from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.transforms.convert import to_rgb, to_square, to_tensor
 
 if TYPE_CHECKING:
@@ -122,14 +122,21 @@ class ImageDataset(SampleDataset):
 
         Raises:
             DataError: If it cannot be read.
+            ConfigurationError: If its label is not a class.
         """
         try:
             image, label = self.items[self.keep[index]][:2]
-            tensor, number = to_tensor(image), to_label(label)
+            tensor = to_tensor(image)
         except Exception as error:  # decoders raise exceptions of any type, even SyntaxError
             raise DataError(
                 f"Image {index}{self.name_of(index)} cannot be read: {error}; replace the file, or set "
                 "`drop_unreadable` to true to leave such files out before the run."
+            ) from error
+        try:
+            number = to_label(label)
+        except ValueError as error:  # of another type than an unreadable image, which may be left out
+            raise ConfigurationError(
+                f"The label of image {index}{self.name_of(index)} is not a class: {error}; correct the label."
             ) from error
         if self.image_size is not None:
             tensor = to_square(tensor, self.image_size)

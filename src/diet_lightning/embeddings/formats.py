@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from diet_lightning.errors import ConfigurationError, DataError
 Array = NDArray[Any]
 ALIGNMENT = 64  # bytes; numpy copies a mapped array with another alignment before computing with it
 ROWS = 4096  # bytes of a row group of .parquet
+CLASS_NAMES = "class_names"
 PATH_ENDS = "path_ends"  # safetensors knows no strings: path i is the bytes of `path` from ends[i - 1] to ends[i]
 
 
@@ -33,12 +35,14 @@ class Embeddings:
         label: The label, int64, shape ``(N,)``, -1 for samples without one.
         path: Name of each sample, strings, shape ``(N,)``: the path of its file below the source's folder; None for samples
             without names.
+        class_names: Names of the labels, strings, shape ``(C,)``; None for labels without names.
     """
 
     features: NDArray[np.float32]
     index: NDArray[np.int64]
     label: NDArray[np.int64]
     path: NDArray[np.str_] | None = None
+    class_names: NDArray[np.str_] | None = None
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
@@ -79,7 +83,7 @@ def read_embeddings(path: str | Path) -> Embeddings:
             f"Embeddings '{path}' cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__}): "
             "the file is damaged, or was not written by EmbeddingWriter; run `diet predict` again."
         ) from error
-    return Embeddings(**{name: arrays.get(name) for name in ("features", "index", "label", "path")})  # type: ignore[arg-type]
+    return Embeddings(**{name: arrays.get(name) for name in ("features", "index", "label", "path", CLASS_NAMES)})  # type: ignore[arg-type]
 
 
 def _check(arrays: Mapping[str, Array]) -> None:
@@ -91,6 +95,8 @@ def _check(arrays: Mapping[str, Array]) -> None:
         array = arrays[name]
         if array.dtype.kind != kind or array.ndim != ndim or len(array) != len(arrays["features"]):
             raise ValueError(f"'{name}' is {array.dtype} of shape {array.shape}")
+    if CLASS_NAMES in arrays and (arrays[CLASS_NAMES].dtype.kind != "U" or arrays[CLASS_NAMES].ndim != 1):
+        raise ValueError(f"'{CLASS_NAMES}' is {arrays[CLASS_NAMES].dtype} of shape {arrays[CLASS_NAMES].shape}")
 
 
 def check_format(file: Path) -> None:
@@ -120,7 +126,8 @@ def write_arrays(file: Path, arrays: Mapping[str, Array]) -> None:
 
     Args:
         file: The file.
-        arrays: ``features``, ``index``, ``label`` and optionally ``path``; mapped arrays are not read into memory.
+        arrays: ``features``, ``index``, ``label`` and optionally ``path`` and ``class_names``; mapped arrays are not read
+            into memory.
 
     Raises:
         OSError: If it cannot be written; `safetensors.SafetensorError` from that library.
@@ -169,16 +176,19 @@ def _member(raw: BinaryIO, archive: zipfile.ZipFile, member: zipfile.ZipInfo) ->
 
 def _write_safetensors(file: Path, arrays: Mapping[str, Array]) -> None:
     arrays = dict(arrays)
+    classes = arrays.pop(CLASS_NAMES, None)
     if "path" in arrays:
         names = [name.encode() for name in arrays["path"].tolist()]
         arrays["path"] = np.frombuffer(b"".join(names), np.uint8)
         arrays[PATH_ENDS] = np.cumsum([len(name) for name in names], dtype=np.int64)
-    save_file(arrays, file)
+    save_file(arrays, file, None if classes is None else {CLASS_NAMES: json.dumps(classes.tolist())})
 
 
 def _read_safetensors(file: Path) -> dict[str, Array]:
     with safe_open(file, "pt") as opened:  # the library copies numpy arrays and maps PyTorch tensors
         arrays: dict[str, Array] = {name: opened.get_tensor(name).numpy() for name in opened.keys()}  # noqa: SIM118
+        if CLASS_NAMES in (metadata := opened.metadata() or {}):
+            arrays[CLASS_NAMES] = np.array(json.loads(metadata[CLASS_NAMES]), np.str_)
     if "path" in arrays:
         text, ends = arrays["path"].tobytes(), arrays.pop(PATH_ENDS).tolist()
         arrays["path"] = np.array(
@@ -196,9 +206,13 @@ def _write_parquet(file: Path, arrays: Mapping[str, Array]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    arrays = dict(arrays)
+    classes = arrays.pop(CLASS_NAMES, None)
     count, dim = arrays["features"].shape
     types = {"features": pa.list_(pa.float32(), dim), "index": pa.int64(), "label": pa.int64(), "path": pa.string()}
     schema = pa.schema([(name, types[name]) for name in arrays])
+    if classes is not None:
+        schema = schema.with_metadata({CLASS_NAMES: json.dumps(classes.tolist())})
     with pq.ParquetWriter(file, schema, use_dictionary=False) as writer:
         for start in range(0, count, ROWS):
             part = {name: array[start : start + ROWS] for name, array in arrays.items()}
@@ -222,7 +236,10 @@ def _read_parquet(file: Path) -> dict[str, Array]:
             for name, parts in rest.items():
                 values = table[name].to_numpy()
                 parts.append(values.astype(np.str_) if name == "path" else values)
-    return {"features": features, **{name: np.concatenate(parts) for name, parts in rest.items()}}
+    arrays = {"features": features, **{name: np.concatenate(parts) for name, parts in rest.items()}}
+    if CLASS_NAMES.encode() in (metadata := schema.metadata or {}):
+        arrays[CLASS_NAMES] = np.array(json.loads(metadata[CLASS_NAMES.encode()]), np.str_)
+    return arrays
 
 
 FORMATS: dict[str, tuple[Callable[[Path, Mapping[str, Array]], None], Callable[[Path], dict[str, Array]]]] = {

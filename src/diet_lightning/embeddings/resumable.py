@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from diet_lightning.embeddings.formats import write_arrays
+from diet_lightning.embeddings.formats import CLASS_NAMES, write_arrays
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.utilities.files import partial_of
 from diet_lightning.utilities.row_store import RowStore
@@ -83,11 +83,12 @@ class PartialEmbeddings(RowStore):
         with _as_configuration_error(self.file):
             super().flush()
 
-    def finish(self, names: Sequence[str] | None) -> int:
+    def finish(self, names: Sequence[str] | None, class_names: Sequence[str] | None = None) -> int:
         """Writes the output file and removes the folder; called in one process, after all have flushed.
 
         Args:
             names: A name for each sample, or None.
+            class_names: Names of the labels, or None.
 
         Returns:
             The number of rows.
@@ -103,6 +104,8 @@ class PartialEmbeddings(RowStore):
         arrays = {"features": arrays["features"], "index": index, "label": arrays["label"]}
         if names is not None:
             arrays["path"] = np.array([names[row] for row in index.tolist()], np.str_)
+        if class_names is not None:
+            arrays[CLASS_NAMES] = np.array([str(name) for name in class_names], np.str_)
         with _as_configuration_error(self.file):
             write_arrays(new, arrays)
             with new.open("rb") as stream:
