@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -72,7 +73,9 @@ class WorkerLoader(DataLoader[DatumBatch]):
             ConfigurationError: If they are started anew and not forked, and the data set cannot be pickled.
         """
         try:
-            return super().__iter__()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Got pickle error")  # torch's, besides the error
+                return super().__iter__()
         except (PicklingError, AttributeError, TypeError) as error:
             if self.num_workers == 0:
                 raise
