@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -19,6 +20,7 @@ import torch
 from helpers import TinyNet, image_data, images
 from lightning.pytorch import Callback
 from PIL import Image
+from safetensors import safe_open
 from safetensors.numpy import load_file
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -77,14 +79,22 @@ def folder(tmp_path):
     return tmp_path / "photos"
 
 
+def class_names_in(metadata):
+    text = {key.decode() if isinstance(key, bytes) else key: value for key, value in (metadata or {}).items()}
+    return {name: np.array(json.loads(text[name])) for name in ("class_names",) if name in text}
+
+
 def by_library(file):
     """A file as the library of its format reads it."""
     if file.suffix == ".npz":
         return dict(np.load(file, allow_pickle=False))
     if file.suffix == ".parquet":
         table = pq.read_table(file)
-        return {name: np.array(table[name].to_pylist()) for name in table.column_names}
+        arrays = {name: np.array(table[name].to_pylist()) for name in table.column_names}
+        return arrays | class_names_in(table.schema.metadata)
     arrays = load_file(file)
+    with safe_open(file, "np") as opened:
+        arrays |= class_names_in(opened.metadata())
     if "path" in arrays:
         text, ends = arrays["path"].tobytes(), arrays.pop("path_ends")
         arrays["path"] = np.array(
@@ -133,6 +143,7 @@ def test_file_holds_the_backbones_features_and_the_names_for_its_library_and_for
         "index": np.arange(10),
         "label": np.array([0] * 5 + [1] * 5),
         "path": np.array(data.names("train")),
+        "class_names": np.array(["cat", "dog"]),
     }
     assert sorted(data.names("train")) == files
     for name, value in expected.items():

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from matplotlib.image import imread
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from diet_lightning import DIETDataModule, DIETModule, OfflineEvaluation
+from diet_lightning import DIETDataModule, DIETModule, OfflineEvaluation, OnlineLinearProbe
 from diet_lightning.__main__ import main
 from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.evaluation.probes import EvaluationConfig, evaluate_features, extract_features
@@ -122,6 +123,30 @@ def test_without_labels_it_says_what_it_can_give(make_trainer, tmp_path, caplog)
         ConfigurationError, match="OfflineEvaluation is asked for, but the training data have no labels"
     ):
         make_trainer(callbacks=[OfflineEvaluation()]).test(trainer.lightning_module, data, verbose=False)
+
+
+def test_an_evaluation_that_nobody_asked_for_does_not_stop_a_test(make_trainer, tmp_path, caplog):
+    train = TensorDataset(images(40), torch.arange(40) % 3)
+    unseen = TensorDataset(images(20, seed=1), torch.arange(20) % 4)
+    for name, test, said in (
+        (
+            "unlabelled",
+            TensorDataset(images(20, seed=1)),
+            "The probes are left out, since the training and the test split",
+        ),
+        ("unseen", unseen, "The probes are left out: Class 3 of the test samples has no labelled training sample"),
+    ):
+        data = DIETDataModule.from_datasets(train, train, test, batch_size=16)
+        callback = OfflineEvaluation(str(tmp_path / name), enabled=None)
+        trainer = make_trainer(max_epochs=1, callbacks=[callback, OnlineLinearProbe(enabled=None)])
+        module = DIETModule(TinyNet())
+        trainer.fit(module, data)
+        with caplog.at_level("INFO"), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trainer.test(module, data, verbose=False)
+        assert said in caplog.text + "".join(str(each.message) for each in caught)
+        assert callback.scores == {}
+        assert (tmp_path / name / "figures/spectrum.png").exists()
 
 
 def test_bad_input_is_told_in_a_sentence(run, capsys, make_trainer):

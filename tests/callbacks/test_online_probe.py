@@ -7,9 +7,16 @@ import pytest
 import torch
 from helpers import TinyNet, image_data, images
 from lightning.pytorch import Callback, seed_everything
-from torch.utils.data import TensorDataset
+from torch.utils.data import ConcatDataset, TensorDataset
 
-from diet_lightning import DIETDataModule, DIETModule, OnlineLinearProbe
+from diet_lightning import (
+    DIETDataModule,
+    DIETModule,
+    OnlineKNN,
+    OnlineLinearProbe,
+    SupervisedModule,
+    default_callbacks,
+)
 from diet_lightning.errors import ConfigurationError
 
 
@@ -126,6 +133,71 @@ def test_missing_labels(make_trainer):
     data = DIETDataModule.from_datasets(labelled, TensorDataset(images(20)), batch_size=16)
     with pytest.raises(ConfigurationError, match="no sample of the val split has a label"):
         fit(make_trainer(callbacks=[OnlineLinearProbe()]), data)
+
+
+def unlabelled_val(listed=True):
+    train, val = TensorDataset(images(), torch.arange(48) % 4), TensorDataset(images(80))
+    return DIETDataModule.from_datasets(train, val if listed else ConcatDataset([val]), batch_size=16)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("callback", [OnlineLinearProbe, OnlineKNN])
+def test_a_split_without_labels_is_left_out_unless_the_callback_is_asked_for(make_trainer, callback, listed):
+    trainer = make_trainer(max_epochs=2, callbacks=[callback(enabled=None)])
+    fit(trainer, unlabelled_val(listed))
+    assert [name for name in trainer.callback_metrics if name.startswith("val/")] == []
+    trained = Replay()
+    with pytest.raises(ConfigurationError, match="is asked for, but no sample of the val split has a label"):
+        fit(make_trainer(max_epochs=1, callbacks=[callback(), trained]), unlabelled_val(listed))
+    assert len(trained.batches) == (0 if listed else 3)  # before the first epoch, where it is known
+
+
+def test_callbacks_that_nobody_asked_for_do_not_stop_a_run(make_trainer, tmp_path):
+    for data in (unlabelled_val(), DIETDataModule.from_datasets(TensorDataset(images()), batch_size=16)):
+        callbacks = default_callbacks(tmp_path / str(data.num_classes), progress_bar=False)
+        fit(make_trainer(max_epochs=1, callbacks=callbacks, enable_checkpointing=True), data)
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(SupervisedModule(TinyNet()), unlabelled_val())
+    assert "val/supervised_top1" not in trainer.callback_metrics
+
+
+def test_a_second_fit_starts_with_a_new_classifier(make_trainer):
+    probe = OnlineLinearProbe()
+    fit(make_trainer(max_epochs=1, callbacks=[probe]), image_data())
+    first = probe.classifier
+    fit(make_trainer(max_epochs=1, callbacks=[probe]), image_data(classes=7))
+    assert (first.out_features, probe.classifier.out_features) == (4, 7)
+    fresh = OnlineLinearProbe()
+    fit(make_trainer(max_epochs=1, callbacks=[fresh]), image_data(classes=7))
+    assert torch.equal(probe.classifier.weight, fresh.classifier.weight)
+
+
+def test_a_probe_that_was_measured_untrained_is_trained_by_a_later_fit(make_trainer):
+    probe = OnlineLinearProbe()
+    trainer = make_trainer(max_epochs=1, callbacks=[probe])
+    module = DIETModule(TinyNet(), num_samples=48, input_shape=[3, 8, 8])
+    trainer.validate(module, image_data(), verbose=False)
+    trainer.fit(module, image_data())
+    assert "val/probe_top1" in trainer.callback_metrics
+
+
+def test_a_checkpoint_of_fewer_classes_starts_anew(make_trainer, tmp_path, caplog):
+    pixels = images()
+    few, many = (TensorDataset(pixels, torch.arange(48) % count) for count in (3, 6))
+    trainer = make_trainer(max_epochs=1, callbacks=[OnlineLinearProbe()])
+    fit(trainer, DIETDataModule.from_datasets(few, batch_size=16))
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    probe = OnlineLinearProbe()
+    again = make_trainer(max_epochs=2, callbacks=[probe])
+    with caplog.at_level("INFO"):
+        again.fit(
+            DIETModule(TinyNet()),
+            DIETDataModule.from_datasets(many, batch_size=16),
+            ckpt_path=tmp_path / "x.ckpt",
+            weights_only=True,
+        )
+    assert probe.classifier.out_features == 6
+    assert "starts anew: it has 3 classes in the checkpoint, and the data have 6" in caplog.text
 
 
 def test_label_beyond_the_number_of_classes_is_refused(make_trainer):

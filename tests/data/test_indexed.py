@@ -458,3 +458,26 @@ def test_no_labels_where_a_data_set_keeps_none(data):
 def test_attributes_that_hold_no_labels_are_ignored(attributes):
     found = labels(Labelled(**attributes))
     assert found is None or found.tolist() == [NO_LABEL] * 4
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_inputs_of_a_measured_split_must_be_finite(bad, workers):
+    inputs = torch.zeros(6, 3, 2, 2)
+    inputs[4, 1, 0, 0] = bad
+    items = Items(inputs)
+    items.names = [f"{n}.tif" for n in range(6)]
+    batches = DataLoader(IndexedDataset(items, "val"), 3, num_workers=workers, collate_fn=identity_collate)
+    with pytest.raises(DataError) as error:
+        list(batches)
+    assert str(error.value).startswith("1 input(s) of the val split hold NaN or infinite values, index 4 (4.tif): ")
+    assert len(list(DataLoader(IndexedDataset(items), 3, collate_fn=identity_collate))) == 2  # FiniteGuard's work
+
+
+def test_all_inputs_that_are_not_finite_are_counted_and_some_named():
+    data = IndexedDataset(ArrayDataset(torch.full((20, 2), torch.nan)), "test")
+    with pytest.raises(
+        DataError, match=r"^20 input\(s\) of the test split .* index 0, 1, 2, 3, 4, 5, 6, 7, …: correct"
+    ):
+        data.__getitems__(list(range(20)))
+    assert len(IndexedDataset(ArrayDataset(images(3)), "val").__getitems__([0, 2]).index) == 2

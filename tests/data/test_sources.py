@@ -173,6 +173,27 @@ def test_a_share_of_one_class_tree_is_held_out(tmp_path, below):
     assert (len(without.train), without.val, without.test) == (20, None, None)
 
 
+@pytest.mark.parametrize("labelled", [True, False], ids=["labelled test", "flat test"])
+def test_images_are_held_out_unless_another_split_can_be_measured(tmp_path, labelled):
+    save_tree(tmp_path / "train", count=10)
+    save_tree(tmp_path / "test", ("cat",) if labelled else ("",), count=4, start=200)
+    data = module(f"folder:{tmp_path}", holdout=0.2)
+    assert (data.num_samples, data.has_labels("test")) == ((20, True) if labelled else (16, False))
+    val = everything(data.val_dataloader())
+    assert sorted(val[0][:, 0, 0, 0].tolist())[0] == (200 if labelled else min(val[0][:, 0, 0, 0]))
+    assert len(val[1]) == 4
+    assert (val[2] >= 0).all()
+    told = "No sample of the test split has a label: it is left out of what needs labels."
+    assert (told in data.notes) != labelled
+
+
+def test_training_images_without_labels_have_no_classes_though_others_do(tmp_path):
+    save_tree(tmp_path / "train", ("",), count=4)
+    save_tree(tmp_path / "val", count=2, start=100)
+    data = module(f"folder:{tmp_path}")
+    assert (data.num_samples, data.num_classes, data.has_labels("val")) == (4, None, True)
+
+
 def test_the_hold_out_leaves_something_to_train_on(tmp_path):
     save_tree(tmp_path, count=2)
     assert len(opened(f"folder:{tmp_path}", holdout=0.9).train) >= 1
@@ -544,16 +565,20 @@ def test_npz_written_on_a_big_endian_machine(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [np.zeros((4, 14), dtype=np.uint8), np.zeros(4), np.array(list("abcd"))],
+    ("column", "expected", "said"),
+    [
+        (np.zeros((4, 14), dtype=np.uint8), None, "labels of shape (n, 14) are multi-label"),
+        (np.zeros(4), [0, 0, 0, 0], "read as integers"),
+        (np.array(list("badc")), [1, 0, 3, 2], "labels are text"),
+    ],
     ids=["multi-label", "float", "text"],
 )
-def test_npz_with_labels_that_are_no_classes_is_refused(tmp_path, wrong):
+def test_npz_with_labels_of_other_kinds_says_what_they_are(tmp_path, column, expected, said):
     stored, _ = gray_arrays(4)
-    with pytest.raises(DataError) as error:
-        opened(save_npz(tmp_path / "x.npz", train_images=stored, train_labels=wrong))
-    for part in ("'train_labels'", "x.npz", str(wrong.dtype), str(wrong.shape), "leave the key out"):
-        assert part in str(error.value)
+    data = module(save_npz(tmp_path / "x.npz", train_images=stored, train_labels=column))
+    assert said in " ".join(data.notes).lower()
+    assert data.train_labels.tolist() == (expected or [-1] * 4)
+    assert data.num_classes == (None if expected is None else max(expected) + 1)
 
 
 @pytest.mark.parametrize(
@@ -796,6 +821,30 @@ def test_num_classes_does_not_depend_on_where_images_are_kept(tmp_path, keep):
     data = module("torchvision:GTSRB", root=str(tmp_path), in_memory=keep)
     assert sorted(everything(data.predict_dataloader())[2].tolist()) == [0, 0, 1, 1]
     assert data.num_classes == 2
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file")
+@pytest.mark.parametrize(("target_type", "expected"), [("attr", [-1] * 4), ("identity", [0, 0, 1, 1])])
+def test_a_torchvision_set_of_several_labels_per_image(tmp_path, monkeypatch, target_type, expected):
+    base = tmp_path / "celeba"
+    for n in range(6):
+        save(base / "img_align_celeba" / f"{n}.jpg", 10 * n)
+    (base / "list_eval_partition.txt").write_text("".join(f"{n}.jpg {0 if n < 4 else 2}\n" for n in range(6)))
+    (base / "identity_CelebA.txt").write_text("".join(f"{n}.jpg {1000 * (n // 2)}\n" for n in range(6)))
+    for name, columns in {"bbox": 4, "landmarks_align": 10, "attr": 3}.items():
+        header = " ".join(f"c{i}" for i in range(columns))
+        rows = "".join(
+            f"{n}.jpg " + " ".join("1" if (n + i) % 2 else "-1" for i in range(columns)) + "\n" for n in range(6)
+        )
+        (base / f"list_{name}_celeba.txt").write_text(f"6\n{header}\n{rows}")
+    celeba = torchvision.datasets.CelebA
+    monkeypatch.setattr(celeba, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(celeba.__init__, "__defaults__", ("train", target_type, None, None, False))
+    data = module("torchvision:CelebA", root=str(tmp_path))
+    assert data.train_labels.tolist() == expected
+    assert everything(data.predict_dataloader())[2].tolist() == expected
+    assert ("multi-label" in " ".join(data.notes)) == (target_type == "attr")
+    assert data.num_classes == (None if target_type == "attr" else 3)
 
 
 @pytest.mark.parametrize("name", ["MNIST", "CIFAR10", "Food101", "DTD", "EMNIST", "SVHN"])

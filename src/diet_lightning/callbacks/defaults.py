@@ -27,7 +27,7 @@ def default_callbacks(
 
     Args:
         run_dir: Folder of the run; checkpoints go to ``checkpoints`` within it.
-        probe: The probe; None for one with its default settings.
+        probe: The probe; None for one that leaves out data without labels.
         save_every_n_epochs: Epochs between checkpoints; the last one is kept.
         progress_bar: Whether to show progress.
 
@@ -41,7 +41,7 @@ def default_callbacks(
     checkpoints = str(Path(run_dir) / CHECKPOINTS)
     # the probe comes before the figure, which reads its metrics
     return [
-        OnlineLinearProbe() if probe is None else probe,
+        OnlineLinearProbe(enabled=None) if probe is None else probe,
         *([FitProgressBar()] if progress_bar else []),
         RunRecorder(str(run_dir)),
         FeatureRank(),

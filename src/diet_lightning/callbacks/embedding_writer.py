@@ -33,8 +33,8 @@ FIELDS = ("features", "index", "label")
 class EmbeddingWriter(PredictionStore, BasePredictionWriter):
     """Writes the embeddings of `Trainer.predict` to a file that `read_embeddings` reads.
 
-    It holds ``features`` (float32, N×K), ``index``, ``label`` (int64, -1 for none) and, where the samples have names,
-    ``path``. Rows are in the order of the index, each sample once, whatever the number of ranks.
+    It holds ``features`` (float32, N×K), ``index``, ``label`` (int64, -1 for none) and, where samples or classes have names,
+    ``path`` and ``class_names``. Rows are in the order of the index, each sample once, whatever the number of ranks.
 
     Rows are written as they are computed, to the folder ``.NAME.partial`` beside the file. All ranks need access to it; no
     process holds all rows in memory. With a `DIETDataModule` a killed run resumes when it is started again, on any number of
@@ -148,7 +148,8 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
         trainer.strategy.barrier()
         dataset = getattr(trainer.predict_dataloaders, "dataset", None)
         names = dataset.dataset.names if isinstance(dataset, IndexedDataset) else None
-        count = on_rank_zero(trainer, lambda: finish_rows(self._file, rows, self._dim, names))
+        class_names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        count = on_rank_zero(trainer, lambda: finish_rows(self._file, rows, self._dim, names, class_names))
         rank_zero_info(f"Wrote {count} embeddings of dimension {self._dim} to {self._file}.")
         self._release()
 

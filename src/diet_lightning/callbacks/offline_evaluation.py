@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
@@ -20,7 +20,7 @@ from diet_lightning.callbacks.run_figure import save_and_log
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.data.reading import Split
-from diet_lightning.errors import ConfigurationError
+from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.evaluation.neighbours import nearest_neighbours
 from diet_lightning.evaluation.probes import EvaluationConfig, evaluate_features
 from diet_lightning.evaluation.rank import singular_values
@@ -61,8 +61,8 @@ class OfflineEvaluation(Callback):
         baselines: Measure raw pixels and the untrained backbone too.
         umap: Draw the map by UMAP (needs the package umap-learn) instead of PCA.
         seed: Seed of the hold-out, the trials and the intervals.
-        enabled: None skips the probes, with a message, if the data have no labels; True raises an error then; False switches
-            the evaluation off.
+        enabled: None skips the probes, with a message, if the data have no labels or no training sample of a class; True
+            raises an error then; False switches the evaluation off.
 
     Raises:
         ConfigurationError: When testing starts, for an argument that does not suit the data.
@@ -165,11 +165,17 @@ class OfflineEvaluation(Callback):
         scores: dict[str, Score] = {}
         predicted: NDArray[Any] | None = None
         if self.enabled or all(bool((labels >= 0).any()) for _, labels in every[""]):
-            for prefix, (train, test) in every.items():
-                found, guesses = evaluate_features(*train, *test, self.config)
-                scores |= {f"test/{prefix}{name}": score for name, score in found.items()}
-                predicted = predicted if prefix else guesses
-            write_scores(self._folder(trainer), scores)
+            try:
+                for prefix, (train, test) in every.items():
+                    found, guesses = evaluate_features(*train, *test, self.config)
+                    scores |= {f"test/{prefix}{name}": score for name, score in found.items()}
+                    predicted = predicted if prefix else guesses
+                write_scores(self._folder(trainer), scores)
+            except DataError as error:
+                if self.enabled:
+                    raise
+                rank_zero_warn(f"The probes are left out: {error}")
+                scores, predicted = {}, None
         else:
             rank_zero_info(
                 "The probes are left out, since the training and the test split need labels: the spectrum and the "

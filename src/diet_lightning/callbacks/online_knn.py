@@ -29,7 +29,7 @@ class OnlineKNN(SplitAccuracy):
         temperature: Temperature of the neighbours' votes, see `knn_probabilities`.
         bank_size: Samples in the bank, on each device, in half precision: 32,768 of 512 dimensions take 32 MiB.
         num_classes: Number of classes; None reads it from the data module.
-        enabled: None switches the callback off, with a message, if the data have no labels; True raises an error then.
+        enabled: None leaves out data without labels, with a message; True raises an error then.
 
     Raises:
         ConfigurationError: If an argument is outside its range, or labels are missing.

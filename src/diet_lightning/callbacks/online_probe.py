@@ -21,19 +21,20 @@ class OnlineLinearProbe(SplitAccuracy):
     """Trains a linear classifier with bias on the detached embeddings of each training batch, and measures it.
 
     The weights of the backbone are bitwise those of a run without the probe. The probe has its own AdamW in float32, averages
-    its gradients over the ranks, and resumes from a checkpoint. Samples without a label (-1) are ignored. Logs
-    ``train/{name}_top1`` (augmented images), ``val/{name}_top1`` and ``test/{name}_top1`` (clean images), and ``top5`` with
-    more than five classes.
+    its gradients over the ranks, and resumes from a checkpoint. Samples without a label (-1) are ignored. A second fit starts
+    with a new classifier. Logs ``train/{name}_top1`` (augmented images), ``val/{name}_top1`` and ``test/{name}_top1`` (clean
+    images), and ``top5`` with more than five classes.
 
     Args:
         name: Name of the metrics; several probes at once need different names.
         num_classes: Number of classes; None reads it from the data module.
         lr: Learning rate.
         weight_decay: Weight decay of AdamW.
-        enabled: None switches the probe off, with a message, if the data have no labels; True raises an error then.
+        enabled: None leaves out data without labels, with a message; True raises an error then.
 
     Raises:
-        ConfigurationError: When training starts, if `enabled` is True and labels or the number of classes are missing.
+        ConfigurationError: When training starts, if `enabled` is True and the training or the validation samples have no
+            labels.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class OnlineLinearProbe(SplitAccuracy):
         enabled: bool | None = True,
     ) -> None:
         super().__init__(name, f"Probe {name!r}", num_classes, enabled)
+        self._given_classes = num_classes
         self.lr = lr
         self.weight_decay = weight_decay
         self._classifier: nn.Linear | None = None  # made when the dimension of the embeddings is known
@@ -63,6 +65,13 @@ class OnlineLinearProbe(SplitAccuracy):
         if self._classifier is None:
             raise ConfigurationError(f"Probe {self.name!r} has not been trained yet: fit first, or load a checkpoint.")
         return self._classifier
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds the number of classes and the splits without labels; a fit starts anew."""
+        if stage == "fit":  # an earlier fit may have been of other data and another backbone
+            self._classifier = self._optimizer = None
+            self._restored, self._count, self.num_classes = {}, torch.zeros(()), self._given_classes
+        super().setup(trainer, pl_module, stage)
 
     def _make(self, pl_module: LightningModule) -> None:
         if not self._is_on or self._classifier is not None:
@@ -138,7 +147,12 @@ class OnlineLinearProbe(SplitAccuracy):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keeps the state until the classifier is made."""
-        if state_dict:
+        """Keeps the state until the classifier is made, unless the data have more classes by now."""
+        if state_dict and state_dict["num_classes"] < (self.num_classes or 0):
+            rank_zero_info(
+                f"Probe {self.name!r} starts anew: it has {state_dict['num_classes']} classes in the checkpoint, and the data "
+                f"have {self.num_classes}."
+            )
+        elif state_dict:
             self.num_classes = state_dict["num_classes"]
             self._restored = state_dict

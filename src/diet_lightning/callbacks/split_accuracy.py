@@ -26,7 +26,7 @@ class SplitAccuracy(SplitCallback):
         name: Name of the metrics.
         owner: Name of the classifier in messages.
         num_classes: Number of classes; None reads it from the data module.
-        enabled: None switches the callback off, with a message, if the data have no labels; True raises an error then.
+        enabled: None leaves out what has no labels, with a message; True raises an error then.
     """
 
     def __init__(self, name: str, owner: str, num_classes: int | None, enabled: bool | None) -> None:
@@ -34,6 +34,7 @@ class SplitAccuracy(SplitCallback):
         self.num_classes = num_classes
         self.enabled = enabled
         self._owner = owner
+        self._unlabelled: set[str] = set()  # splits that are left out
         self._metrics: dict[str, MetricCollection] = {}  # by split
 
     @abstractmethod
@@ -41,28 +42,49 @@ class SplitAccuracy(SplitCallback):
         """Logits of embeddings ``(B, K)`` in float32, shape ``(B, classes)``."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds the number of classes, before anything is trained.
+        """Finds the number of classes and a split without labels, before anything is trained.
 
         Raises:
-            ConfigurationError: If `enabled` is True and the data have no labels.
+            ConfigurationError: If `enabled` is True and the training samples or those of the split have no labels.
         """
-        if self.enabled is False or self.num_classes is not None:
+        data: Any = getattr(trainer, "datamodule", None)
+        if self.enabled is not False and self.num_classes is None:
+            self.num_classes = getattr(data, "num_classes", None)
+            if self.num_classes is None:
+                self._leave_out_data()
+                return
+        split = "test" if stage == "test" else "val"
+        if stage == "predict" or (split == "val" and trainer.limit_val_batches == 0) or not hasattr(data, "has_labels"):
             return
-        self.num_classes = getattr(getattr(trainer, "datamodule", None), "num_classes", None)
-        if self.num_classes is None and self.enabled is None:
+        self._unlabelled.discard(split)
+        if data.has_labels(split) is False:
+            self._leave_out(split)
+
+    def _leave_out_data(self) -> None:
+        if self.enabled is None:
             rank_zero_info(f"The training data have no labels: {self._owner[0].lower()}{self._owner[1:]} is off.")
-        elif self.num_classes is None:
+        else:
             raise ConfigurationError(
                 f"{self._owner} is asked for, but the training data have no labels: add labels, pass `num_classes` if samples "
                 "carry them, or do without it."
             )
+
+    def _leave_out(self, split: str) -> None:
+        if self.enabled:
+            raise ConfigurationError(
+                f"{self._owner} is asked for, but no sample of the {split} split has a label: add labels, or leave "
+                "out the split or the callback."
+            )
+        self._unlabelled.add(split)
 
     @property
     def _is_on(self) -> bool:
         return self.enabled is not False and self.num_classes is not None
 
     def _measure(self, split: str, pl_module: LightningModule) -> None:
-        """Starts to measure a split."""
+        """Starts to measure a split, unless it has no labels."""
+        if split in self._unlabelled:
+            return
         classes = self.num_classes or 0
         metrics: dict[str, Any] = {  # not MulticlassAccuracy, which is 0 without labels
             f"top{k}": MulticlassStatScores(
@@ -101,10 +123,9 @@ class SplitAccuracy(SplitCallback):
             return
         for name, (correct, _, _, _, labelled) in self._metrics.pop(split).compute().items():  # of all ranks
             if labelled == 0 and split != "train":
-                raise ConfigurationError(
-                    f"{self._owner} is asked for, but no sample of the {split} split has a label: add labels, or leave "
-                    "out the split or the callback."
-                )
+                if not pl_module.trainer.sanity_checking:  # which reads a few samples only
+                    self._leave_out(split)
+                continue
             accuracy = correct / labelled.clamp(min=1)
             # the values are equal on all ranks; `sync_dist` marks them as synchronised for Lightning
             pl_module.log(f"{split}/{self.name}_{name}", accuracy, prog_bar=name == "top1", sync_dist=True)

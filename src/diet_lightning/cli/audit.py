@@ -17,6 +17,7 @@ from diet_lightning.audit import report
 from diet_lightning.audit.audit import audit_data
 from diet_lightning.errors import ConfigurationError, require_positive
 from diet_lightning.training.trained_run import open_run
+from diet_lightning.utilities.csv_cells import csv_cell
 from diet_lightning.utilities.files import require_empty_dir
 
 PAGE = "index.html"
@@ -85,7 +86,7 @@ def _write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         with path.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
             writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
+            writer.writerows(map(csv_cell, row) for row in zip(*columns.values(), strict=True))
     else:
         import pyarrow as pa
         import pyarrow.parquet as pq

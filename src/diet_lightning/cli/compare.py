@@ -26,6 +26,7 @@ from diet_lightning.runs.comparison import (
     read_runs,
 )
 from diet_lightning.runs.metrics import LINEAR, LOSS_GAP, PROBE, RANKME, TRAIN_RANKME
+from diet_lightning.utilities.csv_cells import csv_cell
 from diet_lightning.utilities.files import atomic_write, require_writable
 
 RANKS = {RANKME: "RankMe", TRAIN_RANKME: "RankMe (train)"}  # metric → heading
@@ -192,7 +193,7 @@ def _write_table(rows: list[Row], file: Path) -> None:
     ):
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
 
 
 def _draw(

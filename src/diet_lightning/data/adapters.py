@@ -14,6 +14,7 @@ from torch.utils.data import Subset, TensorDataset
 from tqdm import tqdm
 
 from diet_lightning.data.array_format import extremes_of, format_for
+from diet_lightning.data.columns import INPUT_KEYS, LABEL_KEYS
 from diet_lightning.data.dataset import ArrayDataset, Extremes, SampleDataset
 from diet_lightning.data.metadata import digests_of, fingerprint_parts_of, labels_of, names_of, to_label
 from diet_lightning.data.read_config import ReadConfig
@@ -21,9 +22,7 @@ from diet_lightning.data.survey import evenly_spaced
 from diet_lightning.errors import DataError, DIETError
 from diet_lightning.transforms.convert import PixelFormat, to_tensor
 
-INPUT_KEYS = ("image", "img", "input", "pixel_values")
 EXTREMES_SAMPLES = 2**16  # samples whose values are looked at
-LABEL_KEYS = ("label", "labels", "target", "fine_label")
 
 
 def adapt(dataset: Any) -> SampleDataset:
@@ -48,6 +47,8 @@ class MapDataset(SampleDataset):
 
     Args:
         dataset: The data set.
+        columns: Keys of the input and of the label in samples that are mappings; None for the usual ones.
+        labels: Labels that replace those of the samples, int64, shape ``(N,)``; None keeps them.
         pixels: How PIL images become tensors.
         make: How arrays and tensors become stored samples; None leaves them unchanged.
 
@@ -56,9 +57,15 @@ class MapDataset(SampleDataset):
     """
 
     def __init__(
-        self, dataset: Any, pixels: PixelFormat | None = None, make: Callable[[Tensor], Tensor] | None = None
+        self,
+        dataset: Any,
+        columns: tuple[str | None, str | None] = (None, None),
+        labels: Tensor | None = None,
+        pixels: PixelFormat | None = None,
+        make: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.dataset = dataset
+        self.columns, self._labels = columns, labels
         self.pixels, self.make = pixels or PixelFormat(), make
         self._length = self._measure()
 
@@ -80,9 +87,23 @@ class MapDataset(SampleDataset):
         """Name of the data set's own class."""
         return type(self.dataset).__name__
 
+    def pair(self, index: int) -> tuple[Any, Any]:
+        """Input and label of one sample, as the data set gives them: an input, a pair ``(input, label, ...)`` or a mapping.
+
+        Raises:
+            DataError: If the sample cannot be read.
+        """
+        return self._read(index, lambda value: value)
+
     def read(self, index: int) -> tuple[Tensor, int]:
-        """One sample: an input, a pair ``(input, label, ...)`` or a mapping, made a tensor and an integer."""
-        return self._read(index, self._stored)
+        """One sample, as a tensor and an integer."""
+        tensor, label = self._read(index, self._stored)
+        if self._labels is not None:
+            return tensor, int(self._labels[index])
+        try:
+            return tensor, to_label(label)
+        except ValueError as error:
+            raise DataError(f"The label of sample {index} of {self.kind} cannot be read: {error}.") from error
 
     def _stored(self, value: Any) -> Tensor:
         if isinstance(value, Image.Image) or self.make is None:
@@ -92,19 +113,21 @@ class MapDataset(SampleDataset):
     def _values(self, value: Any) -> Tensor:
         return self.pixels.to_values(value) if isinstance(value, Image.Image) else to_tensor(value)
 
-    def _read(self, index: int, convert: Callable[[Any], Any]) -> tuple[Any, int]:
+    def _read(self, index: int, convert: Callable[[Any], Any]) -> tuple[Any, Any]:
         try:
             sample = self.dataset[index]
             if isinstance(sample, Mapping):
-                sample = _pair_of_mapping(sample)
+                sample = _pair_of_mapping(sample, *self.columns)
             elif not isinstance(sample, tuple | list):
                 sample = (sample, None)
-            label = sample[1] if len(sample) > 1 else None
-            return convert(sample[0]), to_label(label)
+            return convert(sample[0]), sample[1] if len(sample) > 1 else None
         except DIETError:
             raise
         except Exception as error:  # any exception may come from a foreign data set
-            raise DataError(f"Sample {index} of {self.kind} cannot be read: {error}") from error
+            raise self._unreadable(index, error) from error
+
+    def _unreadable(self, index: int, error: Exception) -> DataError:
+        return DataError(f"Sample {index} of {self.kind} cannot be read: {error}")
 
     def read_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Several samples.
@@ -121,7 +144,16 @@ class MapDataset(SampleDataset):
 
     def subset(self, indices: Sequence[int]) -> SampleDataset:
         """The samples at `indices`, in that order."""
-        return MapDataset(Subset(self.dataset, indices), self.pixels, self.make)
+        labels = None if self._labels is None else self._labels[torch.as_tensor(indices, dtype=torch.int64)]
+        return MapDataset(Subset(self.dataset, indices), self.columns, labels, self.pixels, self.make)
+
+    def with_columns(self, image: str, label: str | None) -> MapDataset:
+        """The same samples with the keys of their input and label."""
+        return type(self)(self.dataset, (image, label), self._labels, self.pixels, self.make)
+
+    def with_labels(self, labels: Tensor) -> MapDataset:
+        """The same samples with other labels, int64, shape ``(N,)``."""
+        return type(self)(self.dataset, self.columns, labels, self.pixels, self.make)
 
     def extremes(self) -> Extremes | None:
         """As for `SampleDataset`; reads up to 65,536 evenly spaced images if the first has more than 8 bits."""
@@ -137,17 +169,17 @@ class MapDataset(SampleDataset):
     def formatted(self, read: ReadConfig) -> tuple[SampleDataset, list[str]]:
         """As for `SampleDataset`; the first sample decides on the channels of all."""
         pixels = PixelFormat(read.color, read.background, read.pixel_range)
-        value, _ = self._read(0, lambda value: value)
+        value, _ = self.pair(0)
         if isinstance(value, Image.Image):
-            return MapDataset(self.dataset, pixels), []
+            return MapDataset(self.dataset, self.columns, self._labels, pixels), []
         first = to_tensor(value)
         make, notes = format_for(first.shape, first.dtype, read)
-        return MapDataset(self.dataset, pixels, make), notes
+        return MapDataset(self.dataset, self.columns, self._labels, pixels, make), notes
 
     @property
     def labels(self) -> Tensor | None:
         """All labels, if the data set keeps them in one place."""
-        return labels_of(self.dataset)
+        return labels_of(self.dataset) if self._labels is None else self._labels
 
     @property
     def names(self) -> list[str] | None:
@@ -179,8 +211,14 @@ class TensorMapDataset(MapDataset):
         return ArrayDataset(tensors[0], labels, self).formatted(read)
 
 
-def _pair_of_mapping(sample: Mapping[str, Any]) -> tuple[Any, Any]:
-    for key in INPUT_KEYS:
-        if key in sample:
-            return sample[key], next((sample[name] for name in LABEL_KEYS if name in sample), None)
-    raise KeyError(f"none of the keys {list(INPUT_KEYS)} is among {sorted(sample)}")
+def _pair_of_mapping(sample: Mapping[str, Any], image: str | None, label: str | None) -> tuple[Any, Any]:
+    key = next((name for name in INPUT_KEYS if name in sample), None) if image is None else image
+    if key is None:
+        raise KeyError(
+            f"none of the keys {list(INPUT_KEYS)} is among {sorted(sample)}: set `read.image_column` to the key of the input"
+        )
+    label = next((name for name in LABEL_KEYS if name in sample), None) if label is None else label
+    for name in (key, label):
+        if name is not None and name not in sample:
+            raise KeyError(f"{name!r} is not among the keys {sorted(sample)}")
+    return sample[key], None if label is None else sample[label]

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from diet_lightning.data.adapters import adapt
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.cache import ImageCache
+from diet_lightning.data.carried_labels import resolve_labels
 from diet_lightning.data.dataset import ArrayDataset
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.loaders import ResumableLoader, SplitLoaders, samples_in_all_stores, to_device_if_fits
@@ -23,7 +24,7 @@ from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.reading import Split, SplitReader, check_split
 from diet_lightning.data.source import Source, SourceOptions
 from diet_lightning.data.sources import load_source, needs_download
-from diet_lightning.data.splits import fill_cache, open_splits
+from diet_lightning.data.splits import fill_cache, open_splits, unlabelled_note
 from diet_lightning.data.statistics import channel_statistics
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.transforms.augmentation import BatchAugmentation
@@ -227,11 +228,13 @@ class DIETDataModule(SplitReader, LightningDataModule):
             augmentation = {**source.augmentation, **augmentation}
         self._pipeline = InputPipeline(sample, self.image_size, self.strength, augmentation, mean, std)
         self._class_names, self._num_classes = source.class_names, opened.num_classes
-        self.read, self.notes = opened.read, opened.notes
+        self.read, self.notes = opened.read, [*opened.notes, *unlabelled_note(opened)]
         self._splits, self._fingerprint = opened.indexed, opened.fingerprint
 
     def _open_source(self) -> Source:
-        return load_source(self.source, self._options) if self._given is None else self._given
+        if self._given is not None:
+            return resolve_labels(self._given, self._options.read)
+        return load_source(self.source, self._options)
 
     def teardown(self, stage: str) -> None:
         """Frees the accelerator memory of the training set."""

@@ -14,6 +14,7 @@ from diet_lightning.data.archive_layouts import archive_layout
 from diet_lightning.data.dataset import ArrayDataset
 from diet_lightning.data.images import ImageFileDataset, ImageFiles
 from diet_lightning.data.labelled_files import LabelledFiles, number_classes
+from diet_lightning.data.labels import encode_labels
 from diet_lightning.data.layouts import folder_layout
 from diet_lightning.data.listing import list_images
 from diet_lightning.data.metadata import printable
@@ -88,21 +89,14 @@ def npz_source(path: str, options: SourceOptions) -> Source:
             "train_images, train_labels, val_images, …"
         )
     splits = {}
+    encoded = encode_labels({part: arrays.get(f"{part}_labels") for part in SPLIT_NAMES})
     for part in SPLIT_NAMES:
         if f"{part}_images" in arrays:
-            inputs, labels = arrays[f"{part}_images"], arrays.get(f"{part}_labels")
+            inputs = arrays[f"{part}_images"]
             if inputs.dtype.kind not in "iufb" or inputs.ndim < 2:
                 raise DataError(
                     f"Expected '{part}_images' of {path!r} to hold numbers, one row or image per sample, but got "
                     f"{inputs.dtype} of shape {inputs.shape}."
                 )
-            if labels is not None and (labels.ndim == 0 or labels.size != len(labels) or labels.dtype.kind not in "iu"):
-                raise DataError(
-                    f"Expected '{part}_labels' of {path!r} to hold one integer per sample, but got {labels.dtype} of shape "
-                    f"{labels.shape}: leave the key out to train without labels."
-                )
-            splits[part] = ArrayDataset(
-                torch.from_numpy(native(inputs)),
-                None if labels is None else torch.from_numpy(labels.reshape(-1).astype(np.int64)),
-            )
-    return Source(splits["train"], splits.get("val"), splits.get("test"))
+            splits[part] = ArrayDataset(torch.from_numpy(native(inputs)), encoded.labels[part])
+    return Source(splits["train"], splits.get("val"), splits.get("test"), encoded.class_names, notes=encoded.notes)

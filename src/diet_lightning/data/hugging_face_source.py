@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import glob
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from diet_lightning.data.adapters import INPUT_KEYS, LABEL_KEYS
+from diet_lightning.data.batch import NO_LABEL
+from diet_lightning.data.columns import choose_columns, is_image, join_names
 from diet_lightning.data.digest_store import kept_digests
 from diet_lightning.data.fingerprint import UNREADABLE, computed_digests, content_digest, file_digests, file_stamps
 from diet_lightning.data.images import ImageDataset
-from diet_lightning.data.metadata import to_label
+from diet_lightning.data.labels import encode_labels
 from diet_lightning.data.source import Source, SourceOptions
 from diet_lightning.data.split_names import SPLIT_NAMES
 from diet_lightning.errors import ConfigurationError, DataError
+
+HUB_NAMES = {
+    "train": SPLIT_NAMES["train"],
+    "val": (*SPLIT_NAMES["val"], "dev"),
+    "test": (*SPLIT_NAMES["test"], "eval"),
+}
 
 
 class _HuggingFaceItems(Dataset[tuple[Any, int | None]]):
     """A split of a Hugging Face data set as ``(image, label)``."""
 
-    def __init__(self, split: Any, image: str, label: str | None) -> None:
-        self.split, self.image, self.label = split, image, label
-
-    @property
-    def labels(self) -> Sequence[int] | None:
-        """The label column."""
-        return None if self.label is None else [to_label(value) for value in self.split[self.label]]
+    def __init__(self, split: Any, image: str, labels: Tensor | None) -> None:
+        self.split, self.image, self.labels = split.select_columns([image]), image, labels
 
     @property
     def names(self) -> list[str | None]:
@@ -69,71 +74,124 @@ class _HuggingFaceItems(Dataset[tuple[Any, int | None]]):
         return len(self.split)
 
     def __getitem__(self, index: int) -> tuple[Any, int | None]:
-        row = self.split[int(index)]
-        stored = row[self.image]  # not decoded: {"bytes": …, "path": …}
+        stored = self.split[int(index)][self.image]  # not decoded: {"bytes": …, "path": …}
         image = stored["path"] if stored["bytes"] is None else BytesIO(stored["bytes"])
-        return image, None if self.label is None else row[self.label]
+        return image, None if self.labels is None else int(self.labels[index])
 
 
 def hugging_face_source(name: str, options: SourceOptions) -> Source:
     """A Hugging Face data set of images, on the hub or as parquet files."""
+    owner = f"source 'hf:{name}'"
+    notes: list[str] = []
+    loaded = {part: _flattened(split) for part, split in _load(name, options, notes).items()}
+    image, label, chosen = choose_columns(loaded["train"].features, options.read, owner)
+    notes += chosen
+    columns = {
+        part: split.data.column(label).to_pylist() if label in split.features else None
+        for part, split in loaded.items()
+    }
+    names = {part: getattr(split.features.get(label), "names", None) for part, split in loaded.items()}
+    encoded = encode_labels(*join_names(columns, names))
+
+    def opened(part: str, split: Any) -> ImageDataset:
+        labels = encoded.labels[part]
+        if labels is None and label is not None:
+            labels = torch.full((len(split),), NO_LABEL)
+        items = _HuggingFaceItems(_with_images(split, image, f"{part} split of {owner}"), image, labels)
+        return ImageDataset(items, options.image_size, options.read)
+
+    splits: dict[str, Any] = {part: opened(part, split) for part, split in loaded.items()}
+    return Source(**splits, class_names=encoded.class_names, notes=[*notes, *encoded.notes])
+
+
+def _load(name: str, options: SourceOptions, notes: list[str]) -> dict[str, Any]:
+    """The splits by our names."""
     try:
         import datasets
     except ImportError as error:
         raise ConfigurationError(
             f"Source 'hf:{name}' needs the datasets package: pip install 'diet-lightning[hf]'."
         ) from error
-    arguments: dict[str, Any] = {"path": name}
-    if name.startswith("parquet:"):
-        arguments = {"path": "parquet", "data_files": _parquet_files(name.removeprefix("parquet:"))}
     try:
-        splits = datasets.load_dataset(**arguments, cache_dir=options.root)
+        if not name.startswith("parquet:"):
+            return _our_splits(name, datasets.load_dataset(name, cache_dir=options.root), notes)
+        # one by one, as the test split may lack columns, such as that of the labels
+        return {
+            part: datasets.load_dataset("parquet", data_files={part: files}, split=part, cache_dir=options.root)
+            for part, files in _parquet_files(name.removeprefix("parquet:"), notes).items()
+        }
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"Source 'hf:{name}' cannot be loaded: {str(error).splitlines()[0]}.") from error
-
-    def split(part: str) -> ImageDataset | None:
-        found = next((splits[alias] for alias in SPLIT_NAMES[part] if alias in splits), None)
-        if found is None:
-            return None
-        image = next((key for key, kind in found.features.items() if isinstance(kind, datasets.Image)), None)
-        image = image or next((key for key in INPUT_KEYS if key in found.features), None)
-        if image is None:
-            raise DataError(f"Source 'hf:{name}' has the columns {sorted(found.features)}, but no column of images.")
-        try:
-            found = found.cast_column(image, datasets.Image(decode=False))
-        except (ValueError, TypeError, NotImplementedError) as error:
-            raise DataError(f"Column {image!r} of source 'hf:{name}' holds no images: {error}.") from error
-        label = next((key for key, kind in found.features.items() if isinstance(kind, datasets.ClassLabel)), None)
-        label = label or next((key for key in LABEL_KEYS if key in found.features), None)
-        return ImageDataset(_HuggingFaceItems(found, image, label), options.image_size, options.read)
-
-    train = split("train")
-    if train is None:
-        raise DataError(f"Source 'hf:{name}' has the splits {sorted(splits)}, but none called 'train'.")
-    kind = train.items.split.features.get(train.items.label)
-    names = kind.names if isinstance(kind, datasets.ClassLabel) else None
-    return Source(train, split("val"), split("test"), names)
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"Source 'hf:{name}' cannot be loaded: {said}.") from error
 
 
-def _parquet_files(path: str) -> dict[str, list[str]]:
+def _our_splits(name: str, found: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    """The splits that are called train, val and test in one of the usual ways."""
+    lower = {split.lower(): split for split in found}
+    ours = {
+        part: lower[alias]
+        for part, aliases in HUB_NAMES.items()
+        if (alias := next((each for each in aliases if each in lower), None)) is not None
+    }
+    if "train" not in ours:
+        raise DataError(
+            f"Source 'hf:{name}' has the splits {sorted(found)}, but none called 'train': name the one to train on in Python, "
+            f"DIETDataModule.from_datasets(datasets.load_dataset({name!r}, split={next(iter(found))!r}))."
+        )
+    if others := sorted(set(found) - set(ours.values())):
+        notes.append(f"Splits {others} are left out: {sorted(ours.values())} are read.")
+    return {part: found[split] for part, split in ours.items()}
+
+
+def _flattened(split: Any) -> Any:
+    """A split with nested columns as columns called ``outer.inner``, and with images that lack their type as images."""
+    import datasets
+
+    for column, kind in split.features.items():
+        if is_image(kind) and not isinstance(kind, datasets.Image):
+            split = split.cast_column(column, datasets.Image())
+    return split.flatten() if any(isinstance(kind, dict) for kind in split.features.values()) else split
+
+
+def _with_images(split: Any, column: str, owner: str) -> Any:
+    """A split whose column of files, bytes or paths has the type of images that are not decoded."""
+    import datasets
+
+    if column not in split.features:
+        raise DataError(f"The {owner} has the columns {sorted(split.features)}, but none called {column!r}.")
+    try:
+        return split.cast_column(column, datasets.Image(decode=False))
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise DataError(f"Column {column!r} of the {owner} holds no images: {error}.") from error
+
+
+def _parquet_files(path: str, notes: list[str]) -> dict[str, list[str]]:
     """The parquet files of a folder by split, judged by their names; a single file is all for training."""
     root = Path(path).expanduser()
     if root.is_file():
         return {"train": [glob.escape(str(root))]}
     files = sorted(root.rglob("*.parquet")) if root.is_dir() else []
     parts: dict[str, list[str]] = {}
+    left_out = []
     for file in files:
-        for part, names in SPLIT_NAMES.items():
-            if (
-                file.relative_to(root)
-                .as_posix()
-                .lower()
-                .startswith(tuple(f"{prefix}{name}" for name in names for prefix in ("", "data/")))
-            ):
-                parts.setdefault("validation" if part == "val" else part, []).append(glob.escape(str(file)))
+        name = file.relative_to(root).as_posix()
+        part = next((part for part, names in HUB_NAMES.items() if _begins_with(name, names)), None)
+        if part is None:
+            left_out.append(name)
+        else:
+            parts.setdefault(part, []).append(glob.escape(str(file)))
     if "train" not in parts:
         raise DataError(
             f"Source 'hf:parquet:{path}' has no training file: expected a .parquet file, or a folder with files named "
             "train*.parquet, and validation*.parquet or test*.parquet if there are any."
         )
+    if left_out:
+        notes.append(
+            f"{len(left_out)} parquet file(s) are left out, such as {left_out[0]}: names begin with train, validation or test."
+        )
     return parts
+
+
+def _begins_with(path: str, names: tuple[str, ...]) -> bool:
+    """Whether a path below the folder, or below its folder ``data``, begins with one of the words."""
+    return re.match(rf"(data/)?({'|'.join(names)})(?![a-z])", path, re.IGNORECASE) is not None

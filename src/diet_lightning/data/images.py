@@ -24,7 +24,7 @@ from diet_lightning.data.image_formats import HEIF_ENDINGS, register_heif
 from diet_lightning.data.metadata import digests_of, labels_of, names_of, relative_name, to_label
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.survey import evenly_spaced, image_notes
-from diet_lightning.errors import DataError
+from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.transforms.convert import PixelFormat, to_square
 from diet_lightning.utilities.threads import map_threaded
 
@@ -141,16 +141,23 @@ class ImageDataset(SampleDataset):
 
         Raises:
             DataError: If it cannot be read.
+            ConfigurationError: If its label is not a class.
         """
         try:
             image, label = self.items[self.keep[index]][:2]
             values = read_values(image, self.pixels, self.read_config.pages, self.image_size)
             self._check_range(values)
-            tensor, number = self.pixels.to_stored(values), to_label(label)
+            tensor = self.pixels.to_stored(values)
         except Exception as error:  # decoders raise exceptions of any type, even SyntaxError
             raise DataError(
                 f"Image {index}{self.name_of(index)} cannot be read: {error}; replace the file, or set "
                 "`drop_unreadable` to true to leave such files out before the run."
+            ) from error
+        try:
+            number = to_label(label)
+        except ValueError as error:  # of another type than an unreadable image, which may be left out
+            raise ConfigurationError(
+                f"The label of image {index}{self.name_of(index)} is not a class: {error}; correct the label."
             ) from error
         if self.image_size is not None:
             tensor = to_square(tensor, self.image_size)

@@ -12,6 +12,8 @@ from diet_lightning.data.adapters import adapt
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import DataError
 
+SHOWN = 8  # indices named in the message
+
 
 class IndexedDataset(Dataset[DatumBatch]):
     """A map-style data set that returns the index of each sample with it.
@@ -25,13 +27,16 @@ class IndexedDataset(Dataset[DatumBatch]):
             strings or a method that gives it, which `EmbeddingWriter` writes beside the embeddings; and a method
             ``fingerprint_parts()``, which returns a list of bytes that identify all samples. Without it, 16 samples of a
             custom data set are compared when a run resumes.
+        measured: Name of the split if it is measured and not trained on: then its inputs must be finite, which `FiniteGuard`
+            checks for others.
 
     Raises:
         DataError: If the data set has no length or is empty.
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: Any, measured: str | None = None) -> None:
         self.dataset = adapt(dataset)
+        self.measured = measured
         if len(self.dataset) == 0:
             raise DataError(f"Expected data set {self.dataset.kind} to hold samples, but it is empty.")
 
@@ -48,10 +53,23 @@ class IndexedDataset(Dataset[DatumBatch]):
         """A whole batch, read at once where the data set is in memory.
 
         Raises:
-            DataError: For an index outside 0 … N-1, a changed length, or a sample that cannot be read or stacked.
+            DataError: For an index outside 0 … N-1, a changed length, or a sample that cannot be read or stacked; in a measured
+                split also for inputs that are not finite.
         """
         rows = torch.as_tensor(indices, dtype=torch.int64)
         if len(outside := rows[(rows < 0) | (rows >= len(self))]):
             raise DataError(f"Expected an index in 0 … {len(self) - 1}, but got {int(outside[0])}.")
         inputs, labels = self.dataset.read_batch(indices)
+        if self.measured is not None and inputs.is_floating_point():
+            finite = torch.isfinite(inputs.reshape(len(rows), -1)).all(dim=1)
+            if not bool(finite.all()):
+                self._stop(rows[~finite].tolist())
         return DatumBatch(inputs, rows, labels)
+
+    def _stop(self, indices: Sequence[int]) -> None:
+        names = self.dataset.names
+        shown = [str(n) if names is None else f"{n} ({names[n]})" for n in indices[:SHOWN]]
+        raise DataError(
+            f"{len(indices)} input(s) of the {self.measured} split hold NaN or infinite values, index "
+            f"{', '.join(shown)}{', …' if len(indices) > SHOWN else ''}: correct or remove them."
+        )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pickle import PicklingError
 from typing import Any
 
 import numpy as np
@@ -61,7 +63,29 @@ def samples_in_all_stores(trainer: Trainer | None, count: int) -> NDArray[np.boo
     return done
 
 
-class ResumableLoader(DataLoader[DatumBatch]):
+class WorkerLoader(DataLoader[DatumBatch]):
+    """A loader that says in a sentence if its data set cannot be sent to loader processes."""
+
+    def __iter__(self) -> Iterator[DatumBatch]:  # type: ignore[override]
+        """Starts the loader processes, if there are any.
+
+        Raises:
+            ConfigurationError: If they are started anew and not forked, and the data set cannot be pickled.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Got pickle error")  # torch's, besides the error
+                return super().__iter__()
+        except (PicklingError, AttributeError, TypeError) as error:
+            if self.num_workers == 0:
+                raise
+            raise ConfigurationError(
+                f"The data set cannot be sent to {self.num_workers} loader processes ({error}): define its functions at the top "
+                "level of a module instead of as lambdas or inside functions, or set `num_workers` to 0."
+            ) from error
+
+
+class ResumableLoader(WorkerLoader):
     """A loader that Lightning may stop and resume in mid-epoch.
 
     Lightning creates the iterator before it restores the epoch and the position that the sampler needs, and workers would
@@ -186,7 +210,7 @@ class SplitLoaders:
     def in_order(self, dataset: IndexedDataset) -> DataLoader[DatumBatch]:
         """All samples in order; the first few twice if N is not a multiple of the number of ranks."""
         sampler = EpochSampler(dataset, self.batch_size, self.num_replicas, self.rank, shuffle=False)
-        return DataLoader(dataset, **self._options(dataset, sampler))
+        return WorkerLoader(dataset, **self._options(dataset, sampler))
 
     def without(self, dataset: IndexedDataset, done: NDArray[np.bool_]) -> DataLoader[DatumBatch]:
         """The batches, in order, that hold a sample which is not done yet; the first batch if all are done.
@@ -199,7 +223,7 @@ class SplitLoaders:
         if len(blocks) == 0:
             blocks = np.zeros(1, np.int64)  # without a batch Lightning would call no hook
         sampler = BlockSampler(dataset, self.batch_size, self.num_replicas, self.rank, blocks)
-        return DataLoader(dataset, **self._options(dataset, sampler))
+        return WorkerLoader(dataset, **self._options(dataset, sampler))
 
     def _workers(self, dataset: IndexedDataset) -> int:
         if self.num_workers is not None:

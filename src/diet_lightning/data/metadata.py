@@ -6,7 +6,7 @@ No sample is read. Only this module reads such attributes; all other code uses `
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,50 +14,90 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
 from torchvision.datasets import VisionDataset
 
 from diet_lightning.data.batch import NO_LABEL
+from diet_lightning.data.columns import label_column
 from diet_lightning.data.fingerprint import file_digests, row_digests
+from diet_lightning.data.labels import is_missing, plain_label
 from diet_lightning.errors import DataError
+
+LISTS = ("labels", "targets", "_labels")  # attributes that list labels; the last is torchvision's in its newer sets
 
 
 def to_label(value: Any) -> int:
-    """A label as an integer, -1 for None.
+    """A single label as an integer, -1 for a missing one.
 
     Raises:
         ValueError: If it is not a single integer.
     """
-    if value is None:
+    label = plain_label(value)
+    if is_missing(label):
         return NO_LABEL
-    number = value.item() if isinstance(value, Tensor | np.ndarray | np.generic) else value
-    if int(number) != number:
-        raise ValueError(f"expected the label to be an integer, but got {number:.6g}")
-    return int(number)
+    if isinstance(label, float) and label.is_integer():
+        return int(label)
+    if not isinstance(label, int):
+        shown = f"{label:.6g}" if isinstance(label, float) else repr(label)
+        raise ValueError(f"expected the label to be an integer, but got {shown}")
+    return label
+
+
+def listings_of(dataset: Any, label: str | None = None) -> Iterator[tuple[str, Any]]:
+    """The columns of N values in which a data set may keep its labels; no sample is read.
+
+    Args:
+        dataset: A data set, possibly a `Subset`, `ConcatDataset` or `TensorDataset`, one of Hugging Face, or one with
+            ``targets`` or ``labels``.
+        label: Column of the labels in a data set of Hugging Face; None for the usual one.
+
+    Yields:
+        Name and column, as the data set keeps it.
+    """
+    if isinstance(dataset, Subset):
+        rows = list(dataset.indices)
+        for name, column in listings_of(dataset.dataset, label):
+            yield name, column[rows] if isinstance(column, Tensor | np.ndarray) else [column[n] for n in rows]
+    elif isinstance(dataset, ConcatDataset):
+        parts = [next(listings_of(part, label), None) for part in dataset.datasets]
+        if all(part is not None for part in parts):
+            yield parts[0][0], [label for _, column in parts for label in column]  # type: ignore[index,misc]
+    elif isinstance(dataset, TensorDataset):
+        if len(dataset.tensors) > 1:
+            yield "tensors", dataset.tensors[1]
+    elif (features := features_of(dataset)) is not None:
+        found, _ = label_column(features, label)
+        if found is not None and found in features:
+            yield found, dataset.with_format(None)[found][:]
+    else:
+        for name in LISTS:
+            kept: Any = getattr(dataset, name, None)
+            kept = kept.to_numpy() if hasattr(kept, "to_numpy") else kept  # pandas'
+            if isinstance(kept, list | tuple | np.ndarray | Tensor) and len(kept) == len(dataset):
+                yield name, kept
+        # (path, label) of torchvision's folders
+        samples: Any = getattr(dataset, "samples", getattr(dataset, "_samples", None))
+        is_list = isinstance(samples, list) and len(samples) == len(dataset)
+        if is_list and all(isinstance(sample, tuple) and len(sample) == 2 for sample in samples):
+            yield "samples", [label for _, label in samples]
+
+
+def features_of(dataset: Any) -> Mapping[str, Any] | None:
+    """Column → feature of a data set of Hugging Face; None for other data sets."""
+    features = getattr(dataset, "features", None)
+    return features if isinstance(features, Mapping) and hasattr(dataset, "with_format") else None
 
 
 def labels_of(dataset: Any) -> Tensor | None:
-    """All labels of a data set, if it lists them; no sample is read.
+    """All labels of a data set, if it lists them as integers; no sample is read.
 
     Args:
-        dataset: A data set, possibly a `Subset` or `TensorDataset`, or one with ``targets`` or ``labels``.
+        dataset: As for `listings_of`.
 
     Returns:
         int64, shape ``(N,)``, or None.
     """
-    if isinstance(dataset, Subset):
-        labels = labels_of(dataset.dataset)
-        return None if labels is None else labels[torch.as_tensor(list(dataset.indices))]
-    if isinstance(dataset, TensorDataset):
-        return _integers(dataset.tensors[1], len(dataset)) if len(dataset.tensors) > 1 else None
-    for name in ("labels", "targets", "_labels"):  # the last is torchvision's in its newer sets
-        labels = _integers(getattr(dataset, name, None), len(dataset))
-        if labels is not None:
-            return labels
-    samples = getattr(dataset, "samples", getattr(dataset, "_samples", None))  # (path, label) of torchvision's folders
-    if isinstance(samples, list) and all(isinstance(sample, tuple) and len(sample) == 2 for sample in samples):
-        return _integers([label for _, label in samples], len(dataset))
-    return None
+    return next((labels for _, column in listings_of(dataset) if (labels := _integers(column)) is not None), None)
 
 
 def names_of(dataset: Any) -> list[str] | None:
@@ -137,15 +177,15 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _integers(labels: Any, count: int) -> Tensor | None:
-    """Labels as int64 ``(count,)``, or None if they are not numbers, but for example names or boxes."""
+def _integers(labels: Any) -> Tensor | None:
+    """Labels as int64 ``(N,)``, or None if they are not numbers, but for example names or boxes."""
     if isinstance(labels, Sequence) and all(isinstance(label, int | float | np.number | Tensor) for label in labels):
         labels = torch.tensor([to_label(label) for label in labels])
     elif isinstance(labels, np.ndarray) and labels.dtype.kind in "iuf":
         labels = torch.from_numpy(labels)
-    if not isinstance(labels, Tensor) or tuple(labels.shape) != (count,):
+    if not isinstance(labels, Tensor) or labels.ndim != 1:
         return None
     whole = labels.to(torch.int64)
     if bool((labels != whole).any()):
         raise DataError(f"Expected every label to be an integer, but got {labels[labels != whole][0].item():.6g}.")
-    return whole
+    return whole.clamp(min=NO_LABEL)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.read_config import ReadConfig
+from diet_lightning.data.splits import has_labels
 from diet_lightning.data.summary import DataSummary
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
 from diet_lightning.transforms.pipeline import InputPipeline
@@ -90,6 +91,18 @@ class SplitReader(ABC):
         """What was read: samples, classes, sizes, values and all that was decided. Reads the data on first use."""
         self.setup()
         return DataSummary.of(self.source, self._splits, self._class_names, self.read, self._pipeline, self.notes)
+
+    def has_labels(self, split: Split) -> bool | None:
+        """Whether a sample of a split has a label.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Returns:
+            None if the data lack the split, or do not list its labels.
+        """
+        self.setup()
+        return has_labels(self._splits[split]) if split in self._splits else None
 
     def names(self, split: Split) -> list[str] | None:
         """A name for each sample of a split, in the order of the index.

@@ -131,7 +131,7 @@ def open_splits(
     for split, dataset in {"val": source.val, "test": source.test}.items():
         if dataset is not None:
             readable = _readable(dataset, split, images, drop_unreadable, notes)
-            indexed[split], digests[split] = IndexedDataset(readable.loaded(keep)), readable.sample_digests()
+            indexed[split], digests[split] = IndexedDataset(readable.loaded(keep), split), readable.sample_digests()
     # as in the paper, probes are measured on the test split if it is the only one
     for split, other in {"val": "test", "test": "val"}.items():
         if split not in indexed and other in indexed:
@@ -141,11 +141,32 @@ def open_splits(
 
 
 def _count_classes(indexed: dict[str, IndexedDataset], class_names: Sequence[str] | None) -> int | None:
+    labels = [split.dataset.labels for split in indexed.values()]
+    if has_labels(indexed["train"]) is False:
+        return None
     if class_names is not None:
         return len(class_names)
-    labels = [split.dataset.labels for split in indexed.values()]
     highest = max((int(each.max()) for each in labels if each is not None), default=NO_LABEL)
     return highest + 1 if labels[0] is not None and highest >= 0 else None
+
+
+def has_labels(split: IndexedDataset) -> bool | None:
+    """Whether a sample of a split has a label; None if the data set does not list its labels."""
+    labels = split.dataset.labels
+    return None if labels is None else bool((labels != NO_LABEL).any())
+
+
+def unlabelled_note(opened: OpenedSplits) -> list[str]:
+    """A sentence on the splits without labels beside labelled training samples."""
+    missing: dict[int, str] = {}  # one split may replace another, under both names
+    for name, split in opened.indexed.items():
+        if has_labels(split) is False:
+            missing.setdefault(id(split), name)
+    if opened.num_classes is None or not missing:
+        return []
+    return [
+        f"No sample of the {' and '.join(missing.values())} split has a label: it is left out of what needs labels."
+    ]
 
 
 def _readable(

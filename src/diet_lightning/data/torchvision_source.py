@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torchvision.datasets
 from filelock import FileLock
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
 from torchvision.datasets import CIFAR10, MNIST, SEMEION, STL10, SVHN, USPS
 
+from diet_lightning.data.adapters import MapDataset
+from diet_lightning.data.carried_labels import resolve_labels
 from diet_lightning.data.images import ImageDataset
+from diet_lightning.data.metadata import digests_of, names_of
+from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.source import Source, SourceOptions
 from diet_lightning.errors import ConfigurationError, DataError
 
@@ -80,7 +88,46 @@ def torchvision_source(name: str, options: SourceOptions) -> Source:
     train, val, test = (split(part) for part in TORCHVISION_SPLITS.get(name, ("train", None, "test")))
     if train is None:
         raise DataError(f"torchvision's {name} has no train split.")
-    return Source(train, val, test, getattr(train.items, "classes", None))
+    return _with_classes({"train": train, "val": val, "test": test}, getattr(train.items, "classes", None))
+
+
+class _Relabelled(Dataset[tuple[Any, int]]):
+    """The images of a data set with other labels, int64, shape ``(N,)``."""
+
+    def __init__(self, items: Any, labels: Tensor) -> None:
+        self.items, self.labels = items, labels
+
+    @property
+    def names(self) -> list[str] | None:
+        """Names of the image files."""
+        return names_of(self.items)
+
+    def sample_digests(self, indices: Sequence[int]) -> NDArray[np.uint8] | None:
+        """Digests of the images, where the data set keeps or lists them."""
+        return digests_of(self.items, indices)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.items[index][0], int(self.labels[index])
+
+
+def _with_classes(given: Mapping[str, ImageDataset | None], class_names: Sequence[str] | None) -> Source:
+    """The splits, with classes where a data set lists no labels and its samples carry targets of another kind."""
+    images: dict[str, Any] = {split: part for split, part in given.items() if part is not None}
+    if all(part.labels is not None for part in images.values()):
+        return Source(**images, class_names=class_names)
+    adapted: dict[str, Any] = {split: MapDataset(part.items) for split, part in images.items()}
+    found = resolve_labels(Source(**adapted, class_names=class_names), ReadConfig())
+    for split, part in images.items():
+        labelled = getattr(found, split)
+        if labelled is not adapted[split]:
+            items = _Relabelled(part.items, labelled.labels)
+            images[split] = ImageDataset(
+                items, part.image_size, part.read_config, pixels_in_memory=part.pixels_in_memory
+            )
+    return Source(**images, class_names=found.class_names, notes=found.notes)
 
 
 def _opened(factory: Callable[..., Any], arguments: dict[str, Any], download: bool) -> Any:

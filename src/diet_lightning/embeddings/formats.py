@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from diet_lightning.errors import ConfigurationError, DataError
 
 Array = NDArray[Any]
 ROWS = 4096  # rows of a row group of .parquet
+CLASS_NAMES = "class_names"
 PATH_ENDS = "path_ends"  # safetensors knows no strings: path i is the bytes of `path` from ends[i - 1] to ends[i]
 
 
@@ -32,12 +34,14 @@ class Embeddings:
         label: The label, int64, shape ``(N,)``, -1 for samples without one.
         path: Name of each sample, such as the path of its file below the source's folder, strings, shape ``(N,)``; None for
             samples without names.
+        class_names: Names of the labels, strings, shape ``(C,)``; None for labels without names.
     """
 
     features: NDArray[np.float32]
     index: NDArray[np.int64]
     label: NDArray[np.int64]
     path: NDArray[np.str_] | None = None
+    class_names: NDArray[np.str_] | None = None
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
@@ -68,7 +72,7 @@ def read_embeddings(path: str | Path) -> Embeddings:
             f"Embeddings '{path}' cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__}): "
             "the file is damaged, or was not written by EmbeddingWriter; run `diet predict` again."
         ) from error
-    return Embeddings(**{name: arrays.get(name) for name in ("features", "index", "label", "path")})  # type: ignore[arg-type]
+    return Embeddings(**{name: arrays.get(name) for name in ("features", "index", "label", "path", CLASS_NAMES)})  # type: ignore[arg-type]
 
 
 def _check(arrays: Mapping[str, Array]) -> None:
@@ -79,6 +83,8 @@ def _check(arrays: Mapping[str, Array]) -> None:
                 raise ValueError(f"'{name}' is {array.dtype} of shape {array.shape}")
         elif name != "path":
             raise ValueError(f"array '{name}' is missing")
+    if CLASS_NAMES in arrays and (arrays[CLASS_NAMES].dtype.kind != "U" or arrays[CLASS_NAMES].ndim != 1):
+        raise ValueError(f"'{CLASS_NAMES}' is {arrays[CLASS_NAMES].dtype} of shape {arrays[CLASS_NAMES].shape}")
 
 
 def check_format(file: Path) -> None:
@@ -109,7 +115,8 @@ def write_arrays(file: Path, arrays: Mapping[str, Array]) -> None:
 
 def _write_npz(file: Path, arrays: Mapping[str, Array]) -> None:
     # in this order the headers before the features take a multiple of 4 bytes; numpy copies mapped arrays that are not aligned
-    ordered: Any = {name: arrays[name] for name in ("index", "label", "features", "path") if name in arrays}
+    names = ("index", "label", "features", "path", CLASS_NAMES)
+    ordered: Any = {name: arrays[name] for name in names if name in arrays}
     np.savez(file, **ordered)
 
 
@@ -136,16 +143,19 @@ def _member(file: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Ar
 
 def _write_safetensors(file: Path, arrays: Mapping[str, Array]) -> None:
     arrays = dict(arrays)
+    classes = arrays.pop(CLASS_NAMES, None)
     if "path" in arrays:
         names = [name.encode() for name in arrays["path"].tolist()]
         arrays["path"] = np.frombuffer(b"".join(names), np.uint8)
         arrays[PATH_ENDS] = np.cumsum([len(name) for name in names], dtype=np.int64)
-    save_file(arrays, file)
+    save_file(arrays, file, None if classes is None else {CLASS_NAMES: json.dumps(classes.tolist())})
 
 
 def _read_safetensors(file: Path) -> dict[str, Array]:
     with safe_open(file, "pt") as opened:  # the library copies numpy arrays and maps PyTorch tensors
         arrays: dict[str, Array] = {name: opened.get_tensor(name).numpy() for name in opened.keys()}  # noqa: SIM118
+        if CLASS_NAMES in (metadata := opened.metadata() or {}):
+            arrays[CLASS_NAMES] = np.array(json.loads(metadata[CLASS_NAMES]), np.str_)
     if "path" in arrays:
         text, ends = arrays["path"].tobytes(), arrays.pop(PATH_ENDS).tolist()
         arrays["path"] = np.array(
@@ -160,9 +170,14 @@ def _write_parquet(file: Path, arrays: Mapping[str, Array]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    arrays = dict(arrays)
+    classes = arrays.pop(CLASS_NAMES, None)
     values = pa.array(arrays["features"].reshape(-1))  # not copied
     features = pa.FixedSizeListArray.from_arrays(values, arrays["features"].shape[1])
-    pq.write_table(pa.table({**arrays, "features": features}), file, row_group_size=ROWS, use_dictionary=False)
+    table = pa.table({**arrays, "features": features})
+    if classes is not None:
+        table = table.replace_schema_metadata({CLASS_NAMES: json.dumps(classes.tolist())})
+    pq.write_table(table, file, row_group_size=ROWS, use_dictionary=False)
 
 
 def _read_parquet(file: Path) -> dict[str, Array]:
@@ -179,6 +194,8 @@ def _read_parquet(file: Path) -> dict[str, Array]:
             start += len(rows)
     if "path" in arrays:
         arrays["path"] = arrays["path"].astype(np.str_)
+    if CLASS_NAMES.encode() in (metadata := schema.metadata or {}):
+        arrays[CLASS_NAMES] = np.array(json.loads(metadata[CLASS_NAMES.encode()]), np.str_)
     return arrays
 
 

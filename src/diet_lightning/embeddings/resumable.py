@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from diet_lightning.embeddings.formats import Array, write_arrays
+from diet_lightning.embeddings.formats import CLASS_NAMES, Array, write_arrays
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.utilities.files import partial_of
 from diet_lightning.utilities.row_store import RowStore
@@ -47,7 +47,9 @@ def prepare_rows(file: Path, identity: Mapping[str, Any] | None) -> tuple[FileLo
         return lock, RowStore.prepare(folder, COLUMNS, identity)
 
 
-def finish_rows(file: Path, rows: RowStore, dim: int, names: Sequence[str] | None) -> int:
+def finish_rows(
+    file: Path, rows: RowStore, dim: int, names: Sequence[str] | None, class_names: Sequence[str] | None = None
+) -> int:
     """Writes the output file and removes the folder; for one process, after all have flushed.
 
     Args:
@@ -55,6 +57,7 @@ def finish_rows(file: Path, rows: RowStore, dim: int, names: Sequence[str] | Non
         rows: Its rows.
         dim: Dimension K of the embeddings.
         names: A name for each sample, or None.
+        class_names: Names of the labels, or None.
 
     Returns:
         The number of rows.
@@ -70,6 +73,8 @@ def finish_rows(file: Path, rows: RowStore, dim: int, names: Sequence[str] | Non
     arrays: dict[str, Array] = {"features": features, "index": index, "label": label}
     if names is not None:
         arrays["path"] = np.array([names[row] for row in index.tolist()], np.str_)
+    if class_names is not None:
+        arrays[CLASS_NAMES] = np.array([str(name) for name in class_names], np.str_)
     new = rows.folder / f"output{file.suffix}"
     with writing(file):
         write_arrays(new, arrays)
