@@ -24,9 +24,10 @@ from torch.utils.data import Subset, TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule
 from diet_lightning.data.adapters import adapt
-from diet_lightning.data.dataset import ArrayDataset
+from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.fingerprint import file_digests, row_digests
-from diet_lightning.data.images import ImageDataset, ImageFileDataset, ImageFiles
+from diet_lightning.data.image_files import ImageFiles
+from diet_lightning.data.images import ImageDataset, ImageFileDataset
 from diet_lightning.data.source import SourceOptions
 from diet_lightning.data.sources import load_source
 from diet_lightning.errors import CheckpointError

@@ -14,8 +14,8 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from diet_lightning.data.adapters import adapt
+from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
-from diet_lightning.data.dataset import ArrayDataset
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.loaders import identity_collate
 from diet_lightning.errors import DataError

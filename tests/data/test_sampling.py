@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diet_lightning.data.dataset import ArrayDataset
+from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.loaders import MemoryLoader, ResumableLoader, identity_collate, to_device_if_fits
 from diet_lightning.data.sampling import EpochSampler

@@ -19,7 +19,7 @@ from PIL import ExifTags, Image
 from torch.utils.data import TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule
-from diet_lightning.data.dataset import ArrayDataset
+from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.images import ImageFileDataset
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.split_summary import SplitSummary

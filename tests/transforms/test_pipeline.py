@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
 from diet_lightning.data.adapters import adapt
-from diet_lightning.data.dataset import ArrayDataset
+from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.statistics import CHUNK, IMAGENET_MEAN, IMAGENET_STD, channel_statistics
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.transforms.pipeline import InputPipeline

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 from tqdm import tqdm
 
+from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.array_format import extremes_of, format_for
 from diet_lightning.data.columns import INPUT_KEYS, LABEL_KEYS
-from diet_lightning.data.dataset import ArrayDataset, Extremes, SampleDataset
+from diet_lightning.data.dataset import Extremes, SampleDataset
 from diet_lightning.data.metadata import digests_of, fingerprint_parts_of, labels_of, names_of, to_label
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.survey import evenly_spaced

@@ -15,7 +15,8 @@ from filelock import FileLock
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from diet_lightning.data.dataset import ArrayDataset, SampleDataset
+from diet_lightning.data.array_dataset import ArrayDataset
+from diet_lightning.data.dataset import SampleDataset
 from diet_lightning.data.images import ImageDataset
 from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.utilities.files import partial_of, read_json, require_writable, write_json

@@ -14,9 +14,10 @@ from torch.utils.data import TensorDataset
 from tqdm import tqdm
 
 from diet_lightning.data.adapters import MapDataset
+from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.batch import NO_LABEL
 from diet_lightning.data.columns import choose_columns, join_names
-from diet_lightning.data.dataset import ArrayDataset, SampleDataset
+from diet_lightning.data.dataset import SampleDataset
 from diet_lightning.data.labels import EncodedLabels, encode_labels, is_missing, plain_label
 from diet_lightning.data.metadata import features_of, listings_of
 from diet_lightning.data.read_config import ReadConfig

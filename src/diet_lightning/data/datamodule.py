@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from diet_lightning.data.adapters import adapt
+from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.cache import ImageCache
 from diet_lightning.data.carried_labels import resolve_labels
-from diet_lightning.data.dataset import ArrayDataset
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.loaders import ResumableLoader, SplitLoaders, samples_in_all_stores, to_device_if_fits
-from diet_lightning.data.read_config import ReadConfig
+from diet_lightning.data.read_config import READ, ReadConfig
 from diet_lightning.data.reading import Split, SplitReader, check_split
 from diet_lightning.data.source import Source, SourceOptions
 from diet_lightning.data.sources import load_source, needs_download
@@ -30,7 +28,6 @@ from diet_lightning.errors import ConfigurationError
 from diet_lightning.transforms.augmentation import BatchAugmentation
 from diet_lightning.transforms.pipeline import Augment, InputPipeline
 
-READ = ReadConfig()
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -41,12 +38,10 @@ class DIETDataModule(SplitReader, LightningDataModule):
     own parameters, from a generator seeded by (seed, epoch, step): the same whatever the number of workers and ranks.
     Labels are passed on for probes only. If one of the validation and test splits is missing, the other replaces it.
 
-    Sources: ``digits`` (embedded); ``torchvision:NAME``; ``folder:PATH`` (split folders, class folders, unlabelled images,
-    or TinyImageNet or CUB-200-2011 as their archives unpack); ``csv:FILE`` (paths, labels, splits); ``npz:FILE`` (MedMNIST's
-    keys); ``hf:NAME`` and ``hf:parquet:PATH`` (Hugging Face).
-
     Args:
-        source: The data: digits, torchvision:NAME, folder:PATH, csv:FILE, npz:FILE, hf:NAME or hf:parquet:PATH.
+        source: The data: digits (embedded); torchvision:NAME; folder:PATH (split folders, class folders, unlabelled images,
+            or archives of TinyImageNet or CUB-200-2011 as they unpack); csv:FILE (paths, labels, splits); npz:FILE
+            (MedMNIST's keys); hf:NAME or hf:parquet:PATH (Hugging Face).
         root: Folder of torchvision's and Hugging Face's data; None for ``data`` and Hugging Face's cache.
         batch_size: Samples per step and device.
         strength: Augmentation 0 (none) to 3 (the paper's default).
@@ -170,8 +165,6 @@ class DIETDataModule(SplitReader, LightningDataModule):
         )
         return module
 
-    # -- set-up --------------------------------------------------------------------------------------------------------
-
     def prepare_data(self) -> None:
         """Downloads what is missing and decodes images into the cache; Lightning calls it once per node, before `setup`.
 
@@ -240,8 +233,6 @@ class DIETDataModule(SplitReader, LightningDataModule):
         """Frees the accelerator memory of the training set."""
         self._placed = None
 
-    # -- loaders -------------------------------------------------------------------------------------------------------
-
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled by (seed, epoch); a resumed run continues where it stopped, also within an epoch."""
         if self.trainer is not None and not self._told:  # the values of a checkpoint are restored by now
@@ -308,22 +299,3 @@ class DIETDataModule(SplitReader, LightningDataModule):
                 dtype = AUTOCAST.get(str(self.trainer.precision), dtype)
             inputs = inputs.to(dtype)
         return batch._replace(input=inputs)
-
-    # -- what a checkpoint keeps ---------------------------------------------------------------------------------------
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the scaling and normalisation of the checkpoint, and compares the data when training resumes.
-
-        Raises:
-            CheckpointError: If N or the samples differ: every row of the head belongs to one sample.
-        """
-        self.setup()
-        scaled = state_dict.get("value_range")
-        if scaled is not None and self._options.read.value_range is None and scaled != self.read.value_range:
-            self.read, self._splits = replace(self.read, value_range=scaled), {}
-            self.setup()
-        if self.mean is None and len(state_dict.get("mean", [])) == len(self._pipeline.mean):
-            # images in memory or in a cache have their own statistics, images decoded on the fly have ImageNet's
-            self._pipeline.normalize_by(state_dict["mean"], state_dict["std"])
-        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            self.require_same_data(state_dict)

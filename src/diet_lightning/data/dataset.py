@@ -1,4 +1,4 @@
-"""SampleDataset: the interface of all data sets, and its implementation in memory."""
+"""SampleDataset: the interface of all data sets."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from diet_lightning.data.array_format import extremes_of, format_for
-from diet_lightning.data.batch import NO_LABEL
-from diet_lightning.data.fingerprint import row_digests
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.transforms.convert import tensor_bytes
 
 if TYPE_CHECKING:
+    from diet_lightning.data.array_dataset import ArrayDataset
     from diet_lightning.data.cache import CachedSplit, ImageCache
 
 Extremes = tuple[float, float, bool]  # smallest and largest value, and whether values are integers
@@ -231,99 +229,3 @@ class SampleDataset(Dataset[tuple[Tensor, Any]], ABC):
     def __getitem__(self, index: Any) -> tuple[Tensor, Any]:
         """One sample, as `read` gives it."""
         return self.read(index)
-
-
-class ArrayDataset(SampleDataset):
-    """Samples held in memory, served one at a time or by whole batches.
-
-    Args:
-        inputs: Shape ``(N, ...)``; images are uint8 ``(N, C, H, W)``.
-        labels: Shape ``(N,)``, int64, or None without labels.
-        origin: The data set that the samples were decoded from; it has their names and identifies them.
-    """
-
-    def __init__(self, inputs: Tensor, labels: Tensor | None = None, origin: SampleDataset | None = None) -> None:
-        if labels is None:
-            labels = torch.full((len(inputs),), NO_LABEL)
-        if len(labels) != len(inputs):
-            raise DataError(f"Expected one label per sample, but got {len(labels)} labels for {len(inputs)} samples.")
-        self.inputs = inputs
-        self._labels = labels.to(torch.int64)
-        self.origin = origin
-
-    def __len__(self) -> int:
-        """N."""
-        return len(self.inputs)
-
-    def __getitem__(self, index: int | Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The sample at an index, or the batch at several."""
-        return self.inputs[index], self.labels[index]
-
-    def read(self, index: int) -> tuple[Tensor, int]:
-        """One sample."""
-        return self.inputs[index], int(self.labels[index])
-
-    def read_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Several samples, read at once."""
-        rows = torch.as_tensor(indices, dtype=torch.int64)
-        return self.inputs[rows], self.labels[rows]
-
-    def subset(self, indices: Sequence[int]) -> ArrayDataset:
-        """A copy of the samples at `indices`, in that order."""
-        return ArrayDataset(*self.read_batch(indices), None if self.origin is None else self.origin.subset(indices))
-
-    @property
-    def labels(self) -> Tensor:
-        """All labels, -1 for samples without one."""
-        return self._labels
-
-    @property
-    def names(self) -> list[str] | None:
-        """Names of the files or samples that these were decoded from."""
-        return None if self.origin is None else self.origin.names
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the inputs."""
-        return self.inputs.nbytes
-
-    def extremes(self) -> Extremes | None:
-        """As for `SampleDataset`; every value is looked at."""
-        integers = not self.inputs.is_floating_point()
-        if self.inputs.dtype == torch.uint8 or self.inputs.ndim != 4 - (integers and self.inputs.ndim == 3):
-            return None
-        return (*extremes_of(self.inputs), integers)
-
-    def formatted(self, read: ReadConfig) -> tuple[ArrayDataset, list[str]]:
-        """As for `SampleDataset`; the samples are converted once."""
-        make, notes = format_for(self.inputs.shape[1:], self.inputs.dtype, read)
-        return ArrayDataset(make(self.inputs), self.labels, self.origin), notes
-
-    @property
-    def arrays(self) -> ArrayDataset:
-        """Itself."""
-        return self
-
-    def loaded(self, in_memory: bool) -> ArrayDataset:
-        """The same samples, without an origin that holds all pixels in memory a second time."""
-        return ArrayDataset(self.inputs, self.labels, self.kept_origin())
-
-    def kept_origin(self) -> SampleDataset | None:
-        """The origin, unless it keeps all pixels in memory a second time."""
-        return None if self.origin is None or self.origin.pixels_in_memory else self.origin
-
-    def fingerprint_parts(self) -> list[bytes] | None:
-        """Shape, dtype and digests of the inputs, in order."""
-        digests, form = self.sample_digests(), f"{tuple(self.inputs.shape)} {self.inputs.dtype}"
-        return None if digests is None else [form.encode(), digests.tobytes()]
-
-    def _sample_digests(self) -> NDArray[np.uint8] | None:
-        return row_digests(self.inputs) if self.origin is None else self.origin.sample_digests()
-
-    def fingerprint(self) -> str:
-        """As for `SampleDataset`; of decoded images that of their files."""
-        return super().fingerprint() if self.origin is None else self.origin.fingerprint()
-
-    def content_key(self, options: str = "") -> str:
-        """As for `SampleDataset`; of decoded images that of their files."""
-        return super().content_key(options) if self.origin is None else self.origin.content_key(options)

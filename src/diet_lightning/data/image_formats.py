@@ -8,7 +8,7 @@ from PIL import Image, ImageFile, features
 
 NO_IMAGES = frozenset({"EPS", "IPTC", "MPEG", "PDF"})  # no images, or none without another program
 CODECS = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}  # format → what Pillow may have been built without
-HEIF_ENDINGS = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
+HEIF_ENDINGS = (".heic", ".heics", ".heif", ".heifs", ".hif")
 
 
 def is_readable(ending: str) -> bool:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.array_format import extremes_of
-from diet_lightning.data.dataset import ArrayDataset, Extremes, SampleDataset
+from diet_lightning.data.dataset import Extremes, SampleDataset
 from diet_lightning.data.decoding import Header, read_header, read_values
-from diet_lightning.data.fingerprint import file_digests
-from diet_lightning.data.image_formats import HEIF_ENDINGS, register_heif
-from diet_lightning.data.metadata import digests_of, labels_of, names_of, relative_name, to_label
-from diet_lightning.data.read_config import ReadConfig
+from diet_lightning.data.image_files import ImageFiles
+from diet_lightning.data.metadata import digests_of, labels_of, names_of, to_label
+from diet_lightning.data.read_config import READ, ReadConfig
 from diet_lightning.data.survey import evenly_spaced, image_notes
 from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.transforms.convert import PixelFormat, to_square
@@ -31,47 +28,7 @@ from diet_lightning.utilities.threads import map_threaded
 if TYPE_CHECKING:
     from diet_lightning.data.cache import CachedSplit, ImageCache
 
-READ = ReadConfig()
 RANGE_IMAGES = 64  # evenly spaced images whose values decide how all of more than 8 bits are scaled
-
-
-class ImageFiles(Dataset[tuple[str, int]]):
-    """Image files with a label each.
-
-    Args:
-        paths: The files, in the order of their indices.
-        labels: One label per file, -1 for files without one, shape ``(N,)``.
-        root: Folder to which names are relative, so that a moved folder keeps its fingerprint.
-    """
-
-    def __init__(self, paths: Sequence[str | Path], labels: ArrayLike, root: str | Path) -> None:
-        self.paths = [os.fspath(path) for path in paths]  # as text, since millions of `Path` need gigabytes
-        self.labels = np.asarray(labels, dtype=np.int64)
-        self.root = root
-
-    def __len__(self) -> int:
-        """Number of files."""
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[str, int]:
-        """The file and its label."""
-        path = self.paths[index]
-        if os.path.splitext(path)[1].lower() in HEIF_ENDINGS:
-            register_heif()  # once in every process
-        return path, int(self.labels[index])
-
-    @property
-    def names(self) -> list[str]:
-        """Relative path of every file."""
-        return [self.name(n) for n in range(len(self))]
-
-    def name(self, index: int) -> str:
-        """Relative path of a file."""
-        return relative_name(self.paths[index], self.root)
-
-    def sample_digests(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """Digests of all bytes of some files, shape ``(n, 16)``; zero for a file that cannot be read."""
-        return file_digests([self.paths[n] for n in indices], self.root)
 
 
 class ImageDataset(SampleDataset):

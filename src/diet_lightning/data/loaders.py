@@ -19,8 +19,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
+from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.batch import DatumBatch
-from diet_lightning.data.dataset import ArrayDataset
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.sampling import BlockSampler, EpochSampler
 from diet_lightning.errors import ConfigurationError

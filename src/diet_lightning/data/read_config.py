@@ -70,3 +70,6 @@ class ReadConfig:
     def pixel_range(self) -> tuple[float, float] | None:
         """`value_range` as numbers."""
         return None if self.value_range is None else (float(self.value_range[0]), float(self.value_range[1]))
+
+
+READ = ReadConfig()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.read_config import ReadConfig
+from diet_lightning.data.source import SourceOptions
 from diet_lightning.data.splits import has_labels
 from diet_lightning.data.summary import DataSummary
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
@@ -41,6 +44,8 @@ class SplitReader(ABC):
 
     source: str
     seed: int
+    mean: list[float] | None  # as it was given
+    trainer: Any
     read: ReadConfig  # with the range of values that `setup` finds
     notes: list[str]  # sentences on what the data mean and on what was left out
     _splits: dict[str, IndexedDataset]  # empty before `setup`
@@ -48,6 +53,7 @@ class SplitReader(ABC):
     _num_classes: int | None
     _fingerprint: str  # of the training samples and their order
     _pipeline: InputPipeline
+    _options: SourceOptions
 
     @abstractmethod
     def setup(self, stage: str | None = None) -> None:
@@ -215,6 +221,23 @@ class SplitReader(ABC):
             "value_range": None if self.read.value_range is None else list(self.read.value_range),
             "background": self.read.background,
         }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores the scaling and normalisation of the checkpoint, and compares the data when training resumes.
+
+        Raises:
+            CheckpointError: If N or the samples differ: every row of the head belongs to one sample.
+        """
+        self.setup()
+        scaled = state_dict.get("value_range")
+        if scaled is not None and self._options.read.value_range is None and scaled != self.read.value_range:
+            self.read, self._splits = replace(self.read, value_range=scaled), {}
+            self.setup()
+        if self.mean is None and len(state_dict.get("mean", [])) == len(self._pipeline.mean):
+            # images in memory or in a cache have their own statistics, images decoded on the fly have ImageNet's
+            self._pipeline.normalize_by(state_dict["mean"], state_dict["std"])
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self.require_same_data(state_dict)
 
     def require_same_data(self, state_dict: Mapping[str, Any]) -> None:
         """Compares the training data with those that a checkpoint was trained on.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.csv_source import csv_source
-from diet_lightning.data.dataset import ArrayDataset
 from diet_lightning.data.file_sources import folder_source, npz_source
 from diet_lightning.data.hugging_face_source import hugging_face_source
 from diet_lightning.data.path_hints import hint_for_path, near_kind
