@@ -128,11 +128,10 @@ class DIETDataModule(SplitReader, LightningDataModule):
         self.seed = seed
         self._options = SourceOptions(root, image_size, holdout, download, seed, read)
         self._given: Source | None = None  # data sets passed by `from_datasets`
-        self.notes: list[str] = []  # sentences on what the data mean and on what was left out, filled by `setup`
         self._splits: dict[str, IndexedDataset] = {}  # filled by `setup`
         self._class_names: Sequence[str] | None = None
         self._num_classes: int | None = None
-        self._fingerprint = ""
+        self._fingerprint, self.notes = "", []
         self._told = False  # whether this fit has logged what was read
         self._stage = ""  # the stage that Lightning has set up last
         self._placed: ArrayDataset | None = None  # the training set on the device that trains

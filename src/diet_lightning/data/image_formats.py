@@ -36,7 +36,7 @@ def _pillow_endings() -> frozenset[str]:
         is_stub = isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile)  # has no decoder
         if not is_stub and name not in NO_IMAGES and (name not in CODECS or features.check(CODECS[name])):
             readable.add(name)
-    return frozenset(_endings(readable) - HEIF_ENDINGS)
+    return frozenset(_endings(readable).difference(HEIF_ENDINGS))
 
 
 def _endings(formats: set[str]) -> set[str]:
