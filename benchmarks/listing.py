@@ -1,8 +1,8 @@
 """How long a large folder takes until its images are listed, and until the first batch.
 
 Makes class folders of hard links to small JPEGs in a temporary folder. A process of its own lists them; two more open them as the
-source of a run, one after the other, and read the first batch. Prints one JSON line; `list_mb` is the peak of memory while listing
-beyond that before, `peak_mb` that of a process in all.
+source of a run, one after the other, and read the first batch. Prints one JSON line: seconds on the clock and of the processor, the
+peak of memory while listing beyond that before, `list_mb`, and that of a whole process, `peak_mb`.
 
     python benchmarks/listing.py --files 1300000 --folders 1000
 """
@@ -39,25 +39,29 @@ def make_tree(root: Path, images: Path, files: int, folders: int, distinct: int)
             (folder / f"{folder.name}_{n}.jpg").hardlink_to(images / f"{n % distinct}.jpg")
 
 
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MB
+
+
 def list_tree(root: str) -> dict[str, float]:
     from diet_lightning.data.listing import list_images
 
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, start, cpu = peak_mb(), time.perf_counter(), time.process_time()
     listing = list_images(root)
-    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"files": len(listing.paths), "list_s": seconds, "list_mb": (after - before) / MB, "peak_mb": after / MB}
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    return {"files": len(listing.paths), "list_s": seconds, "list_cpu_s": cpu, "list_mb": peak_mb() - before}
 
 
 def first_batch(root: str) -> dict[str, float]:
     from diet_lightning import DIETDataModule
 
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     data = DIETDataModule(f"folder:{root}", image_size=32, in_memory=False, num_workers=0)
     data.setup("fit")
     opened = time.perf_counter()
     next(iter(data.train_dataloader()))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MB
-    return {"open_s": opened - start, "first_batch_s": time.perf_counter() - start, "peak_mb": peak}
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    return {"open_s": opened - start, "first_batch_s": seconds, "cpu_s": cpu, "peak_mb": peak_mb()}
 
 
 def measured(task: str, root: Path) -> dict[str, float]:

@@ -31,6 +31,7 @@ SYSTEM_FOLDERS = frozenset(
 )
 SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 SHOWN_REASONS = 8
+NUMBER = re.compile(r"\d+")
 EFFECTIVE_IDS = os.access in os.supports_effective_ids
 
 
@@ -229,7 +230,8 @@ def _reason_for_file(entry: os.DirEntry[str]) -> Reason | None:
     if not is_file:
         return DEAD_LINK if entry.is_symlink() else SPECIAL
     name = entry.name.lower()
-    ending = os.path.splitext(name)[1]
+    stem, dot, tail = name.rpartition(".")
+    ending = dot + tail if stem else ""
     if is_readable(ending):
         return None if os.access(entry.path, os.R_OK, effective_ids=EFFECTIVE_IDS) else CLOSED_FILE
     if name in SYSTEM_FILES:
@@ -258,7 +260,7 @@ def natural_key(name: str) -> str:
         name: One component of a path; a slash at its end is ignored.
     """
     # numbers sort before other characters, and by their number of digits first
-    return re.sub(r"\d+", _number_key, name.rstrip("/").lower())
+    return NUMBER.sub(_number_key, name.rstrip("/").lower())
 
 
 def _number_key(digits: re.Match[str]) -> str:
