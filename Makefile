@@ -1,7 +1,7 @@
 # Fresh machine: Python 3.10 or newer and make. Everything is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := timm,hf,onnx,tensorboard,images
+EXTRAS := timm,hf,onnx,tensorboard,images,heic
 # keep byte code, whatever the machine's default: without it each process compiles Lightning for 15 seconds
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -24,7 +24,7 @@ test-fast: install
 LOWEST_PYTHON ?= 3.10
 test-lowest: install
 	$(BIN)/uv venv --quiet --clear --python $(LOWEST_PYTHON) .venv-lowest
-	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable ".[timm,hf,tensorboard,images]" --group test
+	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable ".[timm,hf,tensorboard,images,heic]" --group test
 	$(call LIMITED_PYTEST,.venv-lowest/bin) -o filterwarnings=default
 
 # `make test-python TEST_PYTHON=3.13`: another Python, with the newest versions
