@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from diet_lightning.data.archive_layouts import archive_layout
+from diet_lightning.data.batch import NO_LABEL
 from diet_lightning.data.dataset import ArrayDataset
 from diet_lightning.data.images import ImageFileDataset, ImageFiles
 from diet_lightning.data.labelled_files import LabelledFiles, number_classes
@@ -43,7 +44,7 @@ def folder_source(path: str, options: SourceOptions) -> Source:
 def image_file_source(
     splits: dict[str, LabelledFiles], root: str, notes: Sequence[str], options: SourceOptions, by_number: bool = False
 ) -> Source:
-    """Opens the image files of the splits; holds out a fraction for validation where only training images have labels.
+    """Opens the image files of the splits; holds out a fraction for validation where no other split has labels.
 
     Args:
         splits: ``train``, and ``val`` and ``test`` where they exist.
@@ -56,7 +57,8 @@ def image_file_source(
     notes = [*notes, *numbered.notes]
     paths = {split: files.paths for split, files in splits.items()}
     labels = dict(numbered.labels)
-    if len(splits) == 1 and numbered.names and options.holdout > 0.0:
+    is_measured = "val" in splits or ("test" in labels and bool((labels["test"] != NO_LABEL).any()))
+    if not is_measured and bool((labels["train"] != NO_LABEL).any()) and options.holdout > 0.0:
         count = len(paths["train"])
         held = min(round(options.holdout * count), max(0, count - 2))  # DIET needs at least two samples
         if held:

@@ -247,7 +247,7 @@ def _identity(path: str | Path) -> tuple[int, int]:
 
 def _is_record(file: str) -> bool:
     """Whether a file is the ``run.json`` of a run of this package."""
-    values: Any = read_json(Path(file))
+    values: Any = read_json(Path(file), or_none=True)
     return isinstance(values, dict) and {"num_samples", "backbone"} <= values.keys()
 
 
