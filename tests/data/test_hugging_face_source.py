@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 
 import pytest
 from PIL import Image
@@ -16,9 +17,12 @@ pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 
+COLOURS = itertools.count()  # each image has its own, as equal ones are told
+
+
 def png(value, side=6):
     buffer = io.BytesIO()
-    Image.new("RGB", (side, side), (value, value, value)).save(buffer, "PNG")
+    Image.new("RGB", (side, side), (*divmod(next(COLOURS), 256), 0)).save(buffer, "PNG")
     return {"bytes": buffer.getvalue(), "path": f"{value}.png"}
 
 

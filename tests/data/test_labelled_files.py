@@ -64,11 +64,6 @@ def test_no_note_where_nothing_looks_wrong():
     assert numbered(train=[None, None]).notes == []
 
 
-def test_a_class_with_a_single_training_image_is_told():
-    found = numbered(train=["a", "b", "a", "c"], val=["b", "c"])
-    assert found.notes == ["2 class(es) have a single training image: b, c; check that they are classes."]
-
-
 def test_integers_are_numbered_by_their_value_if_asked():
     splits = {"train": files("10", "9", "2")}
     assert number_classes(splits, by_number=True).names == ["2", "9", "10"]

@@ -44,7 +44,7 @@ def note(root):
 
 def write_run(folder, figure=True):
     """What a run leaves in its folder."""
-    RunRecord(8, "0" * 32, (3, 6, 6), 2, ["a", "b"], "folder:.", "resnet8", "index", 0.8, 4).write(folder)
+    RunRecord(8, "0" * 32, (3, 6, 6), 2, ["a", "b"], "folder:.", "resnet8", "index", 0.8, 4, None).write(folder)
     (folder / "metrics.csv").write_text("epoch")
     (folder / "checkpoints").mkdir()
     if figure:
@@ -160,7 +160,8 @@ def test_what_is_no_image_here_is_not_listed(ending):
 
 
 def test_heic_files_are_read_with_the_package_and_told_without(tmp_path, monkeypatch):
-    pillow_heif = importlib.import_module("pillow_heif")
+    import pillow_heif
+
     pillow_heif.register_heif_opener()
     Image.new("RGB", (16, 16), (200, 10, 10)).save(tmp_path / "b.HEIC", "HEIF")
     save(tmp_path / "a.png")
@@ -174,7 +175,8 @@ def test_heic_files_are_read_with_the_package_and_told_without(tmp_path, monkeyp
 
 
 def test_a_process_that_only_reads_registers_heic_itself(tmp_path):
-    pillow_heif = importlib.import_module("pillow_heif")
+    import pillow_heif
+
     pillow_heif.register_heif_opener()
     Image.new("RGB", (16, 16), (200, 10, 10)).save(tmp_path / "b.heif", "HEIF")
     code = (

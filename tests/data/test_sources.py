@@ -189,10 +189,11 @@ def test_images_are_held_out_unless_another_split_can_be_measured(tmp_path, labe
 
 
 def test_training_images_without_labels_have_no_classes_though_others_do(tmp_path):
-    save_tree(tmp_path / "train", ("",), count=4)
-    save_tree(tmp_path / "val", count=2, start=100)
-    data = module(f"folder:{tmp_path}")
-    assert (data.num_samples, data.num_classes, data.has_labels("val")) == (4, None, True)
+    rng = np.random.default_rng(0)
+    arrays = {f"{split}_images": rng.integers(0, 256, (4, 6, 6), dtype=np.uint8) for split in ("train", "val")}
+    np.savez(tmp_path / "set.npz", **arrays, val_labels=[0, 1, 1, 0])
+    data = module(f"npz:{tmp_path}/set.npz")
+    assert (data.num_samples, data.num_classes, data.has_labels("val")) == (4, None, False)
 
 
 def test_the_hold_out_leaves_something_to_train_on(tmp_path):

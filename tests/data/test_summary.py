@@ -78,7 +78,7 @@ def test_folder_against_pillow(folder, options):
     assert (summary.input_shape, summary.value_range, summary.background) == ([3, 16, 16], [0.0, 255.0], "white")
     assert "Class 'only' has a single training sample" in summary.notes[-1]
     lines = summary.lines()
-    assert len(lines) <= 12
+    assert len(lines) <= 6 + 2 * len(summary.notes)
     assert max(map(len, lines)) <= 100
     text = " ".join(" ".join(lines).split())
     assert "train 11 samples, 3 classes: a (6), b (4), only (1) val 5 samples" in text
@@ -204,7 +204,7 @@ def test_summary_is_plain_and_names_of_any_kind_are_printable(tmp_path):
     assert all(line.isprintable() for line in lines)
     "\n".join(lines).encode()
     text = " ".join(lines)
-    assert all(part in text for part in ("new\\nline (2)", "esc\\x1b[31m (2)", "Käfer (2)", "\\udcff (2)"))
+    assert all(part in text for part in ("new\\nline (2)", "esc\\x1b[31m (2)", "Käfer (2)", "\\xff (2)"))
 
 
 @pytest.mark.parametrize("cache", [None, "decoded"])

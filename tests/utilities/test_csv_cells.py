@@ -6,7 +6,7 @@ import csv
 
 import pytest
 
-from diet_lightning.cli.audit import _write_csv
+from diet_lightning.cli.audit import _write_table
 from diet_lightning.utilities.csv_cells import csv_cell
 
 
@@ -22,7 +22,7 @@ def test_other_values_stay(value):
 
 def test_tables_of_an_audit(tmp_path):
     columns = {"index": [0, 1], "path": ["=cmd|x.png", "a,b.png"], "label_name": ["@home", "-"], "loss": [-1.5, 2.0]}
-    _write_csv(tmp_path / "samples.csv", columns)
+    _write_table(tmp_path / "samples.csv", columns)
     with (tmp_path / "samples.csv").open(newline="") as stream:
         rows = list(csv.reader(stream))
     assert rows == [list(columns), ["0", "'=cmd|x.png", "'@home", "-1.5"], ["1", "a,b.png", "'-", "2.0"]]

@@ -59,6 +59,7 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
         self._is_set_up = False  # for a run of `predict` that has not ended
         self._rows: RowStore | None = None
         self._dim = 0  # K, known from the first rows
+        self._class_names: Sequence[str] | None = None
         self._held = ExitStack()  # closes the rows and, on rank 0, releases their lock
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -68,14 +69,14 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
             self._file = Path(self.path or Path(trainer.default_root_dir) / "embeddings.npz")
             refuse_existing(self._file)
             self._release()
-            self._is_set_up = True
+            self._is_set_up, self._class_names = True, None
 
     def stored_samples(self, trainer: Trainer, count: int) -> NDArray[np.bool_]:
         """Which samples of the data module's `predict_split` an earlier run with these weights has written."""
         if not self._is_set_up:  # an interrupted Trainer still reports that it predicts
             return np.zeros(count, np.bool_)
         data: DIETDataModule = trainer.datamodule  # type: ignore[attr-defined]  # it is what asks
-        pl_module = trainer.lightning_module
+        pl_module, self._class_names = trainer.lightning_module, data.class_names
         identity = {
             **data.identity(data.predict_split),
             "embed_dim": getattr(pl_module, "embed_dim", None),
@@ -148,8 +149,7 @@ class EmbeddingWriter(PredictionStore, BasePredictionWriter):
         trainer.strategy.barrier()
         dataset = getattr(trainer.predict_dataloaders, "dataset", None)
         names = dataset.dataset.names if isinstance(dataset, IndexedDataset) else None
-        class_names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
-        count = on_rank_zero(trainer, lambda: finish_rows(self._file, rows, self._dim, names, class_names))
+        count = on_rank_zero(trainer, lambda: finish_rows(self._file, rows, self._dim, names, self._class_names))
         rank_zero_info(f"Wrote {count} embeddings of dimension {self._dim} to {self._file}.")
         self._release()
 

@@ -12,18 +12,19 @@ import torch
 
 from diet_lightning.data.archive_layouts import archive_layout
 from diet_lightning.data.array_dataset import ArrayDataset
+from diet_lightning.data.batch import NO_LABEL
 from diet_lightning.data.image_files import ImageFiles
 from diet_lightning.data.images import ImageFileDataset
 from diet_lightning.data.labelled_files import LabelledFiles, number_classes
 from diet_lightning.data.labels import encode_labels
 from diet_lightning.data.layouts import folder_layout
 from diet_lightning.data.listing import list_images
-from diet_lightning.data.metadata import printable
 from diet_lightning.data.path_hints import what_is_wrong
 from diet_lightning.data.source import Source, SourceOptions
 from diet_lightning.data.split_names import SPLIT_NAMES
 from diet_lightning.errors import DataError
 from diet_lightning.transforms.convert import native
+from diet_lightning.utilities.text import decodable
 
 
 def folder_source(path: str, options: SourceOptions) -> Source:
@@ -44,7 +45,7 @@ def folder_source(path: str, options: SourceOptions) -> Source:
 def image_file_source(
     splits: dict[str, LabelledFiles], root: str, notes: Sequence[str], options: SourceOptions, by_number: bool = False
 ) -> Source:
-    """Opens the image files of the splits; holds out a fraction for validation where only training images have labels.
+    """Opens the image files of the splits; holds out a fraction for validation where no other split has labels.
 
     Args:
         splits: ``train``, and ``val`` and ``test`` where they exist.
@@ -57,7 +58,8 @@ def image_file_source(
     notes = [*notes, *numbered.notes]
     paths = {split: files.paths for split, files in splits.items()}
     labels = dict(numbered.labels)
-    if len(splits) == 1 and numbered.names and options.holdout > 0.0:
+    is_measured = "val" in splits or ("test" in labels and bool((labels["test"] != NO_LABEL).any()))
+    if not is_measured and bool((labels["train"] != NO_LABEL).any()) and options.holdout > 0.0:
         count = len(paths["train"])
         held = min(round(options.holdout * count), max(0, count - 2))  # DIET needs at least two samples
         if held:
@@ -72,7 +74,7 @@ def image_file_source(
         split: ImageFileDataset(ImageFiles(paths[split], labels[split], root), options.image_size, options.read)
         for split in paths
     }
-    notes = [printable(note) for note in notes]
+    notes = [decodable(note) for note in notes]
     return Source(data["train"], data.get("val"), data.get("test"), numbered.names or None, notes=notes)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from diet_lightning.data.batch import NO_LABEL
 from diet_lightning.data.labelled_files import LabelledFiles
 from diet_lightning.data.listing import Listing
-from diet_lightning.data.metadata import printable
 from diet_lightning.errors import DataError
+from diet_lightning.utilities.text import decodable
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Tree:
     @property
     def name(self) -> str:
         """Path of the folder, for messages."""
-        return printable(str(Path(self.listing.root, *self.parts)))
+        return decodable(str(Path(self.listing.root, *self.parts)))
 
     def child(self, name: str) -> Tree:
         """The files below a folder of the folder."""
@@ -64,13 +64,13 @@ class Tree:
             DataError: If there are none.
         """
         depth, listing = len(self.parts), self.listing
-        names = sorted(map(printable, self.filled)) if are_classes else []
+        names = sorted(map(decodable, self.filled)) if are_classes else []
         number = {name: n for n, name in enumerate(names)}
         outside = NO_LABEL - 1
         class_of = np.full(len(listing.folders), outside)
         for position, parts in enumerate(listing.folders):
             if parts[:depth] == self.parts:
-                class_of[position] = number.get(printable(parts[depth]), NO_LABEL) if len(parts) > depth else NO_LABEL
+                class_of[position] = number.get(decodable(parts[depth]), NO_LABEL) if len(parts) > depth else NO_LABEL
         classes = class_of[listing.folder_of]
         rows = np.flatnonzero(classes != outside)
         if not len(rows):

@@ -81,7 +81,7 @@ def number_classes(splits: Mapping[str, LabelledFiles], by_number: bool = False)
         notes.append(
             f"Merged classes whose names differ in case alone: {shown(merged)}; rename them to keep them apart."
         )
-    notes += _similar(names) + _unknown_in_training(name_of) + _single(labels["train"], names)
+    notes += _similar(names) + _unknown_in_training(name_of)
     return NumberedClasses(labels, names, notes)
 
 
@@ -128,11 +128,3 @@ def _unknown_in_training(name_of: Mapping[str, list[str]]) -> list[str]:
                 "check the spelling of the names."
             )
     return notes
-
-
-def _single(labels: NDArray[np.int64], names: list[str]) -> list[str]:
-    counts = np.bincount(labels[labels != NO_LABEL], minlength=len(names))
-    single = [name for name, count in zip(names, counts, strict=True) if count == 1]
-    if not single:
-        return []
-    return [f"{len(single):,} class(es) have a single training image: {shown(single)}; check that they are classes."]

@@ -12,9 +12,9 @@ from diet_lightning.data.batch import NO_LABEL
 from diet_lightning.data.folder_tree import Tree
 from diet_lightning.data.labelled_files import LabelledFiles, shown
 from diet_lightning.data.listing import Listing
-from diet_lightning.data.metadata import printable
 from diet_lightning.data.split_names import SPLIT_NAMES, hinted_split, split_of
 from diet_lightning.errors import DataError
+from diet_lightning.utilities.text import decodable
 
 YEAR = r"(?:19|20)\d\d"
 DATE = re.compile(
@@ -117,7 +117,7 @@ def _choice(tree: Tree) -> Choice:
         return Choice(False, f"its folders are named after dates ({shown(tree.filled)})")
     if len({parts[1:] for parts in filled}) > 1:
         deepest = "/".join(sorted(filled, key=len)[-1])
-        return Choice(False, f"its folders hold folders with images, such as {printable(deepest)!r}")
+        return Choice(False, f"its folders hold folders with images, such as {decodable(deepest)!r}")
     return Choice(True)
 
 
@@ -258,4 +258,4 @@ def _splits(root: Tree, tree: Tree, folders: dict[str, str], layout: str) -> Lay
 
 
 def _listed(names: list[str]) -> str:
-    return shown([repr(printable(name)) for name in names])
+    return shown([repr(decodable(name)) for name in names])

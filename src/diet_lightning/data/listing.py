@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diet_lightning.data.image_formats import cure_of, is_readable
-from diet_lightning.data.metadata import printable
 from diet_lightning.errors import DataError
 from diet_lightning.runs.record import RECORD
 from diet_lightning.utilities.files import read_json
+from diet_lightning.utilities.text import decodable
 
 TEXT_ENDINGS = frozenset(
     {".cfg", ".csv", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".toml", ".tsv", ".txt", ".xml", ".xmp"}
@@ -98,7 +98,7 @@ class Listing:
         if len(reasons) > SHOWN_REASONS:
             others = sum(count for _, count in self.left_out.most_common()[SHOWN_REASONS:])
             reasons = [*reasons[:SHOWN_REASONS], _counted(others, "other", "others")]
-        return printable(f"Left out {' and '.join(kinds)} below '{self.root}': {', '.join(reasons)}.")
+        return decodable(f"Left out {' and '.join(kinds)} below '{self.root}': {', '.join(reasons)}.")
 
     @property
     def may_miss_images(self) -> bool:

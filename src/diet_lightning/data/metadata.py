@@ -22,6 +22,7 @@ from diet_lightning.data.columns import label_column
 from diet_lightning.data.fingerprint import file_digests, row_digests
 from diet_lightning.data.labels import is_missing, plain_label
 from diet_lightning.errors import DataError
+from diet_lightning.utilities.text import decodable
 
 LISTS = ("labels", "targets", "_labels")  # attributes that list labels; the last is torchvision's in its newer sets
 
@@ -169,12 +170,7 @@ def fingerprint_parts_of(dataset: Any) -> list[bytes] | None:
 def relative_name(path: str | Path, root: str | Path) -> str:
     """The path below a folder with ``/`` between folders, else the whole path; bytes outside the encoding are escaped."""
     whole, folder = os.fspath(path), os.path.join(root, "")
-    return printable(whole.removeprefix(folder).replace(os.sep, "/"))
-
-
-def printable(text: str) -> str:
-    """A text with those bytes of a file's name escaped that are outside the encoding."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return decodable(whole.removeprefix(folder).replace(os.sep, "/"))
 
 
 def _integers(labels: Any) -> Tensor | None:

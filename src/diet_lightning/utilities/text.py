@@ -12,6 +12,11 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
+def decodable(text: str) -> str:
+    """A text with those bytes of a file's name escaped that are outside the encoding."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def first_few(words: Sequence[str], count: int | None = None) -> str:
     """The first five words, separated by commas, and a mark where there are more.
 
