@@ -209,7 +209,7 @@ def test_a_subset_takes_the_digests_of_the_whole(tmp_path, monkeypatch):
     plain = train_of(f"folder:{folder}").subset([4, 1])
     train = train_of(f"folder:{folder}")
     digests = train.sample_digests()
-    monkeypatch.setattr("diet_lightning.data.images.file_digests", None)  # not asked again
+    monkeypatch.setattr("diet_lightning.data.image_files.file_digests", None)  # not asked again
     assert train.subset([4, 1]).sample_digests().tolist() == digests[[4, 1]].tolist()
     monkeypatch.undo()
     assert plain.fingerprint() == train.subset([4, 1]).fingerprint() != train.subset([1, 4]).fingerprint()

@@ -193,7 +193,7 @@ def test_training_images_without_labels_have_no_classes_though_others_do(tmp_pat
     arrays = {f"{split}_images": rng.integers(0, 256, (4, 6, 6), dtype=np.uint8) for split in ("train", "val")}
     np.savez(tmp_path / "set.npz", **arrays, val_labels=[0, 1, 1, 0])
     data = module(f"npz:{tmp_path}/set.npz")
-    assert (data.num_samples, data.num_classes, data.has_labels("val")) == (4, None, False)
+    assert (data.num_samples, data.num_classes, data.has_labels("val")) == (4, None, True)
 
 
 def test_the_hold_out_leaves_something_to_train_on(tmp_path):

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = "diet_lightning"
 DISTRIBUTIONS = {  # module → distribution, where the names differ
     "PIL": "pillow",
+    "pillow_heif": "pillow-heif",
     "docstring_parser": "docstring-parser",
     "lazy_loader": "lazy-loader",
     "lightning_utilities": "lightning-utilities",

@@ -169,16 +169,19 @@ class SampleDataset(Dataset[tuple[Tensor, Any]], ABC):
             "that are decoded from files, and these come as arrays or from a data set of yours."
         )
 
-    def sample_digests(self) -> NDArray[np.uint8] | None:
+    def sample_digests(self, indices: Sequence[int] | None = None) -> NDArray[np.uint8] | None:
         """A digest of the content of each sample, computed once.
 
+        Args:
+            indices: Positions of the samples, in order; None for all.
+
         Returns:
-            Shape ``(N, 16)``, zero for a file that cannot be read; None if it would take reading all samples of a custom
+            Shape ``(n, 16)``, zero for a file that cannot be read; None if it would take reading all samples of a custom
             data set.
         """
         if self._digests is None:
             self._digests = self._sample_digests()
-        return self._digests
+        return self._digests if self._digests is None or indices is None else self._digests[list(indices)]
 
     def _sample_digests(self) -> NDArray[np.uint8] | None:
         return None
