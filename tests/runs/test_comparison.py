@@ -40,6 +40,7 @@ def write_run(folder, gaps, accuracies=None, smoothing=0.8, count=1347, ranks=No
         "backbone": "resnet8",
         "target": "index",
         "label_smoothing": smoothing,
+        "data": None,
         "batch_size": 128,
         "versions": {"torch": "2.6"},
     }
