@@ -17,6 +17,7 @@ from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from diet_lightning import DIETModule, InterruptCheckpoint, OnlineLinearProbe, RunFigure
+from diet_lightning.errors import CheckpointError
 
 pytestmark = pytest.mark.slow
 
@@ -90,6 +91,19 @@ def test_accumulation_resumes_too(make_trainer, tmp_path):
     options = {"accumulate_grad_batches": 2}
     whole = fit(make_trainer, every_epoch(tmp_path, save_on_train_epoch_end=True), **options)
     assert_same(whole, fit(make_trainer, ckpt_path=tmp_path / "epoch=1.ckpt", **options))
+
+
+@pytest.mark.parametrize("batch_size", [8, 32])
+def test_another_batch_size_raises_an_error_that_names_the_right_one(make_trainer, tmp_path, batch_size):
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(DIETModule(TinyNet()), image_data())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(
+        CheckpointError, match=f"batches of 16 samples, but batch_size={batch_size} .* Set `batch_size` to 16"
+    ):
+        make_trainer(max_epochs=2).fit(
+            DIETModule(TinyNet()), image_data(batch_size=batch_size), ckpt_path=tmp_path / "a.ckpt", weights_only=True
+        )
 
 
 def test_figure_of_a_resumed_run_shows_all_of_it(make_trainer, tmp_path):

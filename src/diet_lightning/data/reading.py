@@ -44,6 +44,7 @@ class SplitReader(ABC):
 
     source: str
     seed: int
+    batch_size: int
     mean: list[float] | None  # as it was given
     trainer: Any
     read: ReadConfig  # with the range of values that `setup` finds
@@ -58,6 +59,10 @@ class SplitReader(ABC):
     @abstractmethod
     def setup(self, stage: str | None = None) -> None:
         """Opens the data, once."""
+
+    @abstractmethod
+    def _ranks(self) -> tuple[int, int]:
+        """Number of ranks, and this rank."""
 
     @abstractmethod
     def _evaluation_loader(self, split: Split) -> DataLoader[DatumBatch]:
@@ -220,13 +225,15 @@ class SplitReader(ABC):
             "std": self._pipeline.std,
             "value_range": None if self.read.value_range is None else list(self.read.value_range),
             "background": self.read.background,
+            "batch_size": self.batch_size * self._ranks()[0],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the scaling and normalisation of the checkpoint, and compares the data when training resumes.
 
         Raises:
-            CheckpointError: If N or the samples differ: every row of the head belongs to one sample.
+            CheckpointError: If N, the samples or the batch size differ: every row of the head belongs to one sample, and
+                places in an epoch are counted in batches.
         """
         self.setup()
         scaled = state_dict.get("value_range")
@@ -238,6 +245,16 @@ class SplitReader(ABC):
             self._pipeline.normalize_by(state_dict["mean"], state_dict["std"])
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self.require_same_data(state_dict)
+            self._require_same_batches(state_dict)
+
+    def _require_same_batches(self, state_dict: Mapping[str, Any]) -> None:
+        before, world = state_dict["batch_size"], self._ranks()[0]
+        if before != self.batch_size * world:
+            raise CheckpointError(
+                f"The checkpoint was trained with batches of {before} samples, but batch_size={self.batch_size} on {world} "
+                f"device(s) makes {self.batch_size * world}: the place in the epoch and the learning rate are counted in steps. "
+                f"Set `batch_size` to {before // world}, or start a new run."
+            )
 
     def require_same_data(self, state_dict: Mapping[str, Any]) -> None:
         """Compares the training data with those that a checkpoint was trained on.
