@@ -256,6 +256,19 @@ def test_what_is_decided_on_pixels_is_told_and_can_be_chosen(tmp_path):
         )
 
 
+def test_integers_beside_floats_are_told(tmp_path):
+    Image.fromarray(RNG.integers(0, 4096, (8, 8)).astype(np.uint16)).save(tmp_path / "0.tif")
+    Image.fromarray(RNG.random((8, 8), dtype=np.float32)).save(tmp_path / "1.tif")
+    data = DIETDataModule(f"folder:{tmp_path}", image_size=8)
+    data.setup()
+    assert any("hold integers and others floats" in note for note in data.notes)
+    (tmp_path / "1.tif").unlink()
+    Image.fromarray(RNG.integers(0, 4096, (8, 8)).astype(np.int32)).save(tmp_path / "1.tif")
+    data = DIETDataModule(f"folder:{tmp_path}", image_size=8)
+    data.setup()
+    assert not any("hold integers and others floats" in note for note in data.notes)
+
+
 def test_a_picture_of_100_megapixels_is_read_without_copies_of_it(tmp_path):
     path = tmp_path / "large.jpg"
     with warnings.catch_warnings():

@@ -20,7 +20,7 @@ def image_notes(headers: Sequence[Header], read: ReadConfig) -> list[str]:
         read: How they are read.
 
     Returns:
-        The sentences, of transparency, pages and gray images.
+        The sentences, of transparency, pages, mixed kinds of values and gray images.
     """
     notes = []
     if transparent := sum(header.transparent for header in headers):
@@ -33,6 +33,12 @@ def image_notes(headers: Sequence[Header], read: ReadConfig) -> list[str]:
         notes.append(
             f"{_share(several, headers)} have several pages or frames, of which the first is read; set read.pages to "
             "channels to read all."
+        )
+    are_floats = {header.mode.startswith(("F", "float")) for header in headers if header.wide}
+    if len(are_floats) == 2:
+        notes.append(
+            "Some images of more than 8 bits hold integers and others floats, and one range scales both: store them alike, or "
+            "look at them with `diet data` and set read.value_range."
         )
     if headers and read.color == "rgb" and all(header.mode in GRAY_MODES for header in headers):
         notes.append(
