@@ -25,6 +25,7 @@ DISTRIBUTIONS = {  # module → distribution, where the names differ
     "lightning_utilities": "lightning-utilities",
     "sklearn": "scikit-learn",
     "umap": "umap-learn",
+    "typing_extensions": "typing-extensions",
     "yaml": "pyyaml",
 }
 
