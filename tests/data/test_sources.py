@@ -196,6 +196,21 @@ def test_training_images_without_labels_have_no_classes_though_others_do(tmp_pat
     assert (data.num_samples, data.num_classes, data.has_labels("val")) == (4, None, True)
 
 
+@pytest.mark.parametrize(
+    ("source", "options", "kinds"),
+    [
+        ("digits", {"layout": "flat"}, "folder:"),
+        ("digits", {"image_column": "image"}, "csv: and hf:"),
+        ("folder:photos", {"label_column": "label"}, "csv: and hf:"),
+    ],
+)
+def test_an_option_of_reading_that_a_source_does_not_use_raises_an_error(source, options, kinds):
+    with pytest.raises(
+        ConfigurationError, match=rf"`read\.{next(iter(options))}` to be left out .* only the sources {kinds}"
+    ):
+        module(source, read=ReadConfig(**options))
+
+
 def test_the_hold_out_leaves_something_to_train_on(tmp_path):
     save_tree(tmp_path, count=2)
     assert len(opened(f"folder:{tmp_path}", holdout=0.9).train) >= 1

@@ -17,6 +17,9 @@ from diet_lightning.errors import ConfigurationError
 KINDS = "'digits', 'torchvision:NAME', 'folder:PATH', 'csv:FILE', 'npz:FILE', 'hf:NAME' or 'hf:parquet:PATH'"
 
 
+READ_BY = {"layout": ("folder",), "image_column": ("csv", "hf"), "label_column": ("csv", "hf")}
+
+
 def load_source(name: str, options: SourceOptions) -> Source:
     """Opens a source.
 
@@ -28,7 +31,7 @@ def load_source(name: str, options: SourceOptions) -> Source:
         Its splits.
 
     Raises:
-        ConfigurationError: For an unknown name.
+        ConfigurationError: For an unknown name, or an option of `ReadConfig` that the source does not use.
         DataError: If the data are missing or in another layout.
     """
     kind, _, rest = name.partition(":")
@@ -44,6 +47,13 @@ def load_source(name: str, options: SourceOptions) -> Source:
         raise ConfigurationError(
             hint_for_path(name) or f"Unknown source {name!r}: {near_kind(name, loaders)}expected {KINDS}."
         )
+    for argument, kinds in READ_BY.items():
+        value = getattr(options.read, argument)
+        if value not in (None, "auto") and kind not in kinds:
+            raise ConfigurationError(
+                f"Expected argument `read.{argument}` to be left out for source {name!r}, but got {value!r}: only the sources "
+                f"{' and '.join(f'{each}:' for each in kinds)} use it."
+            )
     return loaders[kind](rest, options)
 
 
