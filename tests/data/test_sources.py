@@ -311,7 +311,7 @@ def test_images_of_mixed_modes_become_rgb(tmp_path, image_size):
     dataset = opened(f"folder:{tmp_path}", image_size=image_size).train
     assert len(dataset) == 7
     for image, _ in (dataset[n] for n in range(7)):
-        assert (image.shape, image.dtype) == ((3, image_size or 6, image_size or 6), torch.uint8)
+        assert (image.shape, image.dtype) == ((3, 6, 6), torch.uint8)  # 1.5 times 4, or as they are
         assert int(image.min()) >= 250
 
 
@@ -342,12 +342,18 @@ def test_mixed_sizes_are_refused_with_the_cure_and_the_cure_works(tmp_path):
         assert inputs[:, 0, 0, 0].tolist() == [10, 20, 30]
 
 
-def test_image_size_scales_the_shorter_side_and_crops_the_middle(tmp_path):
+def test_evaluation_sees_the_middle_of_the_image_and_memory_holds_all_of_it(tmp_path):
     image = np.zeros((4, 12, 3), dtype=np.uint8)
     image[:, 4:8] = 200  # the central square
-    Image.fromarray(image).save(tmp_path / "wide.png")
-    assert (opened(f"folder:{tmp_path}", image_size=4).train[0][0] == 200).all()
-    assert opened(f"folder:{tmp_path}", image_size=16).train[0][0].shape == (3, 16, 16)
+    for n in range(2):
+        Image.fromarray(image).save(tmp_path / f"{n}.png")
+    for keep in (True, False):
+        data = module(f"folder:{tmp_path}", image_size=4, in_memory=keep, num_workers=0)
+        mean, std = (torch.tensor(data.state_dict()[name])[:, None, None] for name in ("mean", "std"))
+        seen = next(data.eval_batches("train")).input * std + mean
+        assert ((seen * 255 - 200).abs() < 1e-3).all()
+        assert (data.raw_samples("train", [0]).input[0] == torch.from_numpy(image).permute(2, 0, 1)).all()
+    assert module(f"folder:{tmp_path}", image_size=16).input_shape == (3, 16, 16)
 
 
 def test_an_unreadable_file_is_refused_with_index_path_and_cure(tmp_path):

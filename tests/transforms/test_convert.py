@@ -16,7 +16,6 @@ from diet_lightning.transforms.convert import (
     PixelFormat,
     channels_last,
     infer_value_range,
-    to_square,
     to_unit,
 )
 
@@ -226,11 +225,3 @@ def test_the_position_of_channels_is_found_where_one_reading_is_sensible(shape, 
 def test_fewer_channels_than_pixels_are_found_on_either_side(channels, height, width):
     assert channels_last((channels, height, width)) is False
     assert channels_last((height, width, channels)) is True
-
-
-def test_very_long_images_are_cut_before_they_are_resized():
-    image = torch.from_numpy(pixels(3, 2, 30000))
-    square = to_square(image, 64)
-    assert square.shape == (3, 64, 64)
-    middle = to_square(image[:, :, 15000 - 20 : 15000 + 20], 64)
-    assert torch.equal(square, middle)

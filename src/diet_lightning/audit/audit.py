@@ -90,7 +90,7 @@ def audit_data(
     every, given, loss = torch.cat(features), torch.cat(labels), torch.cat(losses)
 
     def views(look: Callable[[Tensor], Tensor], name: str) -> Iterator[tuple[Tensor, Iterator[Tensor]]]:
-        for batch in _batches(data, name):
+        for batch in _batches(data, name, whole=False):
             stored = batch.input.to(device)
             yield batch.index, (look(data.network_inputs(view)).float().cpu() for view in weak_augmentations(stored))
 
@@ -110,6 +110,6 @@ def audit_data(
     )
 
 
-def _batches(data: DIETDataModule, name: str) -> Any:
+def _batches(data: DIETDataModule, name: str, whole: bool = True) -> Any:
     total = -(-data.num_samples // data.batch_size)
-    return tqdm(data.raw_batches("train"), name, total=total, leave=False, delay=2)
+    return tqdm(data.raw_batches("train", whole), name, total=total, leave=False, delay=2)

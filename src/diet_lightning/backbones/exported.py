@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from PIL import ImageColor
 from safetensors import SafetensorError
@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diet_lightning.errors import CheckpointError
+from diet_lightning.transforms.geometry import FitMode
 from diet_lightning.utilities.files import read_json
 
 LIBRARY = "diet-lightning"
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-PIXELS = ("background", "value_range")
+PIXELS = ("background", "value_range", "fit")
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 
 
@@ -38,6 +39,7 @@ class ExportConfig:
             None if the preprocessing is unknown.
         background: Color behind transparent pixels.
         value_range: The values that become 0 and 1 in images of more than 8 bits; None if all had 8 bits.
+        fit: How images that are not square are brought to the square: ``"crop"``, ``"pad"`` or ``"squash"``.
     """
 
     format: str
@@ -49,6 +51,7 @@ class ExportConfig:
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None
     background: str = "white"
     value_range: tuple[float, float] | None = None
+    fit: FitMode = "crop"
 
     def to_json(self) -> dict[str, Any]:
         """The values in the form of the file, without the version of the package."""
@@ -106,12 +109,14 @@ def _checked(values: dict[str, Any]) -> ExportConfig:
         if not all(0.0 < value < math.inf for value in std):
             raise ValueError(f"'std' is {std}")
         normalization = (mean, std)
-        background, value_range = (preprocessing[name] for name in PIXELS)
+        background, value_range, fit = (preprocessing[name] for name in PIXELS)
+        if fit not in get_args(FitMode):
+            raise ValueError(f"'fit' is {fit!r}")
         ImageColor.getrgb(background)
         if value_range is not None:
             low, high = map(float, value_range)
             value_range = (low, high)
-        pixels = {"background": background, "value_range": value_range}
+        pixels = {"background": background, "value_range": value_range, "fit": fit}
     return ExportConfig(
         input_shape=tuple(shape), normalization=normalization, **pixels, **{name: values[name] for name in kinds}
     )

@@ -200,7 +200,9 @@ class OfflineEvaluation(Callback):
 
 def _embed(network: nn.Module, trainer: Trainer, data: DIETDataModule, split: Split, description: str) -> Features:
     parts = []
-    batches = tqdm(data.raw_batches(split), description, leave=False, delay=2, disable=not trainer.is_global_zero)
+    batches = tqdm(
+        data.raw_batches(split, whole=False), description, leave=False, delay=2, disable=not trainer.is_global_zero
+    )
     with torch.inference_mode(), trainer.precision_plugin.forward_context():
         for stored in batches:
             batch = trainer.strategy.batch_to_device(stored)  # the data module's hooks are called by this

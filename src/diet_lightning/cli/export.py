@@ -33,7 +33,8 @@ def export(run: str, format: str = "safetensors", output: str | None = None) -> 
         mean, std = (tuple(opened.data_state[name]) for name in ("mean", "std"))
         state, scaled = opened.data_state, opened.data_state["value_range"]
         value_range = None if scaled is None else (scaled[0], scaled[1])
-        preprocessing = Preprocessing(tuple(opened.record.input_shape), mean, std, state["background"], value_range)
+        shape = tuple(opened.record.input_shape)
+        preprocessing = Preprocessing(shape, mean, std, state["background"], value_range, state["fit"])
     facts = _facts(opened)
     written = export_backbone(opened.module.backbone, target, format, preprocessing=preprocessing, facts=facts)
     print(f"Exported: {written}")

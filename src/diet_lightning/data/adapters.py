@@ -22,6 +22,8 @@ from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.survey import evenly_spaced
 from diet_lightning.errors import DataError, DIETError
 from diet_lightning.transforms.convert import PixelFormat, to_tensor
+from diet_lightning.transforms.geometry import Geometry
+from diet_lightning.transforms.ragged import RaggedImages
 
 EXTREMES_SAMPLES = 2**16  # samples whose values are looked at
 
@@ -130,7 +132,9 @@ class MapDataset(SampleDataset):
     def _unreadable(self, index: int, error: Exception) -> DataError:
         return DataError(f"Sample {index} of {self.kind} cannot be read: {error}")
 
-    def read_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def read_batch(
+        self, indices: Sequence[int], geometry: Geometry | None = None
+    ) -> tuple[Tensor | RaggedImages, Tensor]:
         """Several samples.
 
         Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,23 +16,27 @@ from diet_lightning.data.dataset import Extremes, SampleDataset
 from diet_lightning.data.fingerprint import row_digests
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.errors import DataError
+from diet_lightning.transforms.geometry import Geometry
+from diet_lightning.transforms.ragged import RaggedImages
 
 
 class ArrayDataset(SampleDataset):
     """Samples held in memory, served one at a time or by whole batches.
 
     Args:
-        inputs: Shape ``(N, ...)``; images are uint8 ``(N, C, H, W)``.
+        inputs: Shape ``(N, ...)``; images are uint8 ``(N, C, H, W)``, or `RaggedImages` if they have several sizes.
         labels: Shape ``(N,)``, int64, or None without labels.
         origin: The data set that the samples were decoded from; it has their names and identifies them.
     """
 
-    def __init__(self, inputs: Tensor, labels: Tensor | None = None, origin: SampleDataset | None = None) -> None:
+    def __init__(
+        self, inputs: Tensor | RaggedImages, labels: Tensor | None = None, origin: SampleDataset | None = None
+    ) -> None:
         if labels is None:
             labels = torch.full((len(inputs),), NO_LABEL)
         if len(labels) != len(inputs):
             raise DataError(f"Expected one label per sample, but got {len(labels)} labels for {len(inputs)} samples.")
-        self.inputs = inputs
+        self.inputs: Any = inputs  # a Tensor or RaggedImages
         self._labels = labels.to(torch.int64)
         self.origin = origin
 
@@ -47,9 +52,18 @@ class ArrayDataset(SampleDataset):
         """One sample."""
         return self.inputs[index], int(self.labels[index])
 
-    def read_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+    @property
+    def has_sizes(self) -> bool:  # type: ignore[override]
+        """Whether the inputs are images of several sizes."""
+        return isinstance(self.inputs, RaggedImages)
+
+    def read_batch(
+        self, indices: Sequence[int], geometry: Geometry | None = None
+    ) -> tuple[Tensor | RaggedImages, Tensor]:
         """Several samples, read at once."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
+        if isinstance(self.inputs, RaggedImages) and geometry is not None:
+            return geometry.stacked(self.inputs[n] for n in rows.tolist()), self.labels[rows]
         return self.inputs[rows], self.labels[rows]
 
     def subset(self, indices: Sequence[int]) -> ArrayDataset:
@@ -69,12 +83,16 @@ class ArrayDataset(SampleDataset):
     @property
     def nbytes(self) -> int:
         """Bytes of the inputs."""
-        return self.inputs.nbytes
+        return int(self.inputs.nbytes)
 
     def extremes(self) -> Extremes | None:
         """As for `SampleDataset`; every value is looked at."""
         integers = not self.inputs.is_floating_point()
-        if self.inputs.dtype == torch.uint8 or self.inputs.ndim != 4 - (integers and self.inputs.ndim == 3):
+        if (
+            isinstance(self.inputs, RaggedImages)
+            or self.inputs.dtype == torch.uint8
+            or self.inputs.ndim != 4 - (integers and self.inputs.ndim == 3)
+        ):
             return None
         return (*extremes_of(self.inputs), integers)
 

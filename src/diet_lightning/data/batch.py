@@ -13,7 +13,8 @@ class DatumBatch(NamedTuple):
     """A batch of samples, or one sample without the leading dimension.
 
     Attributes:
-        input: Inputs, shape ``(B, ...)``; images are ``(B, C, H, W)``, uint8 until they are augmented.
+        input: Inputs, shape ``(B, ...)``; images are ``(B, C, H, W)``, uint8 until they are augmented, and `RaggedImages` as
+            long as they have several sizes.
         index: Index of each sample in its data set, shape ``(B,)``, int64, in ``[0, N)``: DIET's class.
         label: The user's label, shape ``(B,)``, int64, -1 for samples without one; DIET does not train on it.
     """

@@ -13,21 +13,23 @@ import numpy as np
 import torch
 from filelock import FileLock
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from numpy.typing import NDArray
 from torch import Tensor
 
 from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.dataset import SampleDataset
 from diet_lightning.data.images import ImageDataset
 from diet_lightning.errors import ConfigurationError, DataError
+from diet_lightning.transforms.ragged import from_flat
 from diet_lightning.utilities.files import partial_of, read_json, require_writable, write_json
 from diet_lightning.utilities.row_store import DONE, META, RowStore
 from diet_lightning.utilities.threads import map_threaded
 
-FORMAT = 2
-COLUMNS = ("images", "labels")  # bytes (N, C, H, W) and int64 (N,)
+FORMAT = 3
+COLUMNS = ("images", "sizes", "labels")  # bytes, one image after another; heights and widths int32 (N, 2); int64 (N,)
 DROPPED = "dropped.json"  # index → reason, of the images without a row
 BLOCK = 256  # images that are written together
-LABEL = 8  # bytes of an int64
+ROW = 16  # bytes of a size and a label
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -35,20 +37,20 @@ class MappedDataset(ArrayDataset):
     """Images and labels mapped from files; other processes map them again instead of copying them.
 
     Args:
-        images: File of N·C·H·W bytes.
-        labels: File of N int64.
-        shape: ``(N, C, H, W)``.
+        folder: Folder of an entry of `ImageCache`.
+        channels: Channels of the images.
         origin: As for `ArrayDataset`.
     """
 
-    def __init__(self, images: Path, labels: Path, shape: tuple[int, ...], origin: SampleDataset | None = None) -> None:
-        self._files = (images, labels, shape)
+    def __init__(self, folder: Path, channels: int, origin: SampleDataset | None = None) -> None:
+        self._stored = (folder, channels)
+        sizes = _sizes(folder)
         # shared: a large private mapping counts as writable memory and can exceed the system's limit
-        super().__init__(
-            torch.from_file(str(images), shared=True, size=_count(shape), dtype=torch.uint8).reshape(shape),
-            torch.from_file(str(labels), shared=True, size=shape[0], dtype=torch.int64),
-            origin,
+        flat = torch.from_file(
+            str(folder / "images"), shared=True, size=_num_pixels(sizes) * channels, dtype=torch.uint8
         )
+        labels = torch.from_file(str(folder / "labels"), shared=True, size=len(sizes), dtype=torch.int64)
+        super().__init__(from_flat(flat, torch.from_numpy(sizes), channels), labels, origin)
 
     def needs_workers(self, memory: float) -> bool:
         """True if the mapped files are larger than the memory, since they are then read from the disk."""
@@ -57,12 +59,12 @@ class MappedDataset(ArrayDataset):
     def loaded(self, in_memory: bool) -> ArrayDataset:
         """A copy in memory if `in_memory`, else the mapped data set."""
         if in_memory:
-            return ArrayDataset(self.inputs.clone(), self.labels, self.origin).loaded(in_memory)
-        return MappedDataset(*self._files, self.kept_origin())
+            return ArrayDataset(self.inputs[torch.arange(len(self))], self.labels, self.origin).loaded(in_memory)
+        return MappedDataset(*self._stored, self.kept_origin())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The state that a loader process gets: the names of the files."""
-        return type(self), self._files
+        return type(self), self._stored
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,9 @@ class ImageCache:
 
     def _decode(self, dataset: ImageDataset, entry: _Entry, wanted: dict[str, Any], drop_unreadable: bool) -> None:
         sample = _first_readable(dataset, drop_unreadable)
-        RowStore.prepare(entry.partial, (*COLUMNS, DROPPED), {**wanted, "shape": list(sample.shape)})
-        left = (len(dataset) - (entry.partial / DONE).stat().st_size) * (sample.numel() + LABEL)
+        RowStore.prepare(entry.partial, (*COLUMNS, DROPPED), {**wanted, "channels": len(sample)})
+        share = 1 - (entry.partial / DONE).stat().st_size / len(dataset)
+        left = round(share * (dataset.estimate_bytes(sample) + len(dataset) * ROW))
         free = shutil.disk_usage(entry.folder).free + _bytes(entry.path)
         if left > free:
             raise DataError(_full(entry.folder, f"{left:,} bytes are needed, {free:,} are left"))
@@ -166,6 +169,8 @@ class ImageCache:
     def _append(
         dataset: ImageDataset, entry: _Entry, store: RowStore, shape: tuple[int, ...], drop_unreadable: bool
     ) -> None:
+        offset = _num_pixels(_sizes(entry.partial)) * shape[0]
+
         def read(index: int) -> tuple[Tensor, int] | str:
             try:
                 image, label = dataset.read(index)
@@ -177,9 +182,13 @@ class ImageCache:
             return image, label
 
         def write() -> None:
-            images, labels = zip(*block, strict=True)
-            rows = np.arange(done, done + len(block))
-            store.write(rows, images=torch.stack(images).numpy(), labels=np.array(labels, np.int64))
+            nonlocal offset
+            for image, _ in block:
+                store.write_at("images", offset, image.numpy())
+                offset += image.numel()
+            sizes = np.array([image.shape[1:] for image, _ in block], np.int32)
+            labels = np.array([label for _, label in block], np.int64)
+            store.write(np.arange(done, done + len(block)), sizes=sizes, labels=labels)
             store.flush()
 
         done, dropped = len(store.done()), _dropped(entry.partial)
@@ -219,15 +228,16 @@ class _Entry:
 
     def _is_whole(self, found: dict[str, Any]) -> bool:
         count = found["num_images"] - len(_dropped(self.path))
-        sizes = {"images": count * _count(found["shape"]), "labels": count * LABEL, DONE: count}
-        return all(
-            (self.path / name).is_file() and (self.path / name).stat().st_size == size for name, size in sizes.items()
-        )
+        files = {name: self.path / name for name in (*COLUMNS, DONE)}
+        if not all(path.is_file() for path in files.values()) or files[DONE].stat().st_size != count:
+            return False
+        pixels = _num_pixels(_sizes(self.path)) * found["channels"]
+        expected = {"images": pixels, "sizes": count * 8, "labels": count * 8}
+        return all(files[name].stat().st_size == size for name, size in expected.items())
 
     def open(self, origin: SampleDataset) -> MappedDataset:
         """The mapped images, with the data set that they were decoded from."""
-        shape = ((self.path / DONE).stat().st_size, *read_json(self.path / META)["shape"])
-        return MappedDataset(self.path / "images", self.path / "labels", shape, origin)
+        return MappedDataset(self.path, read_json(self.path / META)["channels"], origin)
 
 
 def _dropped(folder: Path) -> dict[str, str]:
@@ -250,8 +260,14 @@ def _first_readable(dataset: ImageDataset, drop_unreadable: bool) -> Tensor:
     raise DataError("Expected images, but the split is empty.")
 
 
-def _count(shape: Any) -> int:
-    return int(torch.Size(shape).numel())
+def _sizes(folder: Path) -> NDArray[np.int64]:
+    """Height and width of each image that is done, ``(n, 2)``."""
+    count = (folder / DONE).stat().st_size
+    return np.fromfile(folder / "sizes", np.int32)[: 2 * count].reshape(-1, 2).astype(np.int64)
+
+
+def _num_pixels(sizes: NDArray[np.int64]) -> int:
+    return int(sizes.prod(axis=1).sum())
 
 
 def _key(dataset: ImageDataset, drop_unreadable: bool) -> str:

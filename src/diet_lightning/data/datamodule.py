@@ -218,7 +218,8 @@ class DIETDataModule(SplitReader, LightningDataModule):
         augmentation = self.augmentation
         if not callable(augmentation):
             augmentation = {**source.augmentation, **augmentation}
-        self._pipeline = InputPipeline(sample, self.image_size, self.strength, augmentation, mean, std)
+        fit = self.read.fit
+        self._pipeline = InputPipeline(sample, self.image_size, self.strength, augmentation, mean, std, fit)
         self._class_names, self._num_classes = source.class_names, opened.num_classes
         self.read, self.notes = opened.read, [*opened.notes, *unlabelled_note(opened)]
         self._splits, self._fingerprint = opened.indexed, opened.fingerprint
@@ -245,7 +246,8 @@ class DIETDataModule(SplitReader, LightningDataModule):
             if self._placed is None or self._placed.inputs.device.type != device.type:
                 self._placed = to_device_if_fits(arrays, device, self.on_device, self._training_memory())
             arrays = self._placed if self._placed.inputs.device.type == device.type else None
-        return loaders.for_training(dataset, self.seed, self._samples_seen, arrays)
+        geometry = self._pipeline.training_geometry(*self._ranks())
+        return loaders.for_training(dataset, self.seed, self._samples_seen, arrays, geometry)
 
     @property
     def val_dataloader(self) -> Callable[[], DataLoader[DatumBatch]]:
@@ -262,10 +264,11 @@ class DIETDataModule(SplitReader, LightningDataModule):
     def predict_dataloader(self) -> DataLoader[DatumBatch]:
         """The split `predict_split`, in order, unaugmented, without the batches that every `PredictionStore` has already."""
         dataset = self._split(self.predict_split)
-        return self._loaders().without(dataset, samples_in_all_stores(self.trainer, len(dataset)))
+        done = samples_in_all_stores(self.trainer, len(dataset))
+        return self._loaders().without(dataset, done, self._pipeline.fit)
 
-    def _evaluation_loader(self, split: Split) -> DataLoader[DatumBatch]:
-        return self._loaders().in_order(self._split(split))
+    def _evaluation_loader(self, split: Split, whole: bool = False) -> DataLoader[DatumBatch]:
+        return self._loaders().in_order(self._split(split), None if whole else self._pipeline.fit)
 
     def _loaders(self) -> SplitLoaders:
         return SplitLoaders(self.batch_size, self.num_workers, *self._ranks())
@@ -289,7 +292,8 @@ class DIETDataModule(SplitReader, LightningDataModule):
         """Turns a batch into the network's inputs: augmented while training, only normalised otherwise."""
         if self.trainer is not None and self.trainer.training:
             position = (self.seed, self.trainer.current_epoch, self._batches_seen())
-            inputs = self._pipeline.augmented(batch.input, position, *self._ranks())
+            cropped = self._splits["train"].dataset.has_sizes
+            inputs = self._pipeline.augmented(batch.input, position, *self._ranks(), cropped)
         else:
             inputs = self._pipeline.plain(batch.input)
         if inputs.is_floating_point() and self.trainer is not None:

@@ -16,6 +16,8 @@ from torch.utils.data import Dataset
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.transforms.convert import tensor_bytes
+from diet_lightning.transforms.geometry import Geometry
+from diet_lightning.transforms.ragged import RaggedImages
 
 if TYPE_CHECKING:
     from diet_lightning.data.array_dataset import ArrayDataset
@@ -32,6 +34,7 @@ class SampleDataset(Dataset[tuple[Tensor, Any]], ABC):
     or by the source that opens them. Loaders, caches and statistics use no other interface.
     """
 
+    has_sizes = False  # whether samples are images of several sizes, which are brought to one when they are read
     pixels_in_memory = False  # whether all samples are in memory besides the ones that are read
     _digests: NDArray[np.uint8] | None = None  # of the samples, once they are computed
 
@@ -53,11 +56,14 @@ class SampleDataset(Dataset[tuple[Tensor, Any]], ABC):
             DataError: If it cannot be read.
         """
 
-    def read_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def read_batch(
+        self, indices: Sequence[int], geometry: Geometry | None = None
+    ) -> tuple[Tensor | RaggedImages, Tensor]:
         """Several samples.
 
         Args:
             indices: Positions, shape ``(B,)``.
+            geometry: What becomes of each image of a data set that `has_sizes`; None keeps them as they are stored.
 
         Returns:
             The inputs, shape ``(B, ...)``, and the labels, int64, shape ``(B,)``.

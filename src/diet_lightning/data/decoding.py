@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -41,15 +41,17 @@ class Header:
     transparent: bool = False
 
 
-def read_values(image: Any, pixels: PixelFormat, pages: Pages = "first", side: int | None = None) -> Tensor:
+def read_values(
+    image: Any, pixels: PixelFormat, pages: Pages = "first", reduction: Callable[[tuple[int, int]], float] | None = None
+) -> Tensor:
     """An image with its own values, upright and opaque.
 
     Args:
         image: A path, an open file, a PIL image, an array or a tensor.
         pixels: How images become tensors.
         pages: Read the first page of a file, or all as channels.
-        side: Size in pixels to which the shorter side will be resized: JPEG files are then decoded at the smallest scale
-            (1/2, 1/4 or 1/8) that is at least as large.
+        reduction: Takes height and width of an image file and says by how much it may be reduced while it is decoded; JPEG
+            files are then decoded at the smallest scale (1, 1/2, 1/4 or 1/8) that is not smaller.
 
     Returns:
         ``(C, H, W)``; uint8, or another dtype for more than 8 bits, for `PixelFormat.to_stored`.
@@ -73,8 +75,9 @@ def read_values(image: Any, pixels: PixelFormat, pages: Pages = "first", side: i
             return _frames(opened, pixels)
         if _loses(opened):
             return _deep_values(opened, image, pixels)
-        if side is not None:
-            opened.draft(None, (side, side))
+        if reduction is not None:
+            scale = max(1, int(reduction(_upright_size(opened))))
+            opened.draft(None, (max(1, opened.width // scale), max(1, opened.height // scale)))
         return pixels.to_values(opened)
 
 
@@ -108,14 +111,18 @@ def read_header(image: Any) -> Header:
 
 
 def _header(image: Image.Image) -> Header:
-    width, height = image.size
     wide = is_wide(image.mode) or _loses(image)  # first, since EXIF data may follow pixels, which are decoded for them
+    height, width = _upright_size(image)
+    return Header((width, height), image.mode, _pages(image), wide, image.has_transparency_data)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width of an image as it is looked at."""
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     except Exception:  # as `upright`
         turned = False
-    size = (height, width) if turned else (width, height)
-    return Header(size, image.mode, _pages(image), wide, image.has_transparency_data)
+    return image.size if turned else (image.height, image.width)
 
 
 def _pages(image: Image.Image) -> int:

@@ -22,7 +22,9 @@ from diet_lightning.data.metadata import digests_of, labels_of, names_of, to_lab
 from diet_lightning.data.read_config import READ, ReadConfig
 from diet_lightning.data.survey import evenly_spaced, image_notes
 from diet_lightning.errors import ConfigurationError, DataError
-from diet_lightning.transforms.convert import PixelFormat, to_square
+from diet_lightning.transforms.convert import PixelFormat
+from diet_lightning.transforms.geometry import Geometry, Whole
+from diet_lightning.transforms.ragged import RaggedImages, join_images
 from diet_lightning.utilities.threads import map_threaded
 
 if TYPE_CHECKING:
@@ -32,11 +34,12 @@ RANGE_IMAGES = 64  # evenly spaced images whose values decide how all of more th
 
 
 class ImageDataset(SampleDataset):
-    """Images of one size from a data set of images of any size and mode, decoded as they are read.
+    """Images of any size and mode from a data set, decoded as they are read.
 
     Args:
         items: A map-style data set of ``(path, open file, PIL image, array or tensor, label)``, such as torchvision's.
-        image_size: Shorter side and central crop, in pixels; None keeps the images, which must then have one size.
+        image_size: Side of the network's input in pixels: larger images are reduced, see `Whole`. None keeps the images,
+            which must then have one size.
         read: How images become tensors.
         keep: Indices of `items` to keep, in order; None for all.
         pixels_in_memory: Whether `items` keeps the pixels of all images in memory.
@@ -58,6 +61,7 @@ class ImageDataset(SampleDataset):
         self.pixels = PixelFormat(read.color, read.background, read.pixel_range)
         self.pixels_in_memory = pixels_in_memory
         self.keep: Sequence[int] = range(len(items)) if keep is None else keep
+        self.whole = None if image_size is None else Whole((image_size, image_size))
         self._told = False  # whether clipped values have been told
         self._size: tuple[int, ...] | None = None  # of the first image, found on first use
 
@@ -69,7 +73,7 @@ class ImageDataset(SampleDataset):
         """The image as uint8 ``(C, H, W)``, and its label.
 
         Raises:
-            DataError: If it cannot be read, or differs in size from image 0 where `image_size` is None.
+            DataError: If it cannot be read, or differs from image 0 in channels or, where `image_size` is None, in size.
         """
         image, label = self.read(index)
         if self._size is None:
@@ -81,9 +85,13 @@ class ImageDataset(SampleDataset):
         """Compares an image's shape with image 0's.
 
         Raises:
-            DataError: If they differ.
+            DataError: If their channels differ, or their sizes where `image_size` is None.
         """
-        if tuple(image.shape) != size:
+        if len(image) != size[0]:
+            raise DataError(
+                f"Image {index}{self.name_of(index)} has {len(image)} channels, but image 0 has {size[0]}: convert them alike."
+            )
+        if self.image_size is None and tuple(image.shape) != size:
             raise DataError(
                 f"Image {index}{self.name_of(index)} has shape {tuple(image.shape)}, but image 0 has {size}: set "
                 "`image_size` to bring all images to one size."
@@ -93,16 +101,45 @@ class ImageDataset(SampleDataset):
         """One line on an image that cannot be read."""
         return f"{index}{self.name_of(index)}: {error.__cause__ or error}"
 
-    def read(self, index: int) -> tuple[Tensor, int]:
+    def read_batch(
+        self, indices: Sequence[int], geometry: Geometry | None = None
+    ) -> tuple[Tensor | RaggedImages, Tensor]:
+        """As for `SampleDataset`."""
+        if not self.has_sizes:
+            return super().read_batch(indices)
+        read = [self.read(index, geometry, n) for n, index in enumerate(indices)]
+        images, labels = map(list, zip(*read, strict=True))
+        for index, image in zip(indices, images, strict=True):
+            self.check_size(index, image, tuple(images[0].shape))
+        return join_images(images), torch.tensor(labels)
+
+    @property
+    def has_sizes(self) -> bool:  # type: ignore[override]
+        """Whether `image_size` is given."""
+        return self.image_size is not None
+
+    def read(self, index: int, geometry: Geometry | None = None, n: int = 0) -> tuple[Tensor, int]:
         """The image, of whatever size, and its label.
+
+        Args:
+            index: Position, 0 to N-1.
+            geometry: What becomes of the image; None reduces it as it is stored.
+            n: Place of the image in the batch.
 
         Raises:
             DataError: If it cannot be read.
             ConfigurationError: If its label is not a class.
         """
+        geometry = geometry or self.whole
+        sizes: list[tuple[int, int]] = []
+
+        def reduction(size: tuple[int, int]) -> float:
+            sizes.append(size)
+            return 1.0 if geometry is None else geometry.reduction(n, size)
+
         try:
             image, label = self.items[self.keep[index]][:2]
-            values = read_values(image, self.pixels, self.read_config.pages, self.image_size)
+            values = read_values(image, self.pixels, self.read_config.pages, reduction)
             self._check_range(values)
             tensor = self.pixels.to_stored(values)
         except Exception as error:  # decoders raise exceptions of any type, even SyntaxError
@@ -116,8 +153,8 @@ class ImageDataset(SampleDataset):
             raise ConfigurationError(
                 f"The label of image {index}{self.name_of(index)} is not a class: {error}; correct the label."
             ) from error
-        if self.image_size is not None:
-            tensor = to_square(tensor, self.image_size)
+        if geometry is not None:
+            tensor = geometry.apply(n, tensor, sizes[0] if sizes else tensor.shape[1:])
         return tensor, number
 
     def _check_range(self, values: Tensor) -> None:
@@ -209,8 +246,15 @@ class ImageDataset(SampleDataset):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the decoded images; decodes the first."""
-        return len(self) * self[0][0].nbytes
+        """Bytes of the stored images, from the sizes of those that were looked at; decodes the first."""
+        return self.estimate_bytes(self[0][0])
+
+    def estimate_bytes(self, sample: Tensor) -> int:
+        """Bytes of the stored images, of which `sample` is one."""
+        if self.whole is None:
+            return len(self) * sample.nbytes
+        sizes = [self.whole.stored_size(header.size[::-1]) for header in self.headers.values()]
+        return int(len(self) * len(sample) * np.mean([height * width for height, width in sizes]))
 
     def needs_workers(self, memory: float) -> bool:
         """Decoding does."""
@@ -220,12 +264,8 @@ class ImageDataset(SampleDataset):
         """If `in_memory`, the images decoded into one uint8 tensor, with a progress bar; else this data set."""
         if not in_memory:
             return self
-        first, _ = self[0]
-        inputs = torch.empty(len(self), *first.shape, dtype=first.dtype)
-        labels = torch.empty(len(self), dtype=torch.int64)
-        for index, (image, label) in enumerate(map_threaded(self.__getitem__, len(self), "decoding images")):
-            inputs[index], labels[index] = image, label
-        return ArrayDataset(inputs, labels, self).loaded(in_memory)
+        images, labels = map(list, zip(*map_threaded(self.__getitem__, len(self), "decoding images"), strict=True))
+        return ArrayDataset(join_images(images), torch.tensor(labels), self).loaded(in_memory)
 
     def cached(self, cache: ImageCache, split: str, drop_unreadable: bool) -> CachedSplit:
         """The decoded images in a cache."""

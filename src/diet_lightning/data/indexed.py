@@ -6,13 +6,32 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from diet_lightning.data.adapters import adapt
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import DataError
+from diet_lightning.transforms.geometry import Geometry
 
 SHOWN = 8  # indices named in the message
+
+
+class StepIndices(list[int]):
+    """The indices of one training step of a rank.
+
+    Args:
+        indices: The indices.
+        position: (seed, epoch, step), which determines the augmentation.
+    """
+
+    def __init__(self, indices: Sequence[int], position: tuple[int, ...]) -> None:
+        super().__init__(indices)
+        self.position = position
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The state that a loader process gets."""
+        return type(self), (list(self), self.position)
 
 
 class IndexedDataset(Dataset[DatumBatch]):
@@ -29,14 +48,16 @@ class IndexedDataset(Dataset[DatumBatch]):
             custom data set are compared when a run resumes.
         measured: Name of the split if it is measured and not trained on: then its inputs must be finite, which `FiniteGuard`
             checks for others.
+        geometry: What becomes of each image where the data set `has_sizes`; None keeps them as they are stored.
 
     Raises:
         DataError: If the data set has no length or is empty.
     """
 
-    def __init__(self, dataset: Any, measured: str | None = None) -> None:
+    def __init__(self, dataset: Any, measured: str | None = None, geometry: Geometry | None = None) -> None:
         self.dataset = adapt(dataset)
         self.measured = measured
+        self.geometry = geometry
         if len(self.dataset) == 0:
             raise DataError(f"Expected data set {self.dataset.kind} to hold samples, but it is empty.")
 
@@ -44,13 +65,18 @@ class IndexedDataset(Dataset[DatumBatch]):
         """N, at the time when the data set was wrapped."""
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> DatumBatch:
-        """One sample; index and label are scalars."""
+    def __getitem__(self, index: int | StepIndices) -> DatumBatch:
+        """One sample, with a scalar index and label; or the batch of a step."""
+        if isinstance(index, StepIndices):
+            return self.__getitems__(index)
         batch = self.__getitems__([index])
         return DatumBatch(*(field[0] for field in batch))
 
     def __getitems__(self, indices: Sequence[int]) -> DatumBatch:
         """A whole batch, read at once where the data set is in memory.
+
+        Args:
+            indices: Positions, shape ``(B,)``; `StepIndices` for random crops.
 
         Raises:
             DataError: For an index outside 0 … N-1, a changed length, or a sample that cannot be read or stacked; in a measured
@@ -59,12 +85,15 @@ class IndexedDataset(Dataset[DatumBatch]):
         rows = torch.as_tensor(indices, dtype=torch.int64)
         if len(outside := rows[(rows < 0) | (rows >= len(self))]):
             raise DataError(f"Expected an index in 0 … {len(self) - 1}, but got {int(outside[0])}.")
-        inputs, labels = self.dataset.read_batch(indices)
-        if self.measured is not None and inputs.is_floating_point():
+        geometry = self.geometry
+        if isinstance(indices, StepIndices) and geometry is not None:
+            geometry = geometry.at(indices.position, len(indices))
+        inputs, labels = self.dataset.read_batch(indices, geometry)
+        if self.measured is not None and isinstance(inputs, Tensor) and inputs.is_floating_point():
             finite = torch.isfinite(inputs.reshape(len(rows), -1)).all(dim=1)
             if not bool(finite.all()):
                 self._stop(rows[~finite].tolist())
-        return DatumBatch(inputs, rows, labels)
+        return DatumBatch(inputs, rows, labels)  # type: ignore[arg-type]  # RaggedImages, before they have one size
 
     def _stop(self, indices: Sequence[int]) -> None:
         names = self.dataset.names

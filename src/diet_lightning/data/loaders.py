@@ -22,8 +22,9 @@ from torch.utils.data import DataLoader, Sampler
 from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.indexed import IndexedDataset
-from diet_lightning.data.sampling import BlockSampler, EpochSampler
+from diet_lightning.data.sampling import BlockSampler, EpochSampler, StepSampler
 from diet_lightning.errors import ConfigurationError
+from diet_lightning.transforms.geometry import Geometry
 from diet_lightning.utilities.device_memory import GIB, available_memory
 
 STREAMING_WORKERS = 8
@@ -180,10 +181,16 @@ class SplitLoaders:
 
     def arrays_of(self, dataset: IndexedDataset) -> ArrayDataset | None:
         """The arrays of the data set, if this process indexes batches from them."""
-        return dataset.dataset.arrays if self._workers(dataset) == 0 else None
+        arrays = dataset.dataset.arrays
+        return arrays if arrays is not None and not arrays.has_sizes and self._workers(dataset) == 0 else None
 
     def for_training(
-        self, dataset: IndexedDataset, seed: int, position: Callable[[], int], arrays: ArrayDataset | None
+        self,
+        dataset: IndexedDataset,
+        seed: int,
+        position: Callable[[], int],
+        arrays: ArrayDataset | None,
+        geometry: Geometry | None,
     ) -> ResumableLoader:
         """Batches shuffled by (seed, epoch).
 
@@ -192,6 +199,7 @@ class SplitLoaders:
             seed: Seed of the order.
             position: Returns the number of samples of the current epoch that a resumed run has already seen.
             arrays: The same samples on the device that trains, or None.
+            geometry: What becomes of each image if the data set `has_sizes`.
 
         Raises:
             ConfigurationError: If a batch is larger than the data of a device.
@@ -205,20 +213,35 @@ class SplitLoaders:
         sampler.position = position
         if arrays is not None:
             return MemoryLoader(arrays, dataset, batch_size=self.batch_size, sampler=sampler)
-        return ResumableLoader(dataset, **self._options(dataset, sampler))
+        if not dataset.dataset.has_sizes:
+            return ResumableLoader(dataset, **self._options(dataset, sampler))
+        steps = StepSampler(dataset, self.batch_size, self.num_replicas, self.rank, shuffle=True, seed=seed)
+        steps.position = position
+        viewed = IndexedDataset(dataset.dataset, dataset.measured, geometry)
+        return ResumableLoader(viewed, **{**self._options(dataset, steps), "batch_size": None})
 
-    def in_order(self, dataset: IndexedDataset) -> DataLoader[DatumBatch]:
-        """All samples in order; the first few twice if N is not a multiple of the number of ranks."""
+    def in_order(self, dataset: IndexedDataset, geometry: Geometry | None) -> DataLoader[DatumBatch]:
+        """All samples in order; the first few twice if N is not a multiple of the number of ranks.
+
+        Args:
+            dataset: A split.
+            geometry: What becomes of each image if the data set `has_sizes`; None keeps them as they are stored.
+        """
+        dataset = IndexedDataset(dataset.dataset, dataset.measured, geometry)
         sampler = EpochSampler(dataset, self.batch_size, self.num_replicas, self.rank, shuffle=False)
         return WorkerLoader(dataset, **self._options(dataset, sampler))
 
-    def without(self, dataset: IndexedDataset, done: NDArray[np.bool_]) -> DataLoader[DatumBatch]:
+    def without(
+        self, dataset: IndexedDataset, done: NDArray[np.bool_], geometry: Geometry | None
+    ) -> DataLoader[DatumBatch]:
         """The batches, in order, that hold a sample which is not done yet; the first batch if all are done.
 
         Args:
             dataset: A split.
             done: Which samples to leave out, shape ``(N,)``.
+            geometry: As for `in_order`.
         """
+        dataset = IndexedDataset(dataset.dataset, dataset.measured, geometry)
         blocks = np.unique(np.flatnonzero(~done) // self.batch_size)
         if len(blocks) == 0:
             blocks = np.zeros(1, np.int64)  # without a batch Lightning would call no hook

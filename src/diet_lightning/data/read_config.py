@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from PIL import ImageColor
 
 from diet_lightning.errors import ConfigurationError
+from diet_lightning.transforms.geometry import FitMode
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class ReadConfig:
             data.
         pages: Of files with several pages, such as TIFF stacks: ``"first"`` reads the first page, ``"channels"`` makes
             each page a channel.
+        fit: How evaluation brings images that are not square to `image_size`: ``"crop"`` resizes the shorter side and cuts out
+            the central square, ``"pad"`` resizes the longer side and adds black borders, ``"squash"`` changes the aspect
+            ratio. Training takes random crops of the whole image.
         image_column: Column of the images in a table; None for one named image, or the only one.
         label_column: Column of the labels in a table; None for one named label, or the only one.
         strict: Raise an error where files would be left out.
@@ -42,13 +46,14 @@ class ReadConfig:
     background: str = "white"
     value_range: Sequence[float] | None = None
     pages: Literal["first", "channels"] = "first"
+    fit: FitMode = "crop"
     image_column: str | None = None
     label_column: str | None = None
     strict: bool = False
 
     def __post_init__(self) -> None:
         hints: dict[str, Any] = get_type_hints(type(self))
-        for name in ("layout", "channels", "color", "pages"):
+        for name in ("layout", "channels", "color", "pages", "fit"):
             value, allowed = getattr(self, name), list(get_args(hints[name]))
             if value not in allowed:
                 raise ConfigurationError(f"Expected argument `read.{name}` to be one of {allowed}, but got {value!r}.")

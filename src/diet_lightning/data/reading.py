@@ -19,6 +19,7 @@ from diet_lightning.data.splits import has_labels
 from diet_lightning.data.summary import DataSummary
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
 from diet_lightning.transforms.pipeline import InputPipeline
+from diet_lightning.transforms.ragged import RaggedImages
 
 Split = Literal["train", "val", "test"]
 
@@ -65,8 +66,8 @@ class SplitReader(ABC):
         """Number of ranks, and this rank."""
 
     @abstractmethod
-    def _evaluation_loader(self, split: Split) -> DataLoader[DatumBatch]:
-        """A split in order."""
+    def _evaluation_loader(self, split: Split, whole: bool = False) -> DataLoader[DatumBatch]:
+        """A split in order; images as evaluation sees them, or whole."""
 
     @property
     def num_samples(self) -> int:
@@ -159,19 +160,22 @@ class SplitReader(ABC):
             )
         return self._splits[split]
 
-    def raw_batches(self, split: Split) -> Iterator[DatumBatch]:
+    def raw_batches(self, split: Split, whole: bool = True) -> Iterator[DatumBatch]:
         """The stored samples of a split, in order, without a Trainer's loop; of several processes each gets its share.
 
         Args:
             split: ``"train"``, ``"val"`` or ``"test"``.
+            whole: Whole images, of which random crops can be taken; False for what evaluation sees of them.
 
         Yields:
-            Batches on the CPU; images are uint8. No batch if the data lack the split.
+            Batches on the CPU; images are uint8, and `RaggedImages` if whole images have several sizes. No batch if the data
+            lack the split.
         """
         check_split("split", split)
         self.setup()
         if split in self._splits:
-            yield from self._evaluation_loader(split)
+            for batch in self._evaluation_loader(split, whole):
+                yield batch if whole else batch._replace(input=self._pipeline.fitted(batch.input))
 
     def eval_batches(self, split: Split) -> Iterator[DatumBatch]:
         """`raw_batches` as inputs of the network: normalised, not augmented.
@@ -182,7 +186,7 @@ class SplitReader(ABC):
         Yields:
             Batches on the CPU; no batch if the data lack the split.
         """
-        for batch in self.raw_batches(split):
+        for batch in self.raw_batches(split, whole=False):
             yield batch._replace(input=self.network_inputs(batch.input))
 
     def raw_samples(self, split: Split, indices: Sequence[int]) -> DatumBatch:
@@ -193,14 +197,14 @@ class SplitReader(ABC):
             indices: Indices of the samples in the split.
 
         Returns:
-            The samples; images are uint8.
+            The samples; images are uint8 and whole.
 
         Raises:
             DataError: If the data lack the split, or an index is out of range.
         """
         return self._split(split).__getitems__(indices)
 
-    def network_inputs(self, stored: Tensor, draw: int | None = None) -> Tensor:
+    def network_inputs(self, stored: Tensor | RaggedImages, draw: int | None = None) -> Tensor:
         """Converts stored inputs to inputs of the network, on their device.
 
         Args:
@@ -225,6 +229,7 @@ class SplitReader(ABC):
             "std": self._pipeline.std,
             "value_range": None if self.read.value_range is None else list(self.read.value_range),
             "background": self.read.background,
+            "fit": self.read.fit,
             "batch_size": self.batch_size * self._ranks()[0],
         }
 

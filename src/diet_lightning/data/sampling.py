@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
-from diet_lightning.data.indexed import IndexedDataset
+from diet_lightning.data.indexed import IndexedDataset, StepIndices
 from diet_lightning.utilities.seeding import derive_seed
 
 
@@ -41,7 +41,7 @@ class EpochSampler(DistributedSampler[Any]):
     ) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)
         self.position: Callable[[], int] = int  # samples of this epoch that a resumed run has already seen
-        self._base_seed = seed
+        self._base_seed, self._batch_size = seed, batch_size
         self._companion = int(shuffle and batch_size > 1 and self.num_samples % batch_size == 1)
         self.set_epoch(0)
 
@@ -59,6 +59,22 @@ class EpochSampler(DistributedSampler[Any]):
     def __len__(self) -> int:
         """Samples of a whole epoch on this rank."""
         return self.num_samples + self._companion
+
+
+class StepSampler(EpochSampler):
+    """The training batches of a rank, each with its position in the training; arguments as for `EpochSampler`."""
+
+    def __iter__(self) -> Iterator[StepIndices]:  # type: ignore[override]
+        """Batches, from `position()` on."""
+        indices, size = list(super().__iter__()), self._batch_size
+        first = self.position() // size
+        for n in range(-(-len(indices) // size)):
+            position = (self._base_seed, self.epoch, first + n)
+            yield StepIndices(indices[n * size : (n + 1) * size], position)
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return -(-super().__len__() // self._batch_size)
 
 
 class BlockSampler(DistributedSampler[Any]):

@@ -36,11 +36,14 @@ def channel_statistics(train: SampleDataset, sample: Tensor) -> tuple[list[float
     for rows in torch.split(every, CHUNK):
         pixels = arrays.inputs[rows]
         for channel in range(channels):
-            counts[channel] += torch.bincount(pixels[:, channel].flatten(), minlength=256)
+            parts = (
+                [pixels[:, channel]] if isinstance(pixels, Tensor) else [image[channel].flatten() for image in pixels]
+            )
+            counts[channel] += torch.bincount(torch.cat(parts).flatten(), minlength=256)
     share = counts.double() / counts.sum(dim=1, keepdim=True)
-    values = torch.arange(256, dtype=torch.float64) / 255.0
-    mean = share @ values
-    std = (share @ values.square() - mean.square()).clamp(min=1e-4).sqrt()
+    levels = torch.arange(256, dtype=torch.float64) / 255.0
+    mean = share @ levels
+    std = (share @ levels.square() - mean.square()).clamp(min=1e-4).sqrt()
     return mean.tolist(), std.tolist()
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from diet_lightning.__about__ import __version__
 from diet_lightning.backbones.architectures import timm_arguments
-from diet_lightning.backbones.exported import CONFIG, WEIGHTS, ExportConfig, load_weights, read_config
+from diet_lightning.backbones.exported import CONFIG, PIXELS, WEIGHTS, ExportConfig, load_weights, read_config
 from diet_lightning.backbones.factory import Backbone, create_backbone, find_embed_dim, load_exported
 from diet_lightning.errors import CheckpointError, ConfigurationError
 from diet_lightning.export.model_card import RunFacts, model_card
@@ -63,7 +63,7 @@ def export_backbone(
     pixels: dict[str, Any] = {}
     if preprocessing is not None:
         input_shape, normalization = preprocessing.input_shape, (preprocessing.mean, preprocessing.std)
-        pixels = {"background": preprocessing.background, "value_range": preprocessing.value_range}
+        pixels = {name: getattr(preprocessing, name) for name in PIXELS}
     found, shape = _as_backbone(backbone, input_shape)
     is_last = found.layout == torch.channels_last
     name, dim = _known_name(found, shape), found.embed_dim
@@ -134,7 +134,7 @@ def load_preprocessing(folder: str | Path) -> Preprocessing:
         raise CheckpointError(
             f"Folder '{folder}' does not record the preprocessing of the network's inputs: use that of its training."
         )
-    return Preprocessing(config.input_shape, *config.normalization, config.background, config.value_range)
+    return Preprocessing(config.input_shape, *config.normalization, *(getattr(config, name) for name in PIXELS))
 
 
 def _as_backbone(module: nn.Module, input_shape: tuple[int, ...] | None) -> tuple[Backbone, tuple[int, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diet_lightning.errors import ConfigurationError
+from diet_lightning.transforms.geometry import BOX_NUMBERS, RandomCrops, crop_boxes, random_boxes, random_numbers
 from diet_lightning.transforms.operations import (
     apply_masked,
     color_jitter,
@@ -23,7 +23,6 @@ from diet_lightning.transforms.operations import (
 )
 
 Array = NDArray[Any]
-ATTEMPTS = 10  # attempts of torchvision to draw a crop or an erased box before it uses the fallback
 LARGE = 48 * 48  # pixels per side from which a CPU is faster image by image; measured
 
 
@@ -160,7 +159,13 @@ class BatchAugmentation:
         self._crop, self._jitter, self._blur = operations
 
     def draw(
-        self, count: int, size: tuple[int, int], out: tuple[int, int], generator: np.random.Generator
+        self,
+        count: int,
+        size: tuple[int, int],
+        out: tuple[int, int],
+        generator: np.random.Generator,
+        world: int = 1,
+        rank: int = 0,
     ) -> AugmentationParameters:
         """Draws parameters for `count` images.
 
@@ -169,13 +174,15 @@ class BatchAugmentation:
             size: Height and width of the inputs.
             out: Height and width of the outputs.
             generator: Source of randomness.
+            world: Number of ranks that share the step.
+            rank: This rank.
 
         Returns:
             The parameters, on the CPU: they are the same for every device, and the images of an operation are known without
             synchronising. All parameters are drawn at every strength, so that strengths differ only by their operations.
         """
-        # drawn by NumPy, which takes a tenth of torch's time for such small arrays
-        uniform: Iterator[Array] = iter(generator.random((2 * (2 * ATTEMPTS + 2) + 11, count), dtype=np.float32))
+        numbers = random_numbers(generator, count, world, rank)
+        uniform: Iterator[Array] = iter(numbers[2 * BOX_NUMBERS :])
 
         def between(low: float, high: float) -> Array:
             values: Array = next(uniform) * np.float32(high - low) + np.float32(low)
@@ -185,29 +192,13 @@ class BatchAugmentation:
             happens: Array = next(uniform) < p
             return happens
 
-        def box(
-            size: tuple[int, int], scale: Sequence[float], ratio: Sequence[float], strict: bool
-        ) -> tuple[Array, Array]:
-            """The first of ten drawn boxes that fits, and whether one fits; `ratio` is width / height."""
-            area = np.stack([between(scale[0], scale[1]) for _ in range(ATTEMPTS)]) * (size[0] * size[1])
-            aspect = np.exp(np.stack([between(math.log(ratio[0]), math.log(ratio[1])) for _ in range(ATTEMPTS)]))
-            width, height = np.sqrt(area * aspect).round(), np.sqrt(area / aspect).round()
-            slack = int(strict)
-            fits = (width > 0) & (height > 0) & (width <= size[1] - slack) & (height <= size[0] - slack)
-            pick = fits.argmax(axis=0), np.arange(count)
-            width, height = width[pick], height[pick]
-            top = np.floor(next(uniform) * (size[0] - height + 1))
-            left = np.floor(next(uniform) * (size[1] - width + 1))
-            return np.stack([top, left, height, width], axis=1), fits[pick][:, None]
-
-        crop, found = box(size, self.crop_scale, self.crop_ratio, strict=False)
-        crop = np.where(found, crop, np.array(_central_crop(size, self.crop_ratio), dtype=np.float32))
         # torchvision states the ratio of an erased box as height / width
-        erase, found = box(out, self.erase_scale, (1 / self.erase_ratio[1], 1 / self.erase_ratio[0]), strict=True)
+        ratio = (1 / self.erase_ratio[1], 1 / self.erase_ratio[0])
+        erase, found = random_boxes(numbers[BOX_NUMBERS : 2 * BOX_NUMBERS], out, self.erase_scale, ratio, strict=True)
         erase = erase * (found & chance(self.erase_p)[:, None])
         brightness, contrast, saturation, hue = self.jitter
         drawn = {
-            "crop": crop,
+            "crop": crop_boxes(numbers, size, self.crop_scale, self.crop_ratio),
             "flip": chance(self.flip),
             "jitter": chance(self.jitter_p),
             "brightness": between(max(0.0, 1.0 - brightness), 1.0 + brightness),
@@ -221,13 +212,27 @@ class BatchAugmentation:
         }
         return AugmentationParameters(**{name: torch.from_numpy(values) for name, values in drawn.items()})
 
-    def apply(self, images: Tensor, parameters: AugmentationParameters, out: tuple[int, int]) -> Tensor:
+    def crops(self, out: tuple[int, ...], world: int, rank: int) -> RandomCrops:
+        """The crops and flips alone, for images that are cropped when they are read.
+
+        Args:
+            out: Height and width of the outputs.
+            world: Number of ranks that share a step.
+            rank: This rank.
+        """
+        scale, ratio = self.crop_scale, self.crop_ratio
+        return RandomCrops((scale[0], scale[1]), (ratio[0], ratio[1]), self.flip, out, world, rank)
+
+    def apply(
+        self, images: Tensor, parameters: AugmentationParameters, out: tuple[int, int], cropped: bool = False
+    ) -> Tensor:
         """Applies the operations of this strength, except for erasing, which follows normalisation.
 
         Args:
             images: Shape ``(B, C, H, W)``, uint8, or float with values in [0, 1].
             parameters: From `draw`.
             out: Height and width of the result.
+            cropped: Whether the images were cropped and flipped when they were read.
 
         Returns:
             Shape ``(B, C, *out)``; float with values in [0, 1], or uint8 if only the crop was applied.
@@ -235,30 +240,20 @@ class BatchAugmentation:
         if self.strength == 0:
             return images
         crop, flip, _, brightness, contrast, saturation, hue, _, _, sigma, _ = parameters.to(images.device)
-        large_bytes = images.dtype == torch.uint8 and out[0] * out[1] > LARGE
-        if large_bytes and images.device.type == "cpu":
+        if cropped:
+            pass
+        elif images.dtype == torch.uint8 and out[0] * out[1] > LARGE and images.device.type == "cpu":
             images = resized_crop_of_bytes(images, crop, flip, out)
-            if self.strength == 1:
-                return images
-            images = images.float().div_(255.0)
         else:
             images = self._crop(images, crop, flip, out)
-        if self.strength >= 2 and images.shape[1] in (1, 3):
+        if self.strength == 1:
+            return images
+        if images.dtype == torch.uint8:
+            images = images.float().div_(255.0)
+        if images.shape[1] in (1, 3):
             factors = [brightness, contrast, saturation, hue]
             images = apply_masked(self._jitter, images, parameters.jitter, factors[: 4 if images.shape[1] == 3 else 2])
             images = apply_masked(grayscale, images, parameters.gray, [])
         if self.strength >= 3:
             images = apply_masked(self._blur, images, parameters.blur, [sigma])
         return images
-
-
-def _central_crop(size: tuple[int, int], ratio: Sequence[float]) -> tuple[int, int, int, int]:
-    """Torchvision's fallback: the largest central box within the range of ratios."""
-    height, width = size
-    if width / height < ratio[0]:
-        box = (round(width / ratio[0]), width)
-    elif width / height > ratio[1]:
-        box = (height, round(height * ratio[1]))
-    else:
-        box = (height, width)
-    return (height - box[0]) // 2, (width - box[1]) // 2, *box

@@ -15,7 +15,6 @@ from torchvision.transforms.v2 import functional as tv
 
 WIDE_MODES = ("I", "F")  # and those that begin with "I;16": more than 8 bits
 INTEGER_MAXIMA = (1, 255, 1023, 4095, 16383, 65535)  # of 1, 8, 10, 12, 14 and 16 bits
-LONG_SIDES = 4  # of a longer image only the middle is kept, since a central square is cut from it
 OPERATIONS = {  # EXIF orientation → what makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -196,18 +195,6 @@ def native(array: NDArray[Any]) -> NDArray[Any]:
 def tensor_bytes(tensor: Tensor) -> bytes:
     """The bytes of a tensor of any dtype, including those that NumPy lacks."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
-def to_square(image: Tensor, size: int) -> Tensor:
-    """The centre of an image ``(C, H, W)`` whose shorter side is resized to `size` pixels: ``(C, size, size)``.
-
-    Of an image more than four times as long as wide only the middle is resized, so that memory is bounded.
-    """
-    short = min(image.shape[1:])
-    if max(image.shape[1:]) > LONG_SIDES * short:
-        image = tv.center_crop(image, [min(side, LONG_SIDES * short) for side in image.shape[1:]])
-    square: Tensor = tv.center_crop(tv.resize(image, [size], antialias=True), [size] * 2)
-    return square
 
 
 def to_pixels(image: Tensor) -> NDArray[np.uint8]:

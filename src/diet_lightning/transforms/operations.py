@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diet_lightning.transforms.geometry import crop_image
+
 LUMA = (0.2989, 0.587, 0.114)  # weights of red, green and blue in torchvision's grayscale
 
 
@@ -82,12 +84,8 @@ def resized_crop(images: Tensor, crop: Tensor, flip: Tensor, out: tuple[int, int
 
 def resized_crop_of_bytes(images: Tensor, crop: Tensor, flip: Tensor, out: tuple[int, int]) -> Tensor:
     """As `resized_crop`, for uint8 images one after another by torch's kernel for bytes, on the CPU only; returns uint8."""
-    resized = images.new_empty(*images.shape[:2], *out)
-    for image, target, box, mirror in zip(images, resized, crop.int().tolist(), flip.tolist(), strict=True):
-        part = image[:, box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
-        part = F.interpolate(part[None], out, mode="bilinear", antialias=True)[0]
-        target.copy_(part.flip(2) if mirror else part)
-    return resized
+    boxes = zip(images, crop.int().tolist(), flip.tolist(), strict=True)
+    return torch.stack([crop_image(image, box, out, mirror) for image, box, mirror in boxes])
 
 
 def _resize_weights(start: Tensor, length: Tensor, mirror: Tensor, size: int, out: int, divisor: float = 1.0) -> Tensor:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.transforms.augmentation import AugmentationParameters, BatchAugmentation
+from diet_lightning.transforms.augmentation import BatchAugmentation
+from diet_lightning.transforms.geometry import Fit, FitMode, Geometry
 from diet_lightning.transforms.operations import apply_masked, erase_boxes
+from diet_lightning.transforms.ragged import RaggedImages
 from diet_lightning.utilities.seeding import derive_seed
 
 Augment = Callable[..., Any]  # (Tensor, Generator) → Tensor; spelt out, `diet fit --help` would list Tensor subclasses
@@ -29,6 +30,10 @@ class InputPipeline:
         augmentation: Other arguments of `BatchAugmentation`, or a function of batch and generator that replaces it.
         mean: Mean of each channel on a scale of 0 to 1; empty for no normalisation.
         std: Standard deviation of each channel, as `mean`.
+        fit: How evaluation brings images that are not square to the square, see `Fit`.
+
+    Attributes:
+        fit: Brings images to the network's size in evaluation.
 
     Raises:
         ConfigurationError: If an argument does not suit the sample.
@@ -42,11 +47,13 @@ class InputPipeline:
         augmentation: Mapping[str, Any] | Augment,
         mean: Sequence[float],
         std: Sequence[float],
+        fit: FitMode = "crop",
     ) -> None:
         self.is_image = sample.ndim == 3
         self.input_shape = tuple(sample.shape)
         if self.is_image and image_size is not None:
             self.input_shape = (sample.shape[0], image_size, image_size)
+        self.fit = Fit(self.input_shape[1:], fit)
         if mean and not len(mean) == len(std) == sample.shape[0]:
             raise ConfigurationError(
                 f"Expected `mean` and `std` to have one number per channel ({sample.shape[0]}), but got {list(mean)} and "
@@ -68,7 +75,13 @@ class InputPipeline:
         self.mean, self.std = list(mean), list(std)
         self._scale_and_shift.clear()
 
-    def plain(self, inputs: Tensor) -> Tensor:
+    def fitted(self, inputs: Tensor | RaggedImages) -> Tensor:
+        """Stored inputs as evaluation sees them, not yet normalised, ``(B, *input_shape)``."""
+        if isinstance(inputs, RaggedImages):
+            return self.fit.stacked(inputs)
+        return self.fit.batch(inputs) if self.is_image else inputs
+
+    def plain(self, inputs: Tensor | RaggedImages) -> Tensor:
         """Inputs for evaluation.
 
         Args:
@@ -77,11 +90,25 @@ class InputPipeline:
         Returns:
             Floats of shape ``(B, *input_shape)``.
         """
-        if self.is_image and tuple(inputs.shape[1:]) != self.input_shape:
-            inputs = tv.resize(_unit_range(inputs), list(self.input_shape[1:]), antialias=True)
-        return self._normalised(inputs)
+        return self._normalised(self.fitted(inputs))
 
-    def augmented(self, inputs: Tensor, position: tuple[int, ...], world: int, rank: int) -> Tensor:
+    def training_geometry(self, world: int = 1, rank: int = 0) -> Geometry:
+        """What becomes of images of several sizes in training, when they are read.
+
+        Args:
+            world: Number of ranks.
+            rank: This rank.
+
+        Returns:
+            Random crops; `fit` if the augmentation is a function or has strength 0.
+        """
+        if self.augmentation is None or self.augmentation.strength == 0:
+            return self.fit
+        return self.augmentation.crops(self.input_shape[1:], world, rank)
+
+    def augmented(
+        self, inputs: Tensor | RaggedImages, position: tuple[int, ...], world: int, rank: int, cropped: bool = False
+    ) -> Tensor:
         """Inputs for training.
 
         Args:
@@ -89,6 +116,7 @@ class InputPipeline:
             position: (seed, epoch, step), which determines the draws.
             world: Number of ranks.
             rank: This rank.
+            cropped: Whether `training_geometry` was applied when they were read.
 
         Returns:
             Floats of shape ``(B, *input_shape)``.
@@ -98,8 +126,8 @@ class InputPipeline:
         """
         if self.function is not None:
             generator = torch.Generator(inputs.device).manual_seed(derive_seed(*position, rank))
-            augmented = self.function(_unit_range(inputs), generator)
-            if not isinstance(augmented, Tensor) or augmented.shape[:1] != inputs.shape[:1]:
+            augmented = self.function(_unit_range(self.fitted(inputs)), generator)
+            if not isinstance(augmented, Tensor) or augmented.shape[:1] != (len(inputs),):
                 found = f"shape {tuple(augmented.shape)}" if isinstance(augmented, Tensor) else type(augmented).__name__
                 raise ConfigurationError(
                     f"Expected argument `augmentation` to return a tensor with one input for each of the {len(inputs)} samples "
@@ -108,13 +136,14 @@ class InputPipeline:
             return self._normalised(augmented)
         if self.augmentation is None or self.augmentation.strength == 0:
             return self.plain(inputs)
+        if isinstance(inputs, RaggedImages):
+            geometry = self.training_geometry(world, rank).at(position, len(inputs))
+            inputs, cropped = geometry.stacked(inputs), True
         numbers = np.random.default_rng(derive_seed(*position))
         size, out = (inputs.shape[2], inputs.shape[3]), (self.input_shape[1], self.input_shape[2])
-        # sample j of rank r is sample j * world + r of the step: the draws do not depend on the number of ranks
-        every = self.augmentation.draw(len(inputs) * world, size, out, numbers)
-        parameters = AugmentationParameters(*(drawn[rank::world] for drawn in every))
+        parameters = self.augmentation.draw(len(inputs), size, out, numbers, world, rank)
         stored = inputs if inputs.dtype == torch.uint8 else _unit_range(inputs)  # the crop scales bytes
-        inputs = self._normalised(self.augmentation.apply(stored, parameters, out))
+        inputs = self._normalised(self.augmentation.apply(stored, parameters, out, cropped))
         if self.augmentation.strength >= 3:
             inputs = apply_masked(erase_boxes, inputs, parameters.erase[:, 2] > 0, [parameters.erase.to(inputs.device)])
         return inputs

@@ -9,10 +9,10 @@ from functools import cached_property
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
 from diet_lightning.errors import DataError
-from diet_lightning.transforms.convert import PixelFormat, to_square, to_unit
+from diet_lightning.transforms.convert import PixelFormat, to_unit
+from diet_lightning.transforms.geometry import FitMode
 from diet_lightning.transforms.pipeline import InputPipeline
 
 
@@ -27,6 +27,7 @@ class Preprocessing:
         background: Color behind transparent pixels.
         value_range: The values that become 0 and 1 in images of more than 8 bits and in tensors of integers other than
             uint8; None for the range of 16 bits.
+        fit: How images that are not square are brought to the square, see `Fit`.
 
     Example:
         >>> preprocess = Preprocessing((3, 32, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -39,17 +40,20 @@ class Preprocessing:
     std: tuple[float, ...]
     background: str = "white"
     value_range: tuple[float, float] | None = None
+    fit: FitMode = "crop"
 
     @cached_property
     def _pipeline(self) -> InputPipeline:
-        return InputPipeline(torch.empty(self.input_shape, dtype=torch.uint8), None, 0, {}, self.mean, self.std)
+        return InputPipeline(
+            torch.empty(self.input_shape, dtype=torch.uint8), None, 0, {}, self.mean, self.std, self.fit
+        )
 
     def __call__(self, inputs: Image.Image | Sequence[Image.Image] | Tensor) -> Tensor:
         """Makes a batch of the network's inputs.
 
         Args:
-            inputs: One or several PIL images of any size and mode, whose shorter side is resized and whose centre is
-                cropped; or a stored batch of `DIETDataModule`, ``(B, ...)``: uint8, floating point, or other integers.
+            inputs: One or several PIL images of any size and mode, which are resized and of which the centre is cropped, unless
+                `fit` is another; or a stored batch of `DIETDataModule`, ``(B, ...)``: uint8, floating point, or other integers.
 
         Returns:
             Floats of shape ``(B, *input_shape)``, on the device of `inputs`.
@@ -60,7 +64,7 @@ class Preprocessing:
         if isinstance(inputs, Image.Image):
             inputs = [inputs]
         if not isinstance(inputs, Tensor):
-            inputs = torch.stack([self._to_stored(image) for image in inputs])
+            inputs = torch.stack([self._to_fitted(image) for image in inputs])
         fits = inputs.shape[2:] == self.input_shape[1:] or (inputs.ndim == 4 and self._pipeline.is_image)
         if not fits or inputs.shape[1] != self.input_shape[0]:
             raise DataError(
@@ -71,7 +75,7 @@ class Preprocessing:
             inputs = to_unit(inputs, self.value_range)
         return self._pipeline.plain(inputs)
 
-    def _to_stored(self, image: Image.Image) -> Tensor:
+    def _to_fitted(self, image: Image.Image) -> Tensor:
         channels = self.input_shape[0]
         if not self._pipeline.is_image or channels not in (1, 3):
             raise DataError(
@@ -81,5 +85,4 @@ class Preprocessing:
             tensor = PixelFormat("gray" if channels == 1 else "rgb", self.background, self.value_range)(image)
         except (OSError, ValueError, TypeError) as error:
             raise DataError(f"The image cannot be read: {error}.") from error
-        height, width = self.input_shape[1:]
-        return to_square(tensor, height) if height == width else tv.resize(tensor, [height, width], antialias=True)
+        return self._pipeline.fit.apply(0, tensor, tensor.shape[1:])

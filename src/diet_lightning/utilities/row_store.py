@@ -91,6 +91,11 @@ class RowStore:
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()
 
+    def write_at(self, name: str, offset: int, values: NDArray[Any]) -> None:
+        """Writes values of a column whose rows differ in size, in bytes from its start; before the rows are marked by `write`."""
+        self._files[name].seek(offset)
+        self._files[name].write(values.tobytes())
+
     def flush(self) -> None:
         """Flushes the rows to the disk, then marks them as done; raises an error as `write`."""
         for file in self._files.values():
