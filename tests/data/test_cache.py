@@ -22,8 +22,8 @@ from PIL import Image
 from diet_lightning import DIETDataModule, DIETModule, ReadConfig
 from diet_lightning.data import cache as cache_room
 from diet_lightning.data.cache import ImageCache, MappedDataset
-from diet_lightning.data.image_files import ImageFiles
-from diet_lightning.data.images import ImageDataset, ImageFileDataset
+from diet_lightning.data.image_files import ImageFileDataset, ImageFiles
+from diet_lightning.data.images import ImageDataset
 from diet_lightning.errors import ConfigurationError, DataError
 
 COUNT = 20

@@ -232,7 +232,7 @@ def test_the_range_is_that_of_training_and_stays_in_the_checkpoint(tmp_path):
 
 
 def test_an_image_of_more_bits_than_those_looked_at_raises_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("diet_lightning.data.images.ImageFileDataset.num_headers", 2)
+    monkeypatch.setattr("diet_lightning.data.image_files.ImageFileDataset.num_headers", 2)
     name = folder_of(tmp_path, RNG.integers(0, 256, (3, 8, 8)).astype(np.uint8))
     Image.fromarray(np.full((8, 8), 999, np.uint16)).save(tmp_path / "1.png")
     with pytest.raises(DataError, match=r"1\.png.*more than 8 bits, unlike .*`read.value_range`"):

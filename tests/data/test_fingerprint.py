@@ -26,8 +26,8 @@ from diet_lightning import DIETDataModule, DIETModule
 from diet_lightning.data.adapters import adapt
 from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.fingerprint import file_digests, row_digests
-from diet_lightning.data.image_files import ImageFiles
-from diet_lightning.data.images import ImageDataset, ImageFileDataset
+from diet_lightning.data.image_files import ImageFileDataset, ImageFiles
+from diet_lightning.data.images import ImageDataset
 from diet_lightning.data.source import SourceOptions
 from diet_lightning.data.sources import load_source
 from diet_lightning.errors import CheckpointError

@@ -180,7 +180,7 @@ def test_a_process_that_only_reads_registers_heic_itself(tmp_path):
     pillow_heif.register_heif_opener()
     Image.new("RGB", (16, 16), (200, 10, 10)).save(tmp_path / "b.heif", "HEIF")
     code = (
-        "import sys; from diet_lightning.data.images import ImageFiles\n"
+        "import sys; from diet_lightning.data.image_files import ImageFiles\n"
         "print(ImageFiles([sys.argv[1]], [3], sys.argv[2])[0][1])"
     )
     done = subprocess.run(

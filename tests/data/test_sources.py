@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from diet_lightning import DIETDataModule
 from diet_lightning.data.array_dataset import ArrayDataset
-from diet_lightning.data.image_files import ImageFiles
-from diet_lightning.data.images import ImageDataset, ImageFileDataset
+from diet_lightning.data.image_files import ImageFileDataset, ImageFiles
+from diet_lightning.data.images import ImageDataset
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.loaders import identity_collate
 from diet_lightning.data.read_config import ReadConfig

@@ -20,7 +20,7 @@ from torch.utils.data import TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule
 from diet_lightning.data.array_dataset import ArrayDataset
-from diet_lightning.data.images import ImageFileDataset
+from diet_lightning.data.image_files import ImageFileDataset
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.split_summary import SplitSummary
 
@@ -69,7 +69,8 @@ def test_folder_against_pillow(folder, options):
     assert (found.width, found.height, found.modes) == (width, height, dict(modes))
     assert width == [20, 44]  # the turned one, 200 × 30, is 30 pixels wide
     assert height == [33, 200]
-    assert (found.num_looked_at, found.num_wide, found.num_transparent, found.image_size) == (11, 0, 3, 16)
+    assert (found.num_looked_at, found.num_wide, found.num_transparent) == (11, 0, 3)
+    assert found.stored_side == (None if options.get("in_memory") is False else 24)
     assert list(summary.splits) == ["train", "val"]
     train, val = summary.splits.values()
     assert train.first_classes == [["a", 6], ["b", 4], ["only", 1]]
@@ -83,6 +84,8 @@ def test_folder_against_pillow(folder, options):
     text = " ".join(" ".join(lines).split())
     assert "train 11 samples, 3 classes: a (6), b (4), only (1) val 5 samples" in text
     assert "images all 11: width 20–44, height 33–200 pixels; RGB (4), L (4), RGBA (3); 8 bits" in text
+    assert ("stored with a shorter side of at most 24 pixels" in text) == (found.stored_side is not None)
+    assert "training sees a random crop of 8 to 100 % of the area, evaluation sees the central part" in text
     assert "3 of the 11 images looked at may have transparent pixels" in text
 
 

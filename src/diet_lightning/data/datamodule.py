@@ -200,16 +200,8 @@ class DIETDataModule(SplitReader, LightningDataModule):
 
     def _open(self) -> None:
         source = self._open_source()
-        opened = open_splits(
-            source,
-            self.source,
-            self.read,
-            self.subset,
-            self.seed,
-            self.keep_in_memory,
-            self.cache,
-            self.drop_unreadable,
-        )
+        kept = (self.keep_in_memory, self.cache, self.drop_unreadable)
+        opened = open_splits(source, self.source, self.read, self.subset, self.seed, *kept)
         train = opened.indexed["train"]
         sample = train[0].input
         mean, std = self.mean, self.std
@@ -218,8 +210,8 @@ class DIETDataModule(SplitReader, LightningDataModule):
         augmentation = self.augmentation
         if not callable(augmentation):
             augmentation = {**source.augmentation, **augmentation}
-        fit = self.read.fit
-        self._pipeline = InputPipeline(sample, self.image_size, self.strength, augmentation, mean, std, fit)
+        options = (self.image_size, self.strength, augmentation, mean, std, self.read.fit)
+        self._pipeline = InputPipeline(sample, *options)
         self._class_names, self._num_classes = source.class_names, opened.num_classes
         self.read, self.notes = opened.read, [*opened.notes, *unlabelled_note(opened)]
         self._splits, self._fingerprint = opened.indexed, opened.fingerprint

@@ -13,8 +13,7 @@ import torch
 from diet_lightning.data.archive_layouts import archive_layout
 from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.batch import NO_LABEL
-from diet_lightning.data.image_files import ImageFiles
-from diet_lightning.data.images import ImageFileDataset
+from diet_lightning.data.image_files import ImageFileDataset, ImageFiles
 from diet_lightning.data.labelled_files import LabelledFiles, number_classes
 from diet_lightning.data.labels import encode_labels
 from diet_lightning.data.layouts import folder_layout

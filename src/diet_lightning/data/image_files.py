@@ -1,4 +1,4 @@
-"""ImageFiles: image files with a label each."""
+"""Image files with a label each: as paths, and as images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from diet_lightning.data.fingerprint import file_digests
 from diet_lightning.data.image_formats import HEIF_ENDINGS, register_heif
+from diet_lightning.data.images import ImageDataset
 from diet_lightning.data.metadata import relative_name
 
 
@@ -52,3 +53,19 @@ class ImageFiles(Dataset[tuple[str, int]]):
     def sample_digests(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """Digests of all bytes of some files, shape ``(n, 16)``; zero for a file that cannot be read."""
         return file_digests([self.paths[n] for n in indices], self.root)
+
+
+class ImageFileDataset(ImageDataset):
+    """`ImageDataset` of files: messages name the file, and a renamed file is noticed."""
+
+    items: ImageFiles
+    num_headers = 1024
+
+    def name_of(self, index: int) -> str:
+        """`` (path)``."""
+        return f" ({self.items.paths[self.keep[index]]})"
+
+    def fingerprint_parts(self) -> list[bytes] | None:
+        """Also the names of the files."""
+        names = (self.items.name(n) for n in self.keep)
+        return [*(super().fingerprint_parts() or ()), "\0".join(names).encode()]

@@ -17,7 +17,6 @@ from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.array_format import extremes_of
 from diet_lightning.data.dataset import Extremes, SampleDataset
 from diet_lightning.data.decoding import Header, read_header, read_values
-from diet_lightning.data.image_files import ImageFiles
 from diet_lightning.data.metadata import digests_of, labels_of, names_of, to_label
 from diet_lightning.data.read_config import READ, ReadConfig
 from diet_lightning.data.survey import evenly_spaced, image_notes
@@ -63,7 +62,6 @@ class ImageDataset(SampleDataset):
         self.keep: Sequence[int] = range(len(items)) if keep is None else keep
         self.whole = None if image_size is None else Whole((image_size, image_size))
         self._told = False  # whether clipped values have been told
-        self._size: tuple[int, ...] | None = None  # of the first image, found on first use
 
     def __len__(self) -> int:
         """Number of images kept."""
@@ -76,10 +74,12 @@ class ImageDataset(SampleDataset):
             DataError: If it cannot be read, or differs from image 0 in channels or, where `image_size` is None, in size.
         """
         image, label = self.read(index)
-        if self._size is None:
-            self._size = tuple((image if index == 0 else self.read(0)[0]).shape)
-        self.check_size(index, image, self._size)
+        self.check_size(index, image, self._first_shape)
         return image, label
+
+    @cached_property
+    def _first_shape(self) -> tuple[int, ...]:
+        return tuple(self.read(0)[0].shape)
 
     def check_size(self, index: int, image: Tensor, size: tuple[int, ...]) -> None:
         """Compares an image's shape with image 0's.
@@ -110,7 +110,7 @@ class ImageDataset(SampleDataset):
         read = [self.read(index, geometry, n) for n, index in enumerate(indices)]
         images, labels = map(list, zip(*read, strict=True))
         for index, image in zip(indices, images, strict=True):
-            self.check_size(index, image, tuple(images[0].shape))
+            self.check_size(index, image, self._first_shape)
         return join_images(images), torch.tensor(labels)
 
     @property
@@ -291,19 +291,3 @@ class ImageDataset(SampleDataset):
         except DataError as error:
             return self.describe(index, error)
         return None
-
-
-class ImageFileDataset(ImageDataset):
-    """`ImageDataset` of files: messages name the file, and a renamed file is noticed."""
-
-    items: ImageFiles
-    num_headers = 1024
-
-    def name_of(self, index: int) -> str:
-        """`` (path)``."""
-        return f" ({self.items.paths[self.keep[index]]})"
-
-    def fingerprint_parts(self) -> list[bytes] | None:
-        """Also the names of the files."""
-        names = (self.items.name(n) for n in self.keep)
-        return [*(super().fingerprint_parts() or ()), "\0".join(names).encode()]

@@ -32,7 +32,8 @@ class ImageSummary:
         modes: Pillow's mode → number of images, the most frequent first.
         num_wide: Number of images with more than 8 bits per channel.
         num_transparent: Number of images that may have transparent pixels.
-        image_size: Side to which the central square of each is resized, in pixels; None keeps the images.
+        stored_side: Shorter side to which larger ones are reduced in memory or in a cache, in pixels; None if they are decoded
+            on the fly or keep their size.
     """
 
     num_looked_at: int
@@ -41,7 +42,7 @@ class ImageSummary:
     modes: dict[str, int]
     num_wide: int
     num_transparent: int
-    image_size: int | None
+    stored_side: int | None
 
     @classmethod
     def of(cls, dataset: SampleDataset) -> ImageSummary | None:
@@ -60,7 +61,7 @@ class ImageSummary:
             dict(Counter(header.mode for header in headers).most_common()),
             sum(header.wide for header in headers),
             sum(header.transparent for header in headers),
-            origin.image_size,
+            None if dataset is origin or origin.whole is None else max(origin.whole.side),
         )
 
     def text(self, num_samples: int) -> str:
@@ -75,7 +76,8 @@ class ImageSummary:
         some = f"{self.num_wide:,} of " * (self.num_wide < count)
         bits = f"{some}more than 8 bits" if self.num_wide else "8 bits"
         size = f"width {_interval(self.width)}, height {_interval(self.height)} pixels"
-        return f"{looked_at}: {size}; {first_few(modes)}; {bits}"
+        stored = f"; stored with a shorter side of at most {self.stored_side} pixels" * bool(self.stored_side)
+        return f"{looked_at}: {size}; {first_few(modes)}; {bits}{stored}"
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class DataSummary:
         input_shape: Shape of one input of the network, ``(C, H, W)`` for images.
         value_range: The values that become 0 and 1; None for inputs that keep their values.
         background: Color behind transparent pixels; None without images.
+        seen: Which part of an image training and evaluation see; None for inputs other than images.
         mean: Mean of each channel on a scale of 0 to 1, which is subtracted; empty for none.
         std: Standard deviation of each channel, by which is divided.
         notes: One sentence for each decision, for all that was left out, and on classes with a single training sample.
@@ -104,6 +107,7 @@ class DataSummary:
     input_shape: list[int]
     value_range: list[float] | None
     background: str | None
+    seen: str | None
     mean: list[float]
     std: list[float]
     notes: list[str]
@@ -147,6 +151,7 @@ class DataSummary:
             list(pipeline.input_shape),
             [float(value) for value in read.value_range or ()] if scaled else byte_range,
             None if images is None else read.background,
+            pipeline.seen() if pipeline.is_image else None,
             pipeline.mean,
             pipeline.std,
             [*notes, *found["train"].single_class_notes()],
@@ -165,10 +170,9 @@ class DataSummary:
             rows.append(("images", self.images.text(self.splits["train"].num_samples)))
         channels, *size = self.input_shape
         if len(size) == 2:
-            cropped = self.images is not None and self.images.image_size is not None
             text = f"{channels} channel{'s' * (channels > 1)} of {_shape(size)} pixels"
             text += " (height × width)" * (size[0] != size[1])
-            rows.append(("network", f"{text}{', the central square of each image' * cropped}"))
+            rows.append(("network", f"{text}; {self.seen}"))
         else:
             rows.append(("network", f"inputs of shape ({', '.join(map(str, self.input_shape))})"))
         rows.append(("values", f"{self._scaling()}; {self._normalization()}"))

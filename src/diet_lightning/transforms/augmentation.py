@@ -55,6 +55,10 @@ class AugmentationParameters(NamedTuple):
     sigma: Tensor
     erase: Tensor
 
+    def rows(self, start: int, stop: int) -> AugmentationParameters:
+        """The parameters of some images."""
+        return AugmentationParameters(*(field[start:stop] for field in self))
+
     def to(self, device: torch.device) -> AugmentationParameters:
         """The parameters on a device, sent there together."""
         if device.type == "cpu":

@@ -79,7 +79,8 @@ def central_boxes(size: Any, ratio: Sequence[float]) -> Array:
     narrow, wide = width / height < ratio[0], width / height > ratio[1]
     box_height = np.where(narrow, np.round(width / ratio[0]), height)
     box_width = np.where(wide, np.round(height * ratio[1]), width)
-    return np.stack([(height - box_height) // 2, (width - box_width) // 2, box_height, box_width], axis=-1)
+    boxes = np.stack([(height - box_height) // 2, (width - box_width) // 2, box_height, box_width], axis=-1)
+    return boxes.astype(np.float32)
 
 
 def covering_size(size: Size, out: Size) -> tuple[int, int]:
@@ -172,9 +173,13 @@ class Whole(Geometry):
     def stored_size(self, size: Size) -> tuple[int, int]:
         """Height and width of the stored image."""
         size = self._middle(size)
-        if self.reduction(0, size) <= 1.0:
-            return size
-        return covering_size(size, [round(STORED * side) for side in self.out])
+        return size if self.reduction(0, size) <= 1.0 else covering_size(size, self.side)
+
+    @property
+    def side(self) -> tuple[int, int]:
+        """Height and width that stored images cover at least, if they are not smaller themselves."""
+        height, width = (round(STORED * side) for side in self.out)
+        return height, width
 
     def _middle(self, size: Size) -> tuple[int, int]:
         """The part of a very long image that is kept."""
@@ -278,4 +283,4 @@ def crop_boxes(numbers: Array, size: Any, scale: Sequence[float], ratio: Sequenc
         Shape ``(B, 4)``: top, left, height, width in pixels.
     """
     boxes, found = random_boxes(numbers[:BOX_NUMBERS], size, scale, ratio)
-    return np.where(found, boxes, central_boxes(size, ratio)).astype(np.float32)
+    return boxes if found.all() else np.where(found, boxes, central_boxes(size, ratio))

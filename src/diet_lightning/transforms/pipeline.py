@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.transforms.augmentation import BatchAugmentation
+from diet_lightning.transforms.augmentation import AugmentationParameters, BatchAugmentation
 from diet_lightning.transforms.geometry import Fit, FitMode, Geometry
 from diet_lightning.transforms.operations import apply_masked, erase_boxes
 from diet_lightning.transforms.ragged import RaggedImages
 from diet_lightning.utilities.seeding import derive_seed
 
+CACHED = 2**18  # numbers that the cache of a processor's core holds beside as many temporary ones
 Augment = Callable[..., Any]  # (Tensor, Generator) → Tensor; spelt out, `diet fit --help` would list Tensor subclasses
 
 
@@ -106,6 +107,15 @@ class InputPipeline:
             return self.fit
         return self.augmentation.crops(self.input_shape[1:], world, rank)
 
+    def seen(self) -> str:
+        """Which part of an image training and evaluation see, in words; "" if that is all of it."""
+        parts = {"crop": "the central part", "pad": "all, with black borders", "squash": "all, squashed"}
+        evaluation = f"evaluation sees {parts[self.fit.mode]}"
+        if self.augmentation is None or self.augmentation.strength == 0:
+            return f"training and {evaluation}"
+        low, high = (f"{100 * bound:g}" for bound in self.augmentation.crop_scale)
+        return f"training sees a random crop of {low} to {high} % of the area, {evaluation}"
+
     def augmented(
         self, inputs: Tensor | RaggedImages, position: tuple[int, ...], world: int, rank: int, cropped: bool = False
     ) -> Tensor:
@@ -142,11 +152,21 @@ class InputPipeline:
         numbers = np.random.default_rng(derive_seed(*position))
         size, out = (inputs.shape[2], inputs.shape[3]), (self.input_shape[1], self.input_shape[2])
         parameters = self.augmentation.draw(len(inputs), size, out, numbers, world, rank)
+        # on a CPU by parts that its cache holds, since the operations would wait for the memory
+        chunk = len(inputs) if inputs.device.type != "cpu" else max(1, CACHED // (inputs.shape[1] * out[0] * out[1]))
+        starts = range(0, len(inputs), chunk)
+        made = [self._augmented(inputs[n : n + chunk], parameters.rows(n, n + chunk), out, cropped) for n in starts]
+        return made[0] if len(made) == 1 else torch.cat(made)
+
+    def _augmented(
+        self, inputs: Tensor, parameters: AugmentationParameters, out: tuple[int, int], cropped: bool
+    ) -> Tensor:
+        assert self.augmentation is not None  # noqa: S101  # for mypy
         stored = inputs if inputs.dtype == torch.uint8 else _unit_range(inputs)  # the crop scales bytes
-        inputs = self._normalised(self.augmentation.apply(stored, parameters, out, cropped))
+        images = self._normalised(self.augmentation.apply(stored, parameters, out, cropped))
         if self.augmentation.strength >= 3:
-            inputs = apply_masked(erase_boxes, inputs, parameters.erase[:, 2] > 0, [parameters.erase.to(inputs.device)])
-        return inputs
+            images = apply_masked(erase_boxes, images, parameters.erase[:, 2] > 0, [parameters.erase.to(inputs.device)])
+        return images
 
     def _normalised(self, inputs: Tensor) -> Tensor:
         if not self.mean or inputs.dtype == torch.float64:
