@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.loaders import MemoryLoader, ResumableLoader, identity_collate, to_device_if_fits
-from diet_lightning.data.sampling import EpochSampler
+from diet_lightning.data.sampling import EpochSampler, StepSampler
 
 quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 counts, batch_sizes, replicas = st.integers(1, 60), st.integers(1, 20), st.integers(1, 5)
@@ -113,6 +114,28 @@ def test_position_skips_exactly_what_was_seen(count, batch_size, world, epoch, d
     sampler = EpochSampler(numbers(count), **options)
     sampler.position = lambda: position
     assert len(sampler) == len(whole)  # the length is that of the whole epoch, as Lightning counts batches
+
+
+@quick
+@given(counts, batch_sizes, replicas, epochs, st.data())
+def test_steps_are_the_batches_of_the_order_with_their_place(count, batch_size, world, epoch, data):
+    rank = data.draw(st.integers(0, world - 1))
+    options = {"batch_size": batch_size, "num_replicas": world, "rank": rank, "seed": 4}
+    whole = order(count, epoch, **options)
+    sampler = StepSampler(numbers(count), **options)
+    sampler.set_epoch(epoch)
+    steps = list(sampler)
+    assert [n for step in steps for n in step] == whole
+    assert [len(step) for step in steps[:-1]] == [batch_size] * (len(steps) - 1)
+    assert [step.position for step in steps] == [(4, epoch, n) for n in range(len(steps))]
+    assert len(sampler) == len(steps)
+    seen = data.draw(st.integers(0, len(steps)))  # a run resumes within an epoch
+    sampler.position = lambda: seen * batch_size
+    resumed = list(sampler)
+    assert [(list(a), a.position) for a in resumed] == [(list(b), b.position) for b in steps[seen:]]
+    for step in steps[:2]:
+        again = pickle.loads(pickle.dumps(step))
+        assert (list(again), again.position) == (list(step), step.position)
 
 
 def test_position_is_read_when_the_iteration_starts():
