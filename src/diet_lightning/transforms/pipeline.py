@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from diet_lightning.transforms.geometry import Fit, FitMode, Geometry
 from diet_lightning.transforms.operations import apply_masked, erase_boxes
 from diet_lightning.transforms.ragged import RaggedImages
 from diet_lightning.utilities.seeding import derive_seed
+from diet_lightning.utilities.threads import single_threaded
 
 CACHED = 2**18  # numbers that the cache of a processor's core holds beside as many temporary ones
 Augment = Callable[..., Any]  # (Tensor, Generator) → Tensor; spelt out, `diet fit --help` would list Tensor subclasses
@@ -155,8 +157,9 @@ class InputPipeline:
         # on a CPU by parts that its cache holds, since the operations would wait for the memory
         chunk = len(inputs) if inputs.device.type != "cpu" else max(1, CACHED // (inputs.shape[1] * out[0] * out[1]))
         starts = range(0, len(inputs), chunk)
-        made = [self._augmented(inputs[n : n + chunk], parameters.rows(n, n + chunk), out, cropped) for n in starts]
-        return made[0] if len(made) == 1 else torch.cat(made)
+        with single_threaded() if cropped and inputs.device.type == "cpu" else nullcontext():
+            made = [self._augmented(inputs[n : n + chunk], parameters.rows(n, n + chunk), out, cropped) for n in starts]
+            return made[0] if len(made) == 1 else torch.cat(made)
 
     def _augmented(
         self, inputs: Tensor, parameters: AugmentationParameters, out: tuple[int, int], cropped: bool
