@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diet_lightning.errors import ConfigurationError
-from diet_lightning.transforms.augmentation import AugmentationParameters, BatchAugmentation
+from diet_lightning.transforms.augmentation import BatchAugmentation
 from diet_lightning.transforms.geometry import Fit, FitMode, Geometry
 from diet_lightning.transforms.operations import apply_masked, erase_boxes
 from diet_lightning.transforms.ragged import RaggedImages
@@ -156,20 +156,17 @@ class InputPipeline:
         parameters = self.augmentation.draw(len(inputs), size, out, numbers, world, rank)
         # on a CPU by parts that its cache holds, since the operations would wait for the memory
         chunk = len(inputs) if inputs.device.type != "cpu" else max(1, CACHED // (inputs.shape[1] * out[0] * out[1]))
-        starts = range(0, len(inputs), chunk)
+        dtype = inputs.dtype if inputs.is_floating_point() and inputs.dtype != torch.float64 else torch.float32
+        made = torch.empty(len(inputs), *self.input_shape, dtype=dtype, device=inputs.device)
         with single_threaded() if cropped and inputs.device.type == "cpu" else nullcontext():
-            made = [self._augmented(inputs[n : n + chunk], parameters.rows(n, n + chunk), out, cropped) for n in starts]
-            return made[0] if len(made) == 1 else torch.cat(made)
-
-    def _augmented(
-        self, inputs: Tensor, parameters: AugmentationParameters, out: tuple[int, int], cropped: bool
-    ) -> Tensor:
-        assert self.augmentation is not None  # noqa: S101  # for mypy
-        stored = inputs if inputs.dtype == torch.uint8 else _unit_range(inputs)  # the crop scales bytes
-        images = self._normalised(self.augmentation.apply(stored, parameters, out, cropped))
-        if self.augmentation.strength >= 3:
-            images = apply_masked(erase_boxes, images, parameters.erase[:, 2] > 0, [parameters.erase.to(inputs.device)])
-        return images
+            for n in range(0, len(inputs), chunk):
+                part, drawn = inputs[n : n + chunk], parameters.rows(n, n + chunk)
+                stored = part if part.dtype == torch.uint8 else _unit_range(part)  # the crop scales bytes
+                images = self._normalised(self.augmentation.apply(stored, drawn, out, cropped))
+                if self.augmentation.strength >= 3:
+                    images = apply_masked(erase_boxes, images, drawn.erase[:, 2] > 0, [drawn.erase.to(images.device)])
+                made[n : n + chunk] = images
+        return made
 
     def _normalised(self, inputs: Tensor) -> Tensor:
         if not self.mean or inputs.dtype == torch.float64:
