@@ -47,8 +47,8 @@ class DIETDataModule(SplitReader, LightningDataModule):
         strength: Augmentation 0 (none) to 3 (the paper's default).
         augmentation: Arguments of `BatchAugmentation` that replace the source's own and the paper's, such as
             ``{"crop_scale": [0.2, 1], "flip": 0}``; or a function that replaces it. The function takes a training batch on
-            its device (uint8 images as floats in [0, 1], other inputs unchanged) and a generator on that device, and returns
-            the augmented batch.
+            its device (uint8 images as evaluation sees them, as floats in [0, 1]; other inputs unchanged) and a generator
+            on that device, and returns the augmented batch.
         image_size: Side of the square images that the network sees, in pixels; None keeps the data's own size.
         mean: Mean of each channel on a scale of 0 to 1; None computes it for uint8 images in memory and takes ImageNet's
             for images decoded on the fly.

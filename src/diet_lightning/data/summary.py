@@ -141,6 +141,8 @@ class DataSummary:
         train = splits["train"]
         stored, images = train[0].input, ImageSummary.of(train.dataset)
         scaled = pipeline.is_image and (images is None or images.num_wide) and read.value_range is not None
+        sides = stored.shape[-2:], pipeline.input_shape[-2:]
+        same_ratio = not train.dataset.has_sizes and sides[0][0] * sides[1][-1] == sides[0][-1] * sides[1][0]
         byte_range = [0.0, 255.0] if stored.dtype == torch.uint8 else None
         return cls(
             source,
@@ -151,7 +153,7 @@ class DataSummary:
             list(pipeline.input_shape),
             [float(value) for value in read.value_range or ()] if scaled else byte_range,
             None if images is None else read.background,
-            pipeline.seen() if pipeline.is_image else None,
+            pipeline.seen(same_ratio) if pipeline.is_image else None,
             pipeline.mean,
             pipeline.std,
             [*notes, *found["train"].single_class_notes()],

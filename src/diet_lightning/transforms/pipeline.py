@@ -109,10 +109,14 @@ class InputPipeline:
             return self.fit
         return self.augmentation.crops(self.input_shape[1:], world, rank)
 
-    def seen(self) -> str:
-        """Which part of an image training and evaluation see, in words; "" if that is all of it."""
-        parts = {"crop": "the central part", "pad": "all, with black borders", "squash": "all, squashed"}
-        evaluation = f"evaluation sees {parts[self.fit.mode]}"
+    def seen(self, same_ratio: bool) -> str:
+        """Which part of an image training and evaluation see, in words.
+
+        Args:
+            same_ratio: Whether all images have the aspect ratio of the network's input.
+        """
+        parts = {"crop": "the central part", "pad": "all of it with black borders", "squash": "all of it, squashed"}
+        evaluation = f"evaluation sees {'all of it' if same_ratio else parts[self.fit.mode]}"
         if self.augmentation is None or self.augmentation.strength == 0:
             return f"training and {evaluation}"
         low, high = (f"{100 * bound:g}" for bound in self.augmentation.crop_scale)
