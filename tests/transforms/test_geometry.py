@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
@@ -19,6 +19,7 @@ from diet_lightning.transforms.geometry import (
     NUM_NUMBERS,
     STORED,
     Fit,
+    Geometry,
     RandomCrops,
     Whole,
     covering_size,
@@ -107,6 +108,27 @@ def test_large_jpegs_are_decoded_no_smaller_than_the_crop_needs(tmp_path):
         found, _ = files.read(0, geometry, n)
         slope = max(exact.diff(dim=d).abs().max() for d in (1, 2))
         assert (found.double() - exact).abs().max() <= 4.0 + 1.5 * slope  # as above, and JPEG's own rounding
+
+
+def test_a_geometry_gets_the_size_before_the_reduction_as_the_image_is_looked_at(tmp_path):
+    class Quarter(Geometry):
+        def reduction(self, n, size):
+            return 4.9
+
+        def apply(self, n, image, size):
+            return torch.tensor([*size, *image.shape[1:]])[None, None].byte()
+
+    plain = Image.fromarray(picture(120, 160).permute(1, 2, 0).numpy())
+    plain.save(tmp_path / "0.jpg")
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    plain.save(tmp_path / "1.jpg", exif=turned)
+    plain.save(tmp_path / "2.png")
+    data = DIETDataModule(f"folder:{tmp_path}", image_size=SIDE, in_memory=False, holdout=0.0)
+    data.setup()
+    files = data._splits["train"].dataset
+    sizes = [files.read(n, Quarter())[0].flatten().tolist() for n in range(3)]
+    assert sizes == [[120, 160, 30, 40], [160, 120, 40, 30], [120, 160, 120, 160]]
 
 
 # -- what is stored, and evaluation ------------------------------------------------------------------------------------
