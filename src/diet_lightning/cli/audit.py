@@ -35,17 +35,17 @@ def audit(
 ) -> None:
     """Audits the training data of a run: hard samples, near-duplicates and label issues.
 
-    Leaves two tables, of all samples and of the near-duplicate pairs, and index.html, a page of thumbnails to look through.
+    Writes two tables, of all samples and of the near-duplicate pairs, and index.html, a page of thumbnails.
 
     Args:
         run: Folder of a finished run, or a checkpoint.
         output: Folder of the results; None for audit in the run's folder.
         source: The data, where they have moved; None for the run's own.
-        augmentations: Augmented views of each sample that its loss is the mean of.
+        augmentations: Number of augmented views of each sample; its loss is the mean over them.
         fdr: False discovery rate: expected share of false pairs among the near-duplicates.
-        k: Neighbours that judge a label.
-        pictures: Thumbnails on the page, at most.
-        format: Of the tables: csv or parquet.
+        k: Number of nearest neighbours that a label is compared with.
+        pictures: Largest number of thumbnails on the page.
+        format: Format of the tables.
     """
     require_positive(augmentations=augmentations, k=k, pictures=pictures)
     if not 0.0 < fdr < 1.0:

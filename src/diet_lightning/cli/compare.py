@@ -37,16 +37,16 @@ Row = dict[str, Any]  # of the table: name of a column → value
 
 
 def compare(runs: list[str], metric: str | None = None, output: str = "compare") -> None:
-    """Ranks finished runs by their training loss, without labels: `diet compare RUN RUN`.
+    """Ranks finished runs by their training loss, without labels.
 
-    At one label smoothing the features are the better the closer the loss came to its floor. Prints the runs, best first,
-    and where they were probed with labels, how far the ranking agrees with accuracy: Spearman's rank correlation of a smaller
-    loss gap with a higher accuracy. The last line is one JSON object.
+    Among runs of one label smoothing, a loss closer to its floor indicates better features. Prints the runs sorted by this loss
+    gap and, if their accuracies were measured, Spearman's rank correlation of a smaller loss gap with a higher accuracy. The
+    last line is one JSON object.
 
     Args:
         runs: Folders of runs made by `diet fit`.
-        metric: Accuracy that the ranking is compared with; None for val/probe_top1, or else what the runs have.
-        output: Folder for compare.csv and, where there are accuracies, figure1.png.
+        metric: Accuracy that the ranking is compared with; None for val/probe_top1, or another that most of the runs have.
+        output: Folder for compare.csv and, if there are accuracies, figure1.png.
     """
     folder = Path(output)
     for name in (TABLE, FIGURE):

@@ -21,9 +21,10 @@ OUTPUT = "data.png"
 
 
 def data(source: str, output: str = OUTPUT, image_size: int | None = None, **options: Any) -> None:
-    """Shows what a source holds, as the network sees it: look at it before training.
+    """Shows what a source holds, and training images as the network sees them.
 
-    Prints samples, classes, sizes, values and all that was decided, and draws sixteen training images, clean and augmented.
+    Prints the numbers of samples and classes, the sizes and values of the images and every decision of the reader, and draws
+    sixteen training images, clean and augmented.
 
     Args:
         source: The data: digits, folder:PATH, torchvision:NAME, hf:NAME or npz:FILE.

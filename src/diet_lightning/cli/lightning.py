@@ -32,7 +32,6 @@ from diet_lightning.callbacks import (
     default_callbacks,
 )
 from diet_lightning.cli.arguments import trainer_arguments
-from diet_lightning.cli.short_help import short_help
 from diet_lightning.cli.usage import usage_error
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.errors import CheckpointError, ConfigurationError
@@ -99,9 +98,6 @@ class DIETCLI(LightningCLI):
         Lightning's own version warns of every argument list that is passed from Python, and lets values of the checkpoint
         override the command line's even where N is linked.
         """
-        if not {"-h", "--help"}.isdisjoint(args):
-            print(short_help(self._asked, self.command_parser.get_default))
-            raise SystemExit
         try:
             self.config = parser.parse_args(["--help" if arg == "--help_all" else arg for arg in args])
         except ArgumentError as error:
