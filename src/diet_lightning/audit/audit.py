@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from diet_lightning.audit.label_issues import LabelIssues, label_issues
 from diet_lightning.audit.near_duplicates import (
     Duplicates,
     near_duplicates,
@@ -19,7 +20,7 @@ from diet_lightning.audit.near_duplicates import (
     thumbnails,
     weak_augmentations,
 )
-from diet_lightning.audit.sample_losses import LabelIssues, datum_losses, label_issues, most_confused
+from diet_lightning.audit.sample_losses import datum_losses, most_confused
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.training.module import DIETModule
 

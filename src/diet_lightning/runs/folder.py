@@ -1,4 +1,13 @@
-"""A run's folder: its name, its lock and its files."""
+"""A run's folder: its name, its lock and its files.
+
+- ``config.yaml``: all settings of `diet fit`;
+- ``run.json``: facts of data, network and software, see `runs.record`;
+- ``metrics.csv``: metrics of steps and epochs, see `runs.metrics`; ``figure.png``: their curves;
+- ``checkpoints/last.ckpt``, and ``checkpoints/interrupted.ckpt`` after an interruption, see `training.checkpointed`;
+- ``evaluation.json`` and ``figures/``, by `diet test`: scores with intervals, see `runs.scores`, and figures of embeddings;
+- ``embeddings.npz``, by `diet predict`; ``audit/``, by `diet audit`; ``export/FORMAT/``, by `diet export`;
+- ``.lock``, held by the process that trains.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,15 @@
-"""CheckpointedModule: writing and reading the checkpoints of a module with a head, and the checks before training resumes."""
+"""CheckpointedModule: writing and reading the checkpoints of a module with a head, and the checks before training resumes.
+
+A checkpoint is a dictionary of Lightning with tensors and plain values only:
+
+- ``state_dict``: weights of backbone and head, with all N rows of the head under ``head.weight``;
+- ``hyper_parameters``: arguments of the module, with N and the shape of the inputs; ``target``: what the classes are;
+- ``DIETDataModule``: N, fingerprint and batch size of the data, scaling and normalisation, see `SplitReader.state_dict`;
+- ``optimizer_states``, ``lr_schedulers``, ``loops``, ``epoch``, ``global_step``: where training resumes;
+- ``callbacks``: such as the classifier of `OnlineLinearProbe` and the curves of `RunFigure`.
+
+`runs.checkpoint` reads and writes the file.
+"""
 
 from __future__ import annotations
 
