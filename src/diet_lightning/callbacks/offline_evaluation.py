@@ -20,7 +20,7 @@ from diet_lightning.callbacks.run_figure import save_and_log
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.data.reading import Split
-from diet_lightning.errors import ConfigurationError, DataError
+from diet_lightning.errors import ConfigurationError, DataError, require, require_positive
 from diet_lightning.evaluation.neighbours import nearest_neighbours
 from diet_lightning.evaluation.probes import EvaluationConfig, evaluate_features
 from diet_lightning.evaluation.rank import singular_values
@@ -84,14 +84,10 @@ class OfflineEvaluation(Callback):
         enabled: bool | None = True,
     ) -> None:
         chosen = (1, 5) if shots is None else tuple(shots)
-        for name, value in {"k": k, "num_trials": num_trials, "shots": min(chosen, default=1)}.items():
-            if value < 1:
-                raise ConfigurationError(f"Expected argument `{name}` to be at least 1, but got {value}.")
-        for name, number in {"c": c, "temperature": temperature}.items():
-            if number is not None and not number > 0.0:
-                raise ConfigurationError(f"Expected argument `{name}` to be greater than 0, but got {number}.")
-        if not 0.0 < level < 1.0:
-            raise ConfigurationError(f"Expected argument `level` to be in (0, 1), but got {level}.")
+        require_positive(k=k, num_trials=num_trials, shots=min(chosen, default=1))
+        require(c is None or c > 0.0, "c", "greater than 0", c)
+        require(temperature > 0.0, "temperature", "greater than 0", temperature)
+        require(0.0 < level < 1.0, "level", "in (0, 1)", level)
         self.dirpath = dirpath
         self.config = EvaluationConfig(c, k, temperature, chosen, num_trials, level, seed)
         self.baselines = baselines

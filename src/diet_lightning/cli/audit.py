@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -15,9 +14,9 @@ from rich.table import Column, Table
 
 from diet_lightning.audit import report
 from diet_lightning.audit.audit import audit_data
-from diet_lightning.errors import ConfigurationError, require_positive
+from diet_lightning.errors import ConfigurationError, require, require_positive
 from diet_lightning.training.trained_run import open_run
-from diet_lightning.utilities.csv_cells import csv_cell
+from diet_lightning.utilities.csv_cells import write_csv
 from diet_lightning.utilities.files import require_empty_dir
 
 PAGE = "index.html"
@@ -48,8 +47,7 @@ def audit(
         format: Format of the tables.
     """
     require_positive(augmentations=augmentations, k=k, pictures=pictures)
-    if not 0.0 < fdr < 1.0:
-        raise ConfigurationError(f"Expected argument `fdr` to be in (0, 1), but got {fdr}.")
+    require(0.0 < fdr < 1.0, "fdr", "in (0, 1)", fdr)
     if format == "parquet" and find_spec("pyarrow") is None:
         raise ConfigurationError("Parquet tables need the pyarrow package: pip install 'diet-lightning[parquet]'.")
     opened = open_run(run)
@@ -83,10 +81,7 @@ def audit(
 
 def _write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     if path.suffix == ".csv":
-        with path.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(columns)
-            writer.writerows(map(csv_cell, row) for row in zip(*columns.values(), strict=True))
+        write_csv(path, columns)
     else:
         import pyarrow as pa
         import pyarrow.parquet as pq

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from pathlib import Path
@@ -26,8 +25,8 @@ from diet_lightning.runs.comparison import (
     read_runs,
 )
 from diet_lightning.runs.metrics import LINEAR, LOSS_GAP, PROBE, RANKME, TRAIN_RANKME
-from diet_lightning.utilities.csv_cells import csv_cell
-from diet_lightning.utilities.files import atomic_write, require_writable
+from diet_lightning.utilities.csv_cells import write_csv
+from diet_lightning.utilities.files import require_writable
 
 RANKS = {RANKME: "RankMe", TRAIN_RANKME: "RankMe (train)"}  # metric → heading
 TABLE, FIGURE = "compare.csv", "figure1.png"
@@ -65,7 +64,8 @@ def compare(runs: list[str], metric: str | None = None, output: str = "compare")
     console.print(_table(tables, rows))
     for sentence in [*_agreements(agreements, overall, chosen), *_remarks(groups, chosen)]:
         console.print(sentence, highlight=False)
-    _write_table(rows, folder / TABLE)
+    with require_writable(f"Output file '{folder / TABLE}'"):
+        write_csv(folder / TABLE, {name: [row[name] for row in rows] for name in rows[0]})
     drawn = _draw(groups, agreements, chosen, folder / FIGURE)
     console.print(f"Written: {folder / TABLE}{f' and {folder / FIGURE}' if drawn else ''}", highlight=False)
     summary = {
@@ -183,17 +183,6 @@ def _remarks(groups: dict[Group, list[RunResults]], metric: str | None) -> list[
     if differing:
         said.append(f"Runs that are ranked together differ in {', '.join(differing)}, which moves the loss by itself.")
     return said
-
-
-def _write_table(rows: list[Row], file: Path) -> None:
-    with (
-        require_writable(f"Output file '{file}'"),
-        atomic_write(file) as partial,
-        partial.open("w", newline="") as stream,
-    ):
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
 
 
 def _draw(

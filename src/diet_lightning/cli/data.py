@@ -14,7 +14,7 @@ from diet_lightning.data.images import ImageDataset
 from diet_lightning.data.preview import make_preview
 from diet_lightning.data.source import SourceOptions
 from diet_lightning.data.sources import load_source
-from diet_lightning.errors import ConfigurationError
+from diet_lightning.errors import ConfigurationError, require
 from diet_lightning.figures.contact_sheet import contact_sheet, save_contact_sheet
 
 OUTPUT = "data.png"
@@ -53,8 +53,7 @@ def data(source: str, output: str = OUTPUT, image_size: int | None = None, **opt
 
 
 def _check_output(file: Path, source: str) -> None:
-    if file.suffix.lower() != ".png":
-        raise ConfigurationError(f"Expected argument `output` to be a .png file, but got '{file}'.")
+    require(file.suffix.lower() == ".png", "output", "a .png file", str(file))
     kind, _, path = source.partition(":")
     if kind == "folder" and file.expanduser().resolve().is_relative_to(Path(path).expanduser().resolve()):
         raise ConfigurationError(
