@@ -57,15 +57,7 @@ def audit_data(
     fdr: float = 0.1,
     k: int = 20,
 ) -> AuditResult:
-    """Audits training data.
-
-    Args:
-        module: Trained on these data.
-        data: The data.
-        augmentations: Number of augmented views of each sample; its loss is the mean over them.
-        fdr: False discovery rate: the expected share of false pairs among the near-duplicates.
-        k: Number of neighbours that a label is compared with.
-    """
+    """Audits training data by a module that was trained on them; the numbers are those of `diet audit`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     before, training = module.device, module.training
     module.to(device).eval()

@@ -13,13 +13,7 @@ from diet_lightning.objective.loss import datum_cross_entropy
 
 @torch.inference_mode()
 def datum_losses(head: DatumHead, features: Tensor, index: Tensor) -> Tensor:
-    """DIET's loss of each sample (Algorithm 1) in nats, shape ``(B,)``, exact at any N.
-
-    Args:
-        head: The trained head.
-        features: Embeddings, shape ``(B, K)``.
-        index: Sample indices, shape ``(B,)``, int64.
-    """
+    """DIET's loss (Algorithm 1) in nats of each sample, from embeddings ``(B, K)`` and indices ``(B,)``, exact at any N."""
     return datum_cross_entropy(
         head.scaled(features), head.weight, index, head.label_smoothing, "none", head.normalize_rows
     )
@@ -27,12 +21,7 @@ def datum_losses(head: DatumHead, features: Tensor, index: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def most_confused(head: DatumHead, features: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Finds, for each sample, the other sample with the largest logit.
-
-    Args:
-        head: The trained head.
-        features: Embeddings, shape ``(B, K)``.
-        index: Sample indices, shape ``(B,)``, int64.
+    """Finds, for embeddings ``(B, K)`` of samples ``(B,)``, the other sample with the largest logit.
 
     Returns:
         Its index, int64, and its logit minus the sample's own, both ``(B,)``: at 0 or above the sample is misclassified.

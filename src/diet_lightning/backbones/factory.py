@@ -185,12 +185,7 @@ def _remove_classifier(model: Any, classifier: str | None) -> None:
 
 
 def find_embed_dim(model: nn.Module, name: str, input_shape: tuple[int, ...]) -> int:
-    """The dimension K of a network's embeddings, of a batch of two zeros; network and random state are not changed.
-
-    Args:
-        model: Maps ``(B, *input_shape)`` to ``(B, K)``.
-        name: Name of the network in error messages.
-        input_shape: Shape of one input.
+    """K of a network from ``(B, *input_shape)`` to ``(B, K)``, by a batch of two zeros; its state and the random state stay.
 
     Raises:
         ConfigurationError: If the network cannot read such inputs, or returns another shape.

@@ -111,11 +111,7 @@ class LastBlocks(BaseFinetuning):  # Lightning's BackboneFinetuning unfreezes th
 
 
 def last_blocks(model: nn.Module, count: int) -> list[str]:
-    """Names of the last residual or transformer blocks of a network, and of the layers after them.
-
-    Args:
-        model: A network whose submodules are registered in the order of computation.
-        count: Number of blocks.
+    """Names of the last blocks of a network that registers its submodules in the order of computation, and of the layers after.
 
     Raises:
         ConfigurationError: If it has fewer blocks.

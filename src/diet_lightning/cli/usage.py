@@ -36,13 +36,7 @@ class UsageError(DIETError):
 
 
 def usage_error(message: str, command: str, options: Collection[str]) -> UsageError:
-    """The error to raise for a message of jsonargparse, which may have many lines.
-
-    Args:
-        message: The message.
-        command: The command.
-        options: All options of the command, with their dashes.
-    """
+    """The error to raise for a message of jsonargparse, which may have many lines; `options` begin with their dashes."""
     return UsageError(_sentence(message, options), command)
 
 

@@ -28,7 +28,7 @@ def embedding_figures(
     """Figures of embeddings that do not need the samples themselves.
 
     Args:
-        spectra: Name → singular values, as `spectrum` takes them.
+        spectra: As `spectrum` takes them.
         features: Shape ``(N, K)``.
         labels: Shape ``(N,)``, -1 for samples without one.
         names: Names of the labels.
@@ -90,11 +90,7 @@ def embedding_map(points: ArrayLike, labels: ArrayLike, names: Sequence[str], me
 
 
 def spectrum(curves: Mapping[str, ArrayLike]) -> Figure:
-    """Singular values of embeddings, each curve relative to its largest: a steep decrease means that few dimensions are used.
-
-    Args:
-        curves: Name → singular values, descending, shape ``(r,)``.
-    """
+    """Draws singular values ``(r,)`` by name, descending, relative to the largest; if they fall steeply, few dimensions are used."""
     figure, axis = new_figure(7, 3.8, grid=True)
     for colour, (name, given) in zip(COLOURS * len(curves), curves.items(), strict=False):
         values = np.asarray(given, float)
@@ -108,15 +104,7 @@ def spectrum(curves: Mapping[str, ArrayLike]) -> Figure:
 
 
 def confusion(counts: ArrayLike, names: Sequence[str]) -> Figure:
-    """Draws the confusion matrix of a classifier.
-
-    Args:
-        counts: Test samples by true class (rows) and predicted class (columns), shape ``(C, C)``.
-        names: Names of the classes.
-
-    Returns:
-        The figure: shares of each row as colours, and for up to 20 classes also as numbers in per cent.
-    """
+    """Draws a classifier's counts ``(C, C)`` by true class (rows) and predicted class: shares of each row, up to 20 in per cent."""
     table = np.asarray(counts, float)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.45 * len(table) + 2.2, 4, 12))

@@ -89,11 +89,7 @@ def create_run_dir(source: str, backbone: str) -> Path:
 
 
 def claim_run_dir(folder: Path, resumed: bool) -> FileLock:
-    """Creates a run folder if it is missing, and locks it.
-
-    Args:
-        folder: The folder.
-        resumed: Whether the run resumes from a checkpoint in it; for other runs it must be empty.
+    """Creates a run folder if it is missing, and locks it; it must be empty unless a run in it is `resumed`.
 
     Returns:
         The lock, held until it is released or the process ends in any way.

@@ -79,16 +79,7 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """Makes AdamW with one group for the backbone and one for the head, and attaches the head to it.
 
-    Args:
-        backbone: The backbone.
-        head: The head.
-        config: Settings of the head.
-        lr: Learning rate at a total batch of 256.
-        weight_decay: Weight decay of the backbone, and of the head if `config` has none.
-        trainer: The Trainer, whose devices and batches scale the learning rates.
-
-    Returns:
-        The optimiser.
+    `lr`, at a total batch of 256, is scaled by the Trainer's; `config` may have another one, and another decay, for the head.
 
     Raises:
         ConfigurationError: If the batch size cannot be found.

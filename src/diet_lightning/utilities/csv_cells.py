@@ -15,12 +15,6 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 def csv_cell(value: Any) -> Any:
     """A value as it is written to a CSV file: text that a spreadsheet would run as a formula begins with ``'``.
 
-    Args:
-        value: Text, or a value of another type, which is returned unchanged.
-
-    Returns:
-        The value of the cell.
-
     Example:
         >>> csv_cell("=1+1.png"), csv_cell("cat"), csv_cell(-1)
         ("'=1+1.png", 'cat', -1)
