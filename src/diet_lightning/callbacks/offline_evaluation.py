@@ -24,7 +24,7 @@ from diet_lightning.errors import ConfigurationError, DataError, require, requir
 from diet_lightning.evaluation.neighbours import nearest_neighbours
 from diet_lightning.evaluation.probes import EvaluationConfig, evaluate_features
 from diet_lightning.evaluation.rank import singular_values
-from diet_lightning.figures.embeddings import embedding_figures, load_umap, neighbour_gallery
+from diet_lightning.figures.embeddings import confusion, embedding_map, load_umap, neighbour_gallery, spectrum
 from diet_lightning.runs.scores import Score, read_scores, write_scores
 from diet_lightning.transforms.convert import to_pixels
 from diet_lightning.utilities.seeding import derive_seed
@@ -186,7 +186,20 @@ class OfflineEvaluation(Callback):
         names = [str(name) for name in data.class_names or range(data.num_classes or 0)]
         spectra = {"training split": _spectrum(train[0]), "test split": _spectrum(test[0])}
         shown = np.random.default_rng(self.config.seed).permutation(len(test[0]))[:MAPPED]
-        figures = embedding_figures(spectra, *test, names, predicted, shown, self.umap, self.config.seed)
+        features, labels = test
+        figures = {"spectrum": spectrum(spectra)}
+        if predicted is not None:
+            from sklearn.metrics import confusion_matrix
+
+            counts = confusion_matrix(labels[labels >= 0], predicted, labels=np.arange(len(names)))
+            figures["confusion"] = confusion(counts, names)
+        if min(features.shape) > 2:
+            from sklearn.decomposition import PCA
+
+            seed, method = self.config.seed, "UMAP" if self.umap else "PCA"
+            projection = load_umap().UMAP(random_state=seed, n_jobs=1) if self.umap else PCA(2, random_state=seed)
+            points = projection.fit_transform(features[shown])
+            figures["map"] = embedding_map(points, labels[shown], names, method)
         if len(data.input_shape) == 3:
             figures["neighbours"] = _gallery(train, test, data, names, shown[: GALLERY[0]])
         for name, figure in figures.items():

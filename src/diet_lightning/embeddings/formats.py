@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from diet_lightning.errors import ConfigurationError, DataError
+from diet_lightning.errors import ConfigurationError, DataError, first_line
 
 Array = NDArray[Any]
 ROWS = 4096  # rows of a row group of .parquet
@@ -69,7 +69,7 @@ def read_embeddings(path: str | Path) -> Embeddings:
         _check(arrays)
     except Exception as error:  # each library raises many kinds of errors for a damaged file
         raise DataError(
-            f"Embeddings '{path}' cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__}): "
+            f"Embeddings '{path}' cannot be read ({first_line(error)}): "
             "the file is damaged, or was not written by EmbeddingWriter; run `diet predict` again."
         ) from error
     return Embeddings(**{name: arrays.get(name) for name in ("features", "index", "label", "path", CLASS_NAMES)})  # type: ignore[arg-type]

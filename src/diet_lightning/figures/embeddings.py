@@ -1,4 +1,4 @@
-"""Figures of embeddings; scikit-learn is imported when it is needed, as it takes a second."""
+"""Figures of embeddings."""
 
 from __future__ import annotations
 
@@ -6,54 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.figures.style import COLOURS, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def embedding_figures(
-    spectra: Mapping[str, ArrayLike],
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    names: Sequence[str],
-    predicted: NDArray[Any] | None,
-    shown: NDArray[Any],
-    umap: bool,
-    seed: int,
-) -> dict[str, Figure]:
-    """Figures of embeddings that do not need the samples themselves.
-
-    Args:
-        spectra: As `spectrum` takes them.
-        features: Shape ``(N, K)``.
-        labels: Shape ``(N,)``, -1 for samples without one.
-        names: Names of the labels.
-        predicted: Labels that a probe predicts for the labelled samples, in their order; None without a probe.
-        shown: Indices of the points of the map.
-        umap: Draw the map by UMAP instead of PCA.
-        seed: Seed of the map.
-
-    Returns:
-        Name → figure: ``spectrum``; ``confusion``, with a probe; ``map``, for at least three samples and dimensions.
-    """
-    figures = {"spectrum": spectrum(spectra)}
-    if predicted is not None:
-        from sklearn.metrics import confusion_matrix
-
-        counts = confusion_matrix(labels[labels >= 0], predicted, labels=np.arange(len(names)))
-        figures["confusion"] = confusion(counts, names)
-    if min(features.shape) > 2:
-        from sklearn.decomposition import PCA
-
-        method = "UMAP" if umap else "PCA"
-        projection = load_umap().UMAP(random_state=seed, n_jobs=1) if umap else PCA(2, random_state=seed)
-        points = projection.fit_transform(features[shown])
-        figures["map"] = embedding_map(points, labels[shown], names, method)
-    return figures
 
 
 def embedding_map(points: ArrayLike, labels: ArrayLike, names: Sequence[str], method: str = "PCA") -> Figure:
