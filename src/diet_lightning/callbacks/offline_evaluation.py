@@ -113,7 +113,7 @@ class OfflineEvaluation(Callback):
             )
         if data.num_classes is None and self.enabled:
             raise ConfigurationError(
-                "OfflineEvaluation is asked for, but the training data have no labels: add labels, or set `enabled` to null."
+                "OfflineEvaluation is enabled, but the training data have no labels: add labels, or set `enabled` to null."
             )
         if self.umap:
             load_umap()

@@ -22,7 +22,7 @@ FUNCTION_COMMANDS = {
     "audit": "Find hard samples, near-duplicates and likely label errors in a run's data.",
     "export": "Write the backbone of a run for other programs: safetensors, ONNX, timm.",
     "memory": "Estimate the memory that the head takes for a number of samples.",
-    "demo": "Train on embedded digits and show what the features are worth.",
+    "demo": "Train on scikit-learn's digits and compare linear probes on the features.",
     "completion": "Print a completion script for bash or zsh.",
 }
 COMMANDS = {**TRAINER_COMMANDS, **FUNCTION_COMMANDS}

@@ -30,9 +30,9 @@ def trainer_arguments(args: Sequence[str]) -> list[str]:
     """Arguments of ``fit``, ``validate``, ``test`` or ``predict``, command first, as Lightning's parser reads them.
 
     Args:
-        args: As written: options with dashes or underscores, ``--config NAME`` of a shipped configuration, and of all but
-            ``fit`` the folder or checkpoint of a run, which stands for its checkpoint, its configuration and where it is
-            now. ``fit`` alone stands for the configuration ``digits``.
+        args: As written: options with dashes or underscores, ``--config NAME`` of a shipped configuration, and for all but
+            ``fit`` the folder or checkpoint of a run, which is replaced by its checkpoint, its configuration and its current
+            folder. ``fit`` without arguments uses the configuration ``digits``.
 
     Raises:
         CheckpointError: If the run has no checkpoint.
@@ -62,7 +62,7 @@ def trainer_arguments(args: Sequence[str]) -> list[str]:
 
 
 def _options(args: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:
-    """Name, value and words of each option; an argument that is none has the name ""."""
+    """Name, value and words of each option; a positional argument has the name ""."""
     words = iter(args)
     for word in words:
         name, equals, value = word.partition("=")

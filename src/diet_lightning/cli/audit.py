@@ -39,7 +39,7 @@ def audit(
     Args:
         run: Folder of a finished run, or a checkpoint.
         output: Folder of the results; None for audit in the run's folder.
-        source: The data, where they have moved; None for the run's own.
+        source: Source of the data if they were moved; None for that of the run.
         augmentations: Number of augmented views of each sample; its loss is the mean over them.
         fdr: False discovery rate: expected share of false pairs among the near-duplicates.
         k: Number of nearest neighbours that a label is compared with.
@@ -55,8 +55,8 @@ def audit(
     require_empty_dir(folder)
     if opened.record.target == "label":
         raise ConfigurationError(
-            f"Run '{run}' was trained with SupervisedModule, so its rows are classes and tell nothing of single samples: audit "
-            "a run of DIETModule."
+            f"Run '{run}' was trained with SupervisedModule, so the rows of its head are classes and not samples: audit a run of "
+            "DIETModule."
         )
     data = opened.open_data(**({} if source is None else {"source": source}))
     data.require_same_data(opened.data_state)
@@ -75,7 +75,7 @@ def audit(
         table.add_row(name.replace("_", " "), f"{count:,}")
     Console().print(table)
     rank_zero_info(words)
-    print(f"Look through {folder / PAGE}")
+    print(f"Open {folder / PAGE}")
     print(json.dumps({**summary, "output": str(folder)}))
 
 

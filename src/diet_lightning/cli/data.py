@@ -27,7 +27,7 @@ def data(source: str, output: str = OUTPUT, image_size: int | None = None, **opt
     sixteen training images, clean and augmented.
 
     Args:
-        source: The data: digits, folder:PATH, torchvision:NAME, hf:NAME or npz:FILE.
+        source: The data: digits, folder:PATH, csv:FILE, torchvision:NAME, hf:NAME or npz:FILE.
         output: File of the picture, a .png.
         image_size: Side of the square images that the network sees, in pixels; None keeps the data's own, and takes that
             of the configuration `folder` for images of several sizes.

@@ -42,7 +42,7 @@ def demo(run_dir: str | None = None, epochs: int = 40) -> None:
     table = Table(
         "features",
         f"all {data.num_samples} labels",
-        f"{SHOTS} labels a class (mean ± sd of {TRIALS} trials)",
+        f"{SHOTS} labels per class (mean ± sd of {TRIALS} trials)",
         title=f"Linear probe on {len(test_labels)} held-out digits, top-1",
     )
     figures: dict[str, float] = {}

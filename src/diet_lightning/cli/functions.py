@@ -24,7 +24,7 @@ def run_function(command: str, function: Callable[..., Any], args: Sequence[str]
     """Runs a function with the arguments of a command.
 
     Parameters without a default are positional, but for keyword-only ones; one of type list takes one or more arguments.
-    Those of the function to which it passes ``**options`` are its own.
+    Parameters of a function to which it passes ``**options`` are options too.
 
     Raises:
         UsageError: For an unknown option or value.

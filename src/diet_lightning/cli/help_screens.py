@@ -2,7 +2,7 @@
 
     python -m diet_lightning.cli.help_screens
 
-writes the files anew after a change of an option, a default or a docstring; a test compares them with the parsers.
+renews the files after a change of an option, a default or a docstring; a test compares them with the parsers.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from diet_lightning.cli.lightning import run_lightning
 from diet_lightning.utilities.files import write_json
 
 WIDTH = 80
-RUN = "Folder of a run, or a .ckpt file: its network and settings are taken. Without it, those of an untrained run."
+RUN = "Folder of a run, or a .ckpt file: its network and settings are used. Without it the network is untrained."
 # option → an example of its value, and what it means
 OPTIONS = {
     "config": (
         "cifar10",
-        f"Settings: a YAML file or one of {', '.join(shipped_configs())}; may be given several times, the last wins",
+        f"Settings: a YAML file or one of {', '.join(shipped_configs())}; if repeated, later ones override earlier ones",
     ),
     "data.source": ("folder:photos", "digits, folder:PATH, csv:FILE, torchvision:NAME, hf:NAME or npz:FILE"),
     "model.backbone": ("resnet50", "resnet8, a torchvision model, timm/NAME, or a folder of `diet export`"),
@@ -37,7 +37,7 @@ OPTIONS = {
     "data.batch_size": ("128", "Samples per step and device"),
     "data.image_size": ("96", "Height and width that images are resized to; null keeps them"),
     "model.lr": ("4e-3", "Learning rate at a total batch of 256, scaled with the batch"),
-    "model.label_smoothing": ("0.4", "In [0, 1); the larger, the faster the convergence"),
+    "model.label_smoothing": ("0.4", "In [0, 1); a larger value converges faster"),
     "run_dir": ("runs/photos", "Folder of the run; null for a new one below runs/, or that of RUN"),
     "trainer.precision": ("bf16-mixed", "Precision of the computation; null for 32 bits"),
     "trainer.devices": ("2", "Number of devices, or a list of their indices"),
@@ -51,13 +51,13 @@ OPTIONS = {
     "data.strength": ("1", "Augmentation, from 0 (none) to 3"),
     "data.drop_unreadable": ("true", "Leave out images that cannot be read"),
     "data.cache": ("decoded", "Folder of decoded images, which `diet fit` reads as well"),
-    "data.download": ("true", "Let torchvision download what is missing"),
-    "data.read.layout": ("flat", "What folders mean: auto, classes, flat (no labels) or splits"),
+    "data.download": ("true", "Download missing data of torchvision"),
+    "data.read.layout": ("flat", "Meaning of folders: auto, classes, flat (no labels) or splits"),
     "data.read.channels": ("last", "Position of the channels in arrays: auto, first or last"),
     "data.read.color": ("gray", "Channels of images: rgb or gray"),
     "data.read.background": ("black", "Color behind transparent pixels"),
     "data.read.value_range": ("[0,4095]", "Values that become 0 and 1; null takes them from the data"),
-    "data.read.pages": ("channels", "Pages of a file that are read: first, or channels for all"),
+    "data.read.pages": ("channels", "Pages of a file to read: first, or channels for all of them"),
 }
 _EVALUATION = ("config", "data.source", "data.batch_size", "run_dir", "trainer.precision", "trainer.devices")
 SHOWN = {
@@ -128,7 +128,7 @@ def _option(name: str, value: str, text: str, default: Any) -> list[str]:
 
 
 def _placeholder(kind: Any) -> str:
-    """What stands for a value of a type: ``csv|parquet``, ``FLOAT``."""
+    """The placeholder of a value of a type: ``csv|parquet``, ``FLOAT``."""
     if get_origin(kind) is Literal:
         return "|".join(map(str, get_args(kind)))
     return {int: "INT", float: "FLOAT"}.get(kind, "TEXT")

@@ -28,7 +28,7 @@ OLD_NAMES = {
 
 
 class UsageError(DIETError):
-    """A command line that cannot be parsed; `help` is the command line that prints what can be."""
+    """A command line that cannot be parsed; `help` is the command that prints the valid options."""
 
     def __init__(self, message: str, command: str = "") -> None:
         super().__init__(message)

@@ -21,7 +21,7 @@ from diet_lightning.errors import ConfigurationError, DataError, first_line
 Array = NDArray[Any]
 ROWS = 4096  # rows of a row group of .parquet
 CLASS_NAMES = "class_names"
-PATH_ENDS = "path_ends"  # safetensors knows no strings: path i is the bytes of `path` from ends[i - 1] to ends[i]
+PATH_ENDS = "path_ends"  # safetensors stores no strings: path i is the bytes of `path` from ends[i - 1] to ends[i]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def check_format(file: Path) -> None:
     """Raises a `ConfigurationError` if the suffix of a file names no format, or the library of its format is missing."""
     if file.suffix not in FORMATS:
         raise ConfigurationError(
-            f"Expected a file of embeddings to end in one of {list(FORMATS)}, but got '{file}': the suffix says the format."
+            f"Expected a file of embeddings to end in one of {list(FORMATS)}, but got '{file}': the suffix determines the format."
         )
     if file.suffix == ".parquet":
         try:

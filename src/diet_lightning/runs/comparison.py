@@ -184,7 +184,7 @@ def choose_metric(runs: Sequence[RunResults], metric: str | None = None) -> str 
 
     Args:
         runs: The runs.
-        metric: The name asked for; None for ``val/probe_top1``, or else the accuracy that most of the runs have.
+        metric: The requested name; None for ``val/probe_top1``, or else the accuracy that most of the runs have.
 
     Raises:
         ConfigurationError: If no run has `metric`.
