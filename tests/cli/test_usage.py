@@ -44,6 +44,7 @@ def test_overview_names_every_command_in_one_line_each(capsys):
 
 QUICK = ["--help", "--version", "fot", *(f"{name} --help" for name in NAMES), "fit --lerning_rate 1"]
 QUICK += ["memory --num-sampels 3", "fit --config no_such_config", "test no_such_run", "predict one two"]
+QUICK += ["fit --data.source folder:no_such_folder"]
 
 
 @pytest.mark.parametrize("line", QUICK)

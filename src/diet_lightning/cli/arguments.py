@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from diet_lightning.cli.usage import UsageError
+from diet_lightning.data.path_hints import require_folder
 from diet_lightning.runs.folder import CONFIG, find_checkpoint, run_dir_of
 
 CONFIG_OPTIONS = ("-c", "--config")
@@ -36,6 +37,7 @@ def trainer_arguments(args: Sequence[str]) -> list[str]:
 
     Raises:
         CheckpointError: If the run has no checkpoint.
+        DataError: If the source is a folder that does not exist.
         UsageError: For several runs, or a configuration that does not exist.
     """
     command, *rest = underscored(args)
@@ -58,6 +60,9 @@ def trainer_arguments(args: Sequence[str]) -> list[str]:
         if runs and values.keys().isdisjoint(HELP):
             values["--ckpt_path"] = str(find_checkpoint(runs[0]))
             written.append(f"--ckpt_path={values['--ckpt_path']}")
+    kind, _, path = values.get("--data.source", "").partition(":")
+    if kind == "folder" and values.keys().isdisjoint((*HELP, "--print_config")):
+        require_folder(path)
     return [command, *_run_settings(values), *written]
 
 
