@@ -27,10 +27,7 @@ MAX_EMBEDDING_P_VALUE = 0.5  # the p-value of the pixels is considered below thi
 
 
 def weak_augmentations(inputs: Tensor) -> Iterator[Tensor]:
-    """Weak augmentations of images: the image itself, mirrored, and nine crops of 0.9 of its side.
-
-    Args:
-        inputs: Stored inputs; images have shape ``(B, C, H, W)``.
+    """Weak augmentations of stored images ``(B, C, H, W)``: themselves, mirrored, and nine crops of 0.9 of their side.
 
     Yields:
         Batches like `inputs`; only `inputs` itself if they are not images.

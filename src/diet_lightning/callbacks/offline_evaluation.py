@@ -105,7 +105,7 @@ class OfflineEvaluation(Callback):
         if stage != "test" or self.enabled is False:
             return
         read_scores(self._folder(trainer))  # raises an error for a damaged file before the work is done
-        data = getattr(trainer, "datamodule", None)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, DIETDataModule):
             raise ConfigurationError(
                 "OfflineEvaluation fits probes on the training split, so it needs a DIETDataModule: test with "

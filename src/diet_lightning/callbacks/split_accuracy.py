@@ -47,7 +47,7 @@ class SplitAccuracy(SplitCallback):
         Raises:
             ConfigurationError: If `enabled` is True and the training samples or those of the split have no labels.
         """
-        data: Any = getattr(trainer, "datamodule", None)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if self.enabled is not False and self.num_classes is None:
             self.num_classes = getattr(data, "num_classes", None)
             if self.num_classes is None:

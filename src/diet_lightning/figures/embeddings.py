@@ -85,12 +85,7 @@ def confusion(counts: ArrayLike, names: Sequence[str]) -> Figure:
 
 
 def neighbour_gallery(rows: Sequence[Sequence[ArrayLike]], notes: Sequence[Sequence[str]]) -> Figure:
-    """Draws samples with their nearest neighbours, one row per sample.
-
-    Args:
-        rows: For each sample its image and then its neighbours' images, ``(H, W)`` or ``(H, W, 3)``, uint8.
-        notes: Text above each image, such as its label.
-    """
+    """Draws images, ``(H, W)`` or ``(H, W, 3)``, uint8, of samples and then of their neighbours, a row each, below notes."""
     columns = max(len(row) for row in rows)
     figure, axes = new_figure(1.05 * columns + 0.2, 1.25 * len(rows) + 0.5, len(rows), columns, squeeze=False)
     for axis in axes.flat:

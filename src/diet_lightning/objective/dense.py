@@ -99,12 +99,7 @@ class DatumHead(nn.Module):
         return loss_floor(self.num_samples, self.label_smoothing)
 
     def forward(self, features: Tensor, index: Tensor) -> Tensor:
-        """Mean loss of a batch, a scalar.
-
-        Args:
-            features: Embeddings, shape ``(B, K)``.
-            index: Sample indices, shape ``(B,)``, int64, in ``[0, N)``.
-        """
+        """Mean loss of a batch, a scalar, from embeddings ``(B, K)`` and indices ``(B,)``, int64, in ``[0, N)``."""
         return self._loss(self.scaled(features), index)
 
     def logits(self, features: Tensor) -> Tensor:
@@ -154,12 +149,7 @@ class DatumHead(nn.Module):
         return full
 
     def on_fit_end(self, optimizer: Optimizer | None, folder: str | Path) -> None:
-        """Called in every process after training; then rank 0 can use the head without the other processes.
-
-        Args:
-            optimizer: The optimiser of W, whose state is gathered too.
-            folder: As in `state_to_save`.
-        """
+        """Called in every process after training; then rank 0 can use the head, and the optimiser's state, without the others."""
 
     def extra_repr(self) -> str:
         """Sizes of the head, for `print(module)`."""
