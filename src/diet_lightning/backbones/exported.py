@@ -150,7 +150,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def first_difference(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> str | None:
-    """Name and shapes of the first weight to load that a network lacks or has in another shape, or the reverse; else None."""
+    """Name and shapes of the first weight that `there` or `here` lacks or that differs in shape; None if there is no such weight."""
     theirs, ours = ({name: tuple(value.shape) for name, value in each.items()} for each in (there, here))
     for name in {**theirs, **ours}:
         if theirs.get(name) != ours.get(name):

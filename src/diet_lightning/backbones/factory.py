@@ -185,7 +185,7 @@ def _remove_classifier(model: Any, classifier: str | None) -> None:
 
 
 def find_embed_dim(model: nn.Module, name: str, input_shape: tuple[int, ...]) -> int:
-    """K of a network from ``(B, *input_shape)`` to ``(B, K)``, by a batch of two zeros; its state and the random state stay.
+    """The dimension K of a network's embeddings, found by a batch of two zeros; its state and the random state do not change.
 
     Raises:
         ConfigurationError: If the network cannot read such inputs, or returns another shape.

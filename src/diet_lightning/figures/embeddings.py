@@ -63,7 +63,7 @@ def spectrum(curves: Mapping[str, ArrayLike]) -> Figure:
 
 
 def confusion(counts: ArrayLike, names: Sequence[str]) -> Figure:
-    """Draws a classifier's counts ``(C, C)`` by true class (rows) and predicted class: shares of each row, up to 20 in per cent."""
+    """Draws counts ``(C, C)`` by true class (rows) and predicted class: shares of each row, up to 20 classes also in per cent."""
     table = np.asarray(counts, float)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.45 * len(table) + 2.2, 4, 12))
@@ -85,7 +85,7 @@ def confusion(counts: ArrayLike, names: Sequence[str]) -> Figure:
 
 
 def neighbour_gallery(rows: Sequence[Sequence[ArrayLike]], notes: Sequence[Sequence[str]]) -> Figure:
-    """Draws images, ``(H, W)`` or ``(H, W, 3)``, uint8, of samples and then of their neighbours, a row each, below notes."""
+    """Draws a row for each sample: its image, ``(H, W)`` or ``(H, W, 3)``, uint8, and its neighbours', each below a note."""
     columns = max(len(row) for row in rows)
     figure, axes = new_figure(1.05 * columns + 0.2, 1.25 * len(rows) + 0.5, len(rows), columns, squeeze=False)
     for axis in axes.flat:

@@ -17,7 +17,7 @@ MARKERS = "os^DvP*X<>ph"
 def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, grid: bool = False, **options: Any
 ) -> tuple[Figure, Any]:
-    """An empty figure, its size in inches, and its axes as `Figure.subplots` returns them, which also takes the `options`.
+    """An empty figure, `width` by `height` inches, and its axes as `Figure.subplots` returns them, which takes the `options`.
 
     `grid` draws a light grid, without a frame at the top and the right.
     """

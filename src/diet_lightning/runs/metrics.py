@@ -30,7 +30,7 @@ def is_accuracy(name: str, splits: tuple[str, ...] = ("val", "test")) -> bool:
 
 
 def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
-    """Lightning's CSV logger on the ``metrics.csv`` in a run's folder, whose rows before the step `resumed_at` are kept."""
+    """Lightning's CSV logger on the ``metrics.csv`` in a run's folder, whose rows before the step `resumed_at` are kept, if any."""
     from lightning.pytorch.loggers import CSVLogger  # here, as reading metrics does not need Lightning
 
     rows = [] if resumed_at is None else _read_rows(folder, resumed_at)

@@ -20,7 +20,6 @@ from diet_lightning.objective import HeadConfig
 from diet_lightning.objective.loss import check_label_smoothing
 from diet_lightning.training.checkpointed import WEIGHT, CheckpointedModule
 from diet_lightning.training.optimizer import (
-    count_epochs,
     count_steps,
     make_optimizer,
     match_layout,
@@ -239,7 +238,13 @@ class DIETModule(CheckpointedModule):
 
     def count_epochs(self) -> float:
         """Epochs of the run; fractional if `max_steps` ends it within an epoch."""
-        return count_epochs(self.trainer)
+        trainer = self.trainer
+        if trainer.num_training_batches == float(
+            "inf"
+        ):  # with `max_steps` alone Lightning has not set up the loader yet
+            trainer.fit_loop.setup_data()
+        steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+        return trainer.estimated_stepping_batches / max(1, steps)
 
     def total_batch_size(self) -> int:
         """Samples per optimiser step of the current run, over all devices and accumulated batches."""

@@ -56,14 +56,6 @@ def count_steps(trainer: Trainer) -> int:
     return int(steps)
 
 
-def count_epochs(trainer: Trainer) -> float:
-    """Epochs of the run; fractional if `max_steps` ends it within an epoch."""
-    if trainer.num_training_batches == float("inf"):  # with `max_steps` alone Lightning has not set up the loader yet
-        trainer.fit_loop.setup_data()
-    steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
-    return trainer.estimated_stepping_batches / max(1, steps)
-
-
 def scaled_lr(lr: float, total_batch: int) -> float:
     """The learning rate for a batch, from that at a batch of 256, by the linear rule.
 

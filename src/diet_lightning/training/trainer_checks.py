@@ -64,7 +64,7 @@ def check_callbacks(trainer: Trainer, kind: str, was_built: bool) -> None:
 
 
 def check_memory(config: HeadConfig, num_samples: int, embed_dim: int, trainer: Trainer, held: int) -> str:
-    """Estimates the memory of the head, of which `held` bytes are allocated, in one line.
+    """Gives an estimate of the head's memory in one line; `held` bytes of it are allocated already.
 
     Raises:
         ConfigurationError: Naming the kind of head that would fit, before anything is allocated.

@@ -42,7 +42,7 @@ def require_empty_dir(folder: Path) -> None:
 
 @contextmanager
 def require_writable(what: str, argument: str = "output") -> Iterator[None]:
-    """Raises a `ConfigurationError` in place of an `OSError`, on `what`, such as ``"Output file 'a.csv'"``, and its argument."""
+    """Turns an `OSError` into a `ConfigurationError` that names `what`, ``"Output file 'a.csv'"``, and the argument that sets it."""
     try:
         yield
     except OSError as error:
@@ -58,7 +58,7 @@ def write_json(file: Path, value: Any) -> None:
 
 
 def read_json(file: Path, or_none: bool = False) -> Any:
-    """Reads plain values from a JSON file; of one that is missing or damaged None or, by default, an `OSError` or `ValueError`."""
+    """Reads a JSON file. One that is missing or damaged raises an `OSError` or `ValueError`, or gives None with `or_none`."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
