@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from diet_lightning import DIETDataModule, DIETModule, OnlineLinearProbe, create_backbone
+from diet_lightning.audit.label_issues import label_issues
 from diet_lightning.audit.near_duplicates import near_duplicates, neighbourhoods, thumbnails, weak_augmentations
-from diet_lightning.audit.sample_losses import label_issues
 from diet_lightning.evaluation.neighbours import nearest_neighbours
 
 SHARE = 0.01

@@ -1,4 +1,4 @@
-"""Images per second of the augmentation alone: ours, torchvision v2's on single images, and kornia's on batches.
+"""Images per second of the augmentation alone: of this package, torchvision v2's on single images, and kornia's on batches.
 
 From uint8 images to normalised floats, with the paper's settings. torchvision gets single PIL images or tensors, as in the
 workers of a loader; `ratio` is images per second relative to the faster of these two. The cases take turns, so that other

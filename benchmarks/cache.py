@@ -1,4 +1,4 @@
-"""Decodes a folder of JPEGs into a cache, with a kill half way and a second run that resumes, and measures how fast it is read.
+"""Decodes a folder of JPEGs into a cache, with a kill half way and a second run that resumes, and measures the speed of reading it.
 
 The files are written to a temporary folder: noise at a quarter of their size, enlarged. Shuffled batches are read three times
 each from the cache, from memory, and from files decoded by the processes of a loader. Prints one JSON line.

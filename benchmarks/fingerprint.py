@@ -1,9 +1,9 @@
-"""Time that the fingerprint of a folder of images takes, at its first start and later, against decoding the images once.
+"""Time of the fingerprint of a folder of images, at the first start and later, compared with decoding the images once.
 
 Makes JPEGs of 500×375 pixels in a temporary folder, of smooth random fields with some noise. `cold` hashes the files after the
-system was asked to drop them from its memory, `warm` at once again; both without kept digests. `second_start` finds all digests
-kept. Medians of the rounds, except for `cold`, which is the first. `cpu_s` is the processors' time of all threads, which depends
-less on what else the machine does. Prints one JSON line.
+system was asked to drop them from its memory, `warm` hashes them again; both without kept digests. `second_start` finds all digests
+kept. Medians of the rounds, except for `cold`, which is the first. `cpu_s` is the processor time of all threads, which depends
+less on other work of the machine. Prints one JSON line.
 
     python benchmarks/fingerprint.py --count 5000
 """

@@ -1,7 +1,7 @@
-"""How long a large folder takes until its images are listed, and until the first batch.
+"""Time until the images of a large folder are listed, and until the first batch.
 
-Makes class folders of hard links to small JPEGs in a temporary folder. A process of its own lists them; two more open them as the
-source of a run, one after the other, and read the first batch. Prints one JSON line: seconds on the clock and of the processor, the
+Makes class folders of hard links to small JPEGs in a temporary folder. A separate process lists them; two more open them as the
+source of a run, one after the other, and read the first batch. Prints one JSON line: wall time and processor time in seconds, the
 peak of memory while listing beyond that before, `list_mb`, and that of a whole process, `peak_mb`.
 
     python benchmarks/listing.py --files 1300000 --folders 1000

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from record import SIZE, Row, over_seeds, record
+from seed_figures import curves_of_seeds
 from torch.utils.data import Subset
 
 from diet_lightning import DIETDataModule, DIETModule, SupervisedModule
 from diet_lightning.data.sources import SourceOptions, load_source
 from diet_lightning.evaluation import extract_features, fit_linear_probe
-from diet_lightning.figures.curves import curves_of_seeds
 from diet_lightning.figures.style import save_figure
 
 SIZES = {

@@ -16,9 +16,9 @@
 from pathlib import Path
 
 from record import SIZE, over_seeds, record
+from seed_figures import curves_of_seeds
 from sweep import DATA, MINUTES, run_once
 
-from diet_lightning.figures.curves import curves_of_seeds
 from diet_lightning.figures.style import save_figure
 from diet_lightning.runs.comparison import PROBE
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class DIETError(Exception):
     """Base of every error that this package raises for a user's input."""
@@ -29,11 +31,16 @@ class NonFiniteError(DIETError):
     """A loss that is not a finite number."""
 
 
+def require(is_valid: bool, argument: str, expected: str, value: Any) -> None:
+    """Raises a `ConfigurationError` that says what was expected of an argument, if its value is not valid."""
+    if not is_valid:
+        raise ConfigurationError(f"Expected argument `{argument}` to be {expected}, but got {value!r}.")
+
+
 def require_positive(**arguments: int) -> None:
     """Raises a `ConfigurationError` for the first argument below 1."""
     for name, value in arguments.items():
-        if value < 1:
-            raise ConfigurationError(f"Expected argument `{name}` to be at least 1, but got {value}.")
+        require(value >= 1, name, "at least 1", value)
 
 
 def first_line(error: Exception) -> str:

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from sklearn.neighbors import KNeighborsClassifier
 
 from diet_lightning.audit import sample_losses as sample_losses
-from diet_lightning.audit.sample_losses import datum_losses, label_issues, most_confused
+from diet_lightning.audit.label_issues import label_issues
+from diet_lightning.audit.sample_losses import datum_losses, most_confused
 from diet_lightning.objective import DatumHead
 
 

@@ -242,7 +242,7 @@ def test_named_parts_train_in_place_of_blocks(make_trainer):
     [
         ({"blocks": 0}, "`blocks` to be at least 1, but got 0"),
         ({"head_only": 1.0}, r"`head_only` to be in \[0, 1\), but got 1.0"),
-        ({"modules": []}, "`modules` to name at least one part"),
+        ({"modules": []}, r"`modules` to be names of parts or None, but got \[\]"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, message):

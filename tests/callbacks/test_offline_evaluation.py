@@ -119,9 +119,7 @@ def test_without_labels_it_says_what_it_can_give(make_trainer, tmp_path, caplog)
     assert "The probes are left out, since the training and the test split need labels" in caplog.text
     assert callback.scores == {}
     assert (tmp_path / "out/figures/spectrum.png").exists()
-    with pytest.raises(
-        ConfigurationError, match="OfflineEvaluation is asked for, but the training data have no labels"
-    ):
+    with pytest.raises(ConfigurationError, match="OfflineEvaluation is enabled, but the training data have no labels"):
         make_trainer(callbacks=[OfflineEvaluation()]).test(trainer.lightning_module, data, verbose=False)
 
 

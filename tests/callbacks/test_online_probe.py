@@ -124,7 +124,7 @@ def test_unlabelled_samples_are_passed_over(make_trainer):
 
 def test_missing_labels(make_trainer):
     unlabelled = TensorDataset(images())
-    with pytest.raises(ConfigurationError, match="'probe' is asked for, but the training data have no labels"):
+    with pytest.raises(ConfigurationError, match="'probe' is enabled, but the training data have no labels"):
         fit(make_trainer(callbacks=[OnlineLinearProbe()]), DIETDataModule.from_datasets(unlabelled, batch_size=16))
     off = make_trainer(max_epochs=1, callbacks=[OnlineLinearProbe(enabled=None), OnlineLinearProbe("b", enabled=False)])
     fit(off, DIETDataModule.from_datasets(unlabelled, batch_size=16))
@@ -147,7 +147,7 @@ def test_a_split_without_labels_is_left_out_unless_the_callback_is_asked_for(mak
     fit(trainer, unlabelled_val(listed))
     assert [name for name in trainer.callback_metrics if name.startswith("val/")] == []
     trained = Replay()
-    with pytest.raises(ConfigurationError, match="is asked for, but no sample of the val split has a label"):
+    with pytest.raises(ConfigurationError, match="is enabled, but no sample of the val split has a label"):
         fit(make_trainer(max_epochs=1, callbacks=[callback(), trained]), unlabelled_val(listed))
     assert len(trained.batches) == (0 if listed else 3)  # before the first epoch, where it is known
 
@@ -181,7 +181,7 @@ def test_a_probe_that_was_measured_untrained_is_trained_by_a_later_fit(make_trai
     assert "val/probe_top1" in trainer.callback_metrics
 
 
-def test_a_checkpoint_of_fewer_classes_starts_anew(make_trainer, tmp_path, caplog):
+def test_a_checkpoint_of_fewer_classes_starts_over(make_trainer, tmp_path, caplog):
     pixels = images()
     few, many = (TensorDataset(pixels, torch.arange(48) % count) for count in (3, 6))
     trainer = make_trainer(max_epochs=1, callbacks=[OnlineLinearProbe()])
@@ -197,7 +197,7 @@ def test_a_checkpoint_of_fewer_classes_starts_anew(make_trainer, tmp_path, caplo
             weights_only=True,
         )
     assert probe.classifier.out_features == 6
-    assert "starts anew: it has 3 classes in the checkpoint, and the data have 6" in caplog.text
+    assert "starts over: it has 3 classes in the checkpoint, and the data have 6" in caplog.text
 
 
 def test_label_beyond_the_number_of_classes_is_refused(make_trainer):

@@ -72,7 +72,7 @@ CASES = {
     "no end": (["--trainer.max_epochs", "-1"], ["`max_epochs` or `max_steps`"]),
     "probe without labels": (
         ["--data.source", "folder:good/a", "--data.batch_size=2", "--probe.enabled", "true"],
-        ["'probe' is asked for", "no labels"],
+        ["'probe' is enabled", "no labels"],
     ),
 }
 

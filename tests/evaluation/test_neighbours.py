@@ -80,7 +80,7 @@ def test_without_labels_it_is_off_or_refused(make_trainer):
     trainer = make_trainer(max_epochs=1, callbacks=[OnlineKNN(enabled=None)])
     trainer.fit(DIETModule(TinyNet()), data)
     assert "val/knn_top1" not in trainer.callback_metrics
-    with pytest.raises(ConfigurationError, match="Callback 'knn' is asked for, but the training data have no labels"):
+    with pytest.raises(ConfigurationError, match="Callback 'knn' is enabled, but the training data have no labels"):
         make_trainer(callbacks=[OnlineKNN()]).fit(DIETModule(TinyNet()), data)
 
 

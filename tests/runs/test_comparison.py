@@ -114,12 +114,12 @@ def test_ranked_by_the_gap_of_the_last_epoch_within_a_smoothing(capsys):
     assert [output.index(name) for name in ("other", "best", "middle", "worst")] == sorted(
         output.index(name) for name in ("other", "best", "middle", "worst")
     )
-    assert "compare at one label smoothing only" in output
+    assert "are comparable at one label smoothing only" in output
     # gaps 0.9, 0.7, 0.8 with accuracies 0.9, 0.8, 0.6: ranks of -gap 1, 3, 2 and of accuracy 3, 2, 1
     (few, three) = said["correlations"]
     assert (few["runs"], few["spearman"]) == (1, None)
     assert (three["runs"], three["spearman"]) == (3, pytest.approx(1 - 6 * (4 + 1 + 1) / (3 * 8)))
-    assert "label smoothing 0.2: none, n = 1 (it takes three runs" in output
+    assert "label smoothing 0.2: none, n = 1 (needs three runs" in output
     assert said["over_all"]["runs"] == 4
     rows = list(csv.DictReader(Path("compare/compare.csv").read_text().splitlines()))
     assert [row["run"] for row in rows] == ["other", "best", "middle", "worst"]
@@ -160,7 +160,7 @@ def test_without_labels_the_table_ranks_and_says_what_it_cannot(capsys):
     assert [row["val/rankme"] for row in said["ranking"]] == [70.0, 75.0, 80.0]
     assert "RankMe" in output
     assert "top1" not in output.rpartition("\n{")[0]
-    assert "cannot be told without labels, and Figure 1 cannot be drawn" in " ".join(output.split())
+    assert "accuracy is unknown, and Figure 1 cannot be drawn" in " ".join(output.split())
     assert {path.name for path in Path("compare").iterdir()} == {"compare.csv"}
 
 
@@ -198,7 +198,7 @@ def test_runs_of_different_data_or_targets_are_ranked_apart(capsys):
         ("digits, subset 200", 2),
     ]
     text = " ".join(output.split())
-    assert "different data do not compare, so each is ranked by itself: digits; digits, subset 200." in text
+    assert "different data are not comparable, so each is ranked separately: digits; digits, subset 200." in text
     assert said["over_all"] is None
     assert [each["runs"] for each in said["correlations"]] == [3, 2]
     assert not Path("compare/figure1.png").exists()
@@ -210,7 +210,7 @@ def test_what_moves_the_loss_besides_is_said(capsys):
     write_run("c", [0.7], count=1000)
     write_run("d", [2.7], smoothing=0.2, strength=2)
     text = " ".join(diet_compare(capsys, "a", "b", "c", "d")[0].split())
-    assert "differ in data.strength, which moves the loss by itself" in text
+    assert "differ in data.strength, which changes the loss by itself" in text
     assert "number of samples differs within digits (1,000 to 1,347)" in text
 
 

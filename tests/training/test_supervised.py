@@ -259,7 +259,7 @@ def test_command_line_fits_tests_predicts_and_compares(tmp_path, capsys):
     assert read_run("label").record.num_samples == 200  # and not its ten classes
     assert main(["compare", "label", "index", "--metric", "val/supervised_top1"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "Loss gaps over indices and over labels do not compare; accuracies do." in text
+    assert "Loss gaps over indices and over labels are not comparable; accuracies are." in text
     assert not Path("compare/figure1.png").exists()
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from diet_lightning.audit.label_issues import LabelIssues, label_issues
 from diet_lightning.audit.near_duplicates import (
     Duplicates,
     near_duplicates,
@@ -19,7 +20,7 @@ from diet_lightning.audit.near_duplicates import (
     thumbnails,
     weak_augmentations,
 )
-from diet_lightning.audit.sample_losses import LabelIssues, datum_losses, label_issues, most_confused
+from diet_lightning.audit.sample_losses import datum_losses, most_confused
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.training.module import DIETModule
 
@@ -56,15 +57,7 @@ def audit_data(
     fdr: float = 0.1,
     k: int = 20,
 ) -> AuditResult:
-    """Audits training data.
-
-    Args:
-        module: Trained on these data.
-        data: The data.
-        augmentations: Number of augmented views of each sample; its loss is the mean over them.
-        fdr: False discovery rate: the expected share of false pairs among the near-duplicates.
-        k: Number of neighbours that a label is compared with.
-    """
+    """Audits training data by a module that was trained on them; the numbers are those of `diet audit`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     before, training = module.device, module.training
     module.to(device).eval()

@@ -27,10 +27,7 @@ MAX_EMBEDDING_P_VALUE = 0.5  # the p-value of the pixels is considered below thi
 
 
 def weak_augmentations(inputs: Tensor) -> Iterator[Tensor]:
-    """Weak augmentations of images: the image itself, mirrored, and nine crops of 0.9 of its side.
-
-    Args:
-        inputs: Stored inputs; images have shape ``(B, C, H, W)``.
+    """Weak augmentations of stored images ``(B, C, H, W)``: themselves, mirrored, and nine crops of 0.9 of their side.
 
     Yields:
         Batches like `inputs`; only `inputs` itself if they are not images.
@@ -49,23 +46,12 @@ def weak_augmentations(inputs: Tensor) -> Iterator[Tensor]:
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """Images as `THUMBNAIL` pixels a side, by the mean.
-
-    Args:
-        images: Shape ``(B, C, H, W)``, floating point.
-
-    Returns:
-        Shape ``(B, C * h * w)``, where h and w are `THUMBNAIL` or the image's side if that is smaller.
-    """
+    """Images ``(B, C, H, W)`` reduced by the mean to at most `THUMBNAIL` pixels a side, flattened to ``(B, C * h * w)``."""
     return F.adaptive_avg_pool2d(images, (min(THUMBNAIL, images.shape[2]), min(THUMBNAIL, images.shape[3]))).flatten(1)
 
 
 class Whitening:
-    """Centres embeddings and scales every direction to about the same variance, so that none dominates the similarity.
-
-    Args:
-        features: Embeddings, shape ``(N, K)``.
-    """
+    """Centres embeddings ``(N, K)`` and scales every direction to about the same variance, so that none dominates."""
 
     def __init__(self, features: Tensor) -> None:
         self.mean = features.mean(dim=0)

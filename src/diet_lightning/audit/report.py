@@ -28,34 +28,21 @@ TINY = 24  # pixels; up to here every pixel counts, and a lossless file is hardl
 
 @dataclass(frozen=True)
 class Card:
-    """One sample on the page.
+    """One sample on the page."""
 
-    Attributes:
-        picture: ``(H, W)`` or ``(H, W, 3)``, uint8; None where the sample is not an image.
-        title: Its index, in bold.
-        lines: Further lines of text below the title.
-    """
-
-    picture: NDArray[np.uint8] | None
+    picture: NDArray[np.uint8] | None  # (H, W) or (H, W, 3); None where the sample is not an image
     title: str
-    lines: Sequence[str]
+    lines: Sequence[str]  # below the title
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page.
-
-    Attributes:
-        name: The heading.
-        words: What it shows, and how to read it.
-        groups: Cards that belong together; a section of single samples has one group.
-        rows: Names and texts of a table, in place of groups.
-    """
+    """A section of the page."""
 
     name: str
     words: str
-    groups: Sequence[Sequence[Card]] = ()
-    rows: Sequence[tuple[str, str]] = ()
+    groups: Sequence[Sequence[Card]] = ()  # a section of single samples has one group
+    rows: Sequence[tuple[str, str]] = ()  # names and texts of a table, in place of groups
 
 
 def sample_columns(
@@ -175,16 +162,7 @@ def sections(
 
 
 def page(title: str, words: Sequence[str], sections: Sequence[Section]) -> str:
-    """Makes the page.
-
-    Args:
-        title: Heading.
-        words: Paragraphs below the heading.
-        sections: Sections of the page.
-
-    Returns:
-        HTML that needs no other file.
-    """
+    """Makes the page, HTML that needs no other file, from its heading, paragraphs and sections."""
     text = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
     template: Template = Template(text, autoescape=True, trim_blocks=True)
     return template.render(title=title, words=words, sections=sections, data_url=_data_url)

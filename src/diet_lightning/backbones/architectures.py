@@ -53,11 +53,7 @@ def is_architecture(name: str) -> bool:
 
 
 def named_model(name: str, input_shape: tuple[int, ...]) -> nn.Module:
-    """A torchvision, timm or built-in model with random weights; torchvision's models keep their classifier.
-
-    Args:
-        name: As for `create_backbone`.
-        input_shape: Shape of an image, ``(C, H, W)``.
+    """A torchvision, timm or built-in model with random weights for images ``(C, H, W)``; torchvision's keep their classifier.
 
     Raises:
         ConfigurationError: For an unknown name, or a model that cannot be built for this shape.
@@ -131,16 +127,7 @@ def timm_arguments(name: str, input_shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def adapt_stem(model: nn.Module, name: str, input_shape: tuple[int, ...], stem: Stem) -> Stem:
-    """Gives a ResNet the stem for small images, if requested.
-
-    Args:
-        model: The model, which is changed.
-        name: Its name.
-        input_shape: Shape of an image, ``(C, H, W)``.
-        stem: As for `create_backbone`.
-
-    Returns:
-        The stem in use.
+    """Gives a ResNet the stem for small images, if requested by `stem`, and returns the stem in use.
 
     Raises:
         ConfigurationError: If the small stem is requested for another architecture.

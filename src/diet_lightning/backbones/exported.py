@@ -155,12 +155,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def first_difference(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> str | None:
-    """Name and shapes of the first weight that is missing on one side or differs in shape; None if all fit a network.
-
-    Args:
-        there: The weights to load.
-        here: The weights of the network.
-    """
+    """Name and shapes of the first weight that `there` or `here` lacks or that differs in shape; None if there is no such weight."""
     theirs, ours = ({name: tuple(value.shape) for name, value in each.items()} for each in (there, here))
     for name in {**theirs, **ours}:
         if theirs.get(name) != ours.get(name):

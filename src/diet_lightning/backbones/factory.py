@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from diet_lightning.backbones.architectures import Stem, adapt_stem, is_architecture, named_model
 from diet_lightning.backbones.exported import load_weights, read_config
 from diet_lightning.backbones.pointwise import unstride_pointwise
-from diet_lightning.errors import CheckpointError, ConfigurationError
+from diet_lightning.errors import CheckpointError, ConfigurationError, require
 
 DEFAULT_SHAPE = (3, 224, 224)
 CLASSIFIER_NAMES = ("fc", "classifier", "heads", "head")
@@ -95,8 +95,7 @@ def create_backbone(
         >>> create_backbone("resnet18", (3, 32, 32)).embed_dim
         512
     """
-    if stem not in get_args(Stem):
-        raise ConfigurationError(f"Expected argument `stem` to be one of {list(get_args(Stem))}, but got {stem!r}.")
+    require(stem in get_args(Stem), "stem", f"one of {list(get_args(Stem))}", stem)
     if isinstance(backbone, Backbone):
         return backbone
     shape = DEFAULT_SHAPE if input_shape is None else tuple(input_shape)
@@ -113,10 +112,7 @@ def create_backbone(
         _remove_classifier(model, classifier)
         name = backbone if classifier is None else None
         return Backbone(model, find_embed_dim(model, backbone, shape), stem, name, shape)
-    if not isinstance(backbone, nn.Module):
-        raise ConfigurationError(
-            f"Expected argument `backbone` to be a name or a torch.nn.Module, but got {backbone!r}."
-        )
+    require(isinstance(backbone, nn.Module), "backbone", "a name or a torch.nn.Module", backbone)
     _remove_classifier(backbone, classifier)
     return Backbone(backbone, find_embed_dim(backbone, type(backbone).__name__, shape), input_shape=shape)
 
@@ -189,12 +185,7 @@ def _remove_classifier(model: Any, classifier: str | None) -> None:
 
 
 def find_embed_dim(model: nn.Module, name: str, input_shape: tuple[int, ...]) -> int:
-    """The dimension K of a network's embeddings, of a batch of two zeros; network and random state are not changed.
-
-    Args:
-        model: Maps ``(B, *input_shape)`` to ``(B, K)``.
-        name: Name of the network in error messages.
-        input_shape: Shape of one input.
+    """The dimension K of a network's embeddings, found by a batch of two zeros; its state and the random state do not change.
 
     Raises:
         ConfigurationError: If the network cannot read such inputs, or returns another shape.

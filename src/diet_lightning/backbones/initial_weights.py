@@ -14,7 +14,7 @@ from torch import Tensor
 from diet_lightning.backbones.architectures import RESNET8_NAME, timm_model
 from diet_lightning.backbones.exported import CONFIG, PICKLES, first_difference, read_safetensors, read_weights
 from diet_lightning.backbones.factory import CLASSIFIER_NAMES, Backbone
-from diet_lightning.errors import CheckpointError, ConfigurationError
+from diet_lightning.errors import CheckpointError, ConfigurationError, first_line
 from diet_lightning.runs.checkpoint import read_checkpoint
 from diet_lightning.runs.folder import find_checkpoint
 
@@ -97,6 +97,6 @@ def _library_weights(backbone: Backbone) -> Mapping[str, Tensor]:
         return {DENSENET_NAME.sub(r"\1\2", key): value for key, value in weights.items()}
     except (OSError, RuntimeError, ValueError, AssertionError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(
-            f"The pretrained weights of backbone {name!r} cannot be read ({str(error).partition(chr(10))[0]}): they are fetched "
+            f"The pretrained weights of backbone {name!r} cannot be read ({first_line(error)}): they are fetched "
             "once over the network and then kept; or give a .safetensors file as `weights`."
         ) from error

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
 
-from diet_lightning.errors import ConfigurationError
+from diet_lightning.errors import ConfigurationError, require, require_positive
 
 # classes of residual and transformer blocks in torchvision, timm and torch
 BLOCK = re.compile(r"Block|Bottleneck|InvertedResidual|EdgeResidual|DepthwiseSeparableConv|MBConv|EncoderLayer")
@@ -43,14 +43,9 @@ class LastBlocks(BaseFinetuning):  # Lightning's BackboneFinetuning unfreezes th
 
     def __init__(self, blocks: int = 2, head_only: float = 0.05, modules: list[str] | None = None) -> None:
         super().__init__()
-        if blocks < 1:
-            raise ConfigurationError(f"Expected argument `blocks` to be at least 1, but got {blocks}.")
-        if not 0.0 <= head_only < 1.0:
-            raise ConfigurationError(f"Expected argument `head_only` to be in [0, 1), but got {head_only}.")
-        if modules is not None and not modules:
-            raise ConfigurationError(
-                "Expected argument `modules` to name at least one part, or to be None, but got []."
-            )
+        require_positive(blocks=blocks)
+        require(0.0 <= head_only < 1.0, "head_only", "in [0, 1)", head_only)
+        require(modules != [], "modules", "names of parts or None", modules)
         self.blocks = blocks
         self.head_only = head_only
         self.modules = modules
@@ -116,11 +111,7 @@ class LastBlocks(BaseFinetuning):  # Lightning's BackboneFinetuning unfreezes th
 
 
 def last_blocks(model: nn.Module, count: int) -> list[str]:
-    """Names of the last residual or transformer blocks of a network, and of the layers after them.
-
-    Args:
-        model: A network whose submodules are registered in the order of computation.
-        count: Number of blocks.
+    """Names of the last blocks of a network that registers its submodules in the order of computation, and of the layers after.
 
     Raises:
         ConfigurationError: If it has fewer blocks.

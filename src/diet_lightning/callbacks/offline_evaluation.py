@@ -20,11 +20,11 @@ from diet_lightning.callbacks.run_figure import save_and_log
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.data.reading import Split
-from diet_lightning.errors import ConfigurationError, DataError
+from diet_lightning.errors import ConfigurationError, DataError, require, require_positive
 from diet_lightning.evaluation.neighbours import nearest_neighbours
 from diet_lightning.evaluation.probes import EvaluationConfig, evaluate_features
 from diet_lightning.evaluation.rank import singular_values
-from diet_lightning.figures.embeddings import embedding_figures, load_umap, neighbour_gallery
+from diet_lightning.figures.embeddings import confusion, embedding_map, load_umap, neighbour_gallery, spectrum
 from diet_lightning.runs.scores import Score, read_scores, write_scores
 from diet_lightning.transforms.convert import to_pixels
 from diet_lightning.utilities.seeding import derive_seed
@@ -84,14 +84,10 @@ class OfflineEvaluation(Callback):
         enabled: bool | None = True,
     ) -> None:
         chosen = (1, 5) if shots is None else tuple(shots)
-        for name, value in {"k": k, "num_trials": num_trials, "shots": min(chosen, default=1)}.items():
-            if value < 1:
-                raise ConfigurationError(f"Expected argument `{name}` to be at least 1, but got {value}.")
-        for name, number in {"c": c, "temperature": temperature}.items():
-            if number is not None and not number > 0.0:
-                raise ConfigurationError(f"Expected argument `{name}` to be greater than 0, but got {number}.")
-        if not 0.0 < level < 1.0:
-            raise ConfigurationError(f"Expected argument `level` to be in (0, 1), but got {level}.")
+        require_positive(k=k, num_trials=num_trials, shots=min(chosen, default=1))
+        require(c is None or c > 0.0, "c", "greater than 0", c)
+        require(temperature > 0.0, "temperature", "greater than 0", temperature)
+        require(0.0 < level < 1.0, "level", "in (0, 1)", level)
         self.dirpath = dirpath
         self.config = EvaluationConfig(c, k, temperature, chosen, num_trials, level, seed)
         self.baselines = baselines
@@ -109,7 +105,7 @@ class OfflineEvaluation(Callback):
         if stage != "test" or self.enabled is False:
             return
         read_scores(self._folder(trainer))  # raises an error for a damaged file before the work is done
-        data = getattr(trainer, "datamodule", None)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, DIETDataModule):
             raise ConfigurationError(
                 "OfflineEvaluation fits probes on the training split, so it needs a DIETDataModule: test with "
@@ -117,7 +113,7 @@ class OfflineEvaluation(Callback):
             )
         if data.num_classes is None and self.enabled:
             raise ConfigurationError(
-                "OfflineEvaluation is asked for, but the training data have no labels: add labels, or set `enabled` to null."
+                "OfflineEvaluation is enabled, but the training data have no labels: add labels, or set `enabled` to null."
             )
         if self.umap:
             load_umap()
@@ -190,7 +186,20 @@ class OfflineEvaluation(Callback):
         names = [str(name) for name in data.class_names or range(data.num_classes or 0)]
         spectra = {"training split": _spectrum(train[0]), "test split": _spectrum(test[0])}
         shown = np.random.default_rng(self.config.seed).permutation(len(test[0]))[:MAPPED]
-        figures = embedding_figures(spectra, *test, names, predicted, shown, self.umap, self.config.seed)
+        features, labels = test
+        figures = {"spectrum": spectrum(spectra)}
+        if predicted is not None:
+            from sklearn.metrics import confusion_matrix
+
+            counts = confusion_matrix(labels[labels >= 0], predicted, labels=np.arange(len(names)))
+            figures["confusion"] = confusion(counts, names)
+        if min(features.shape) > 2:
+            from sklearn.decomposition import PCA
+
+            seed, method = self.config.seed, "UMAP" if self.umap else "PCA"
+            projection = load_umap().UMAP(random_state=seed, n_jobs=1) if self.umap else PCA(2, random_state=seed)
+            points = projection.fit_transform(features[shown])
+            figures["map"] = embedding_map(points, labels[shown], names, method)
         if len(data.input_shape) == 3:
             figures["neighbours"] = _gallery(train, test, data, names, shown[: GALLERY[0]])
         for name, figure in figures.items():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diet_lightning.callbacks.split_accuracy import SplitAccuracy
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
-from diet_lightning.errors import ConfigurationError
+from diet_lightning.errors import require, require_positive
 from diet_lightning.evaluation.neighbours import knn_probabilities, nearest_neighbours
 
 
@@ -45,11 +45,8 @@ class OnlineKNN(SplitAccuracy):
         enabled: bool | None = True,
     ) -> None:
         super().__init__(name, f"Callback {name!r}", num_classes, enabled)
-        for argument, value in {"k": k, "bank_size": bank_size}.items():
-            if value < 1:
-                raise ConfigurationError(f"Expected argument `{argument}` to be at least 1, but got {value}.")
-        if not temperature > 0.0:
-            raise ConfigurationError(f"Expected argument `temperature` to be greater than 0, but got {temperature}.")
+        require_positive(k=k, bank_size=bank_size)
+        require(temperature > 0.0, "temperature", "greater than 0", temperature)
         self.k = k
         self.temperature = temperature
         self.bank_size = bank_size

@@ -30,8 +30,8 @@ class RunRecorder(Callback):
 
 
 def _record(trainer: Trainer, diet: Any) -> RunRecord:
-    data = getattr(trainer, "datamodule", None)
-    data = data if isinstance(data, DIETDataModule) else None
+    given: Any = trainer.datamodule  # type: ignore[attr-defined]
+    data = given if isinstance(given, DIETDataModule) else None
     names = None if data is None else data.class_names
     return RunRecord(
         num_samples=diet.num_samples,

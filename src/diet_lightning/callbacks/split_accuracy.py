@@ -47,7 +47,7 @@ class SplitAccuracy(SplitCallback):
         Raises:
             ConfigurationError: If `enabled` is True and the training samples or those of the split have no labels.
         """
-        data: Any = getattr(trainer, "datamodule", None)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if self.enabled is not False and self.num_classes is None:
             self.num_classes = getattr(data, "num_classes", None)
             if self.num_classes is None:
@@ -65,14 +65,14 @@ class SplitAccuracy(SplitCallback):
             rank_zero_info(f"The training data have no labels: {self._owner[0].lower()}{self._owner[1:]} is off.")
         else:
             raise ConfigurationError(
-                f"{self._owner} is asked for, but the training data have no labels: add labels, pass `num_classes` if samples "
+                f"{self._owner} is enabled, but the training data have no labels: add labels, pass `num_classes` if samples "
                 "carry them, or do without it."
             )
 
     def _leave_out(self, split: str) -> None:
         if self.enabled:
             raise ConfigurationError(
-                f"{self._owner} is asked for, but no sample of the {split} split has a label: add labels, or leave "
+                f"{self._owner} is enabled, but no sample of the {split} split has a label: add labels, or leave "
                 "out the split or the callback."
             )
         self._unlabelled.add(split)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Sequence
-from importlib import import_module
+from pathlib import Path
 
-from diet_lightning.cli.usage import UsageError
+from diet_lightning.cli.usage import UsageError, unknown_option
 
 TRAINER_COMMANDS = {
     "fit": "Train a backbone on a data set without its labels.",
@@ -21,11 +22,12 @@ FUNCTION_COMMANDS = {
     "audit": "Find hard samples, near-duplicates and likely label errors in a run's data.",
     "export": "Write the backbone of a run for other programs: safetensors, ONNX, timm.",
     "memory": "Estimate the memory that the head takes for a number of samples.",
-    "demo": "Train on embedded digits and show what the features are worth.",
+    "demo": "Train on scikit-learn's digits and compare linear probes on the features.",
     "completion": "Print a completion script for bash or zsh.",
 }
 COMMANDS = {**TRAINER_COMMANDS, **FUNCTION_COMMANDS}
 OLD_COMMANDS = {"bill": "memory"}
+HELP = Path(__file__).parent / "help"  # written by `python -m diet_lightning.cli.help_screens`
 
 
 def run_command(args: Sequence[str]) -> None:
@@ -35,14 +37,21 @@ def run_command(args: Sequence[str]) -> None:
         DIETError: For input that cannot be served; `UsageError` for an unknown command, option or value.
     """
     name, *rest = args
-    if name in TRAINER_COMMANDS:
+    if name in COMMANDS and not {"-h", "--help"}.isdisjoint(rest):
+        print((HELP / f"{name}.txt").read_text(encoding="utf-8"), end="")
+    elif name in TRAINER_COMMANDS:
+        from diet_lightning.cli.arguments import trainer_arguments
+
+        trainer_arguments(args)  # for its errors, before imports that take seconds
+        _check_options(name, rest)
         from diet_lightning.cli.lightning import run_lightning
 
         run_lightning(args)
     elif name in FUNCTION_COMMANDS:
-        from diet_lightning.cli.functions import run_function
+        _check_options(name, rest)
+        from diet_lightning.cli.functions import function_of, run_function
 
-        run_function(name, getattr(import_module(f"diet_lightning.cli.{name}"), name), rest)
+        run_function(name, function_of(name), rest)
     elif name in OLD_COMMANDS:
         raise UsageError(f"Command '{name}' is now called '{OLD_COMMANDS[name]}'.", OLD_COMMANDS[name])
     elif name.startswith("-"):
@@ -69,3 +78,22 @@ commands:
 examples:
   diet fit --config folder --data.source folder:photos --run_dir runs/photos
   diet test runs/photos"""
+
+
+def all_options() -> dict[str, list[str]]:
+    """Command → all its options."""
+    options: dict[str, list[str]] = json.loads((HELP / "options.json").read_text(encoding="utf-8"))
+    return options
+
+
+def _check_options(command: str, args: Sequence[str]) -> None:
+    """Raises an error for an option that no parser would know, so that a typing error is answered without loading one."""
+    from diet_lightning.cli.arguments import underscored
+
+    options = all_options()[command]
+    for word in underscored(args):
+        name = word.partition("=")[0].rstrip("+")
+        # the Trainer's options depend on the release of Lightning and on the classes; the parsers read abbreviations too
+        is_possible = name.startswith("--trainer.") or any(option.startswith(name) for option in options)
+        if name.startswith("--") and not is_possible:
+            raise UsageError(unknown_option(name, options), command)

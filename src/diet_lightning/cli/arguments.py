@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from diet_lightning.cli.usage import UsageError
+from diet_lightning.data.path_hints import require_folder
 from diet_lightning.runs.folder import CONFIG, find_checkpoint, run_dir_of
 
 CONFIG_OPTIONS = ("-c", "--config")
@@ -30,12 +31,13 @@ def trainer_arguments(args: Sequence[str]) -> list[str]:
     """Arguments of ``fit``, ``validate``, ``test`` or ``predict``, command first, as Lightning's parser reads them.
 
     Args:
-        args: As written: options with dashes or underscores, ``--config NAME`` of a shipped configuration, and of all but
-            ``fit`` the folder or checkpoint of a run, which stands for its checkpoint, its configuration and where it is
-            now. ``fit`` alone stands for the configuration ``digits``.
+        args: As written: options with dashes or underscores, ``--config NAME`` of a shipped configuration, and for all but
+            ``fit`` the folder or checkpoint of a run, which is replaced by its checkpoint, its configuration and its current
+            folder. ``fit`` without arguments uses the configuration ``digits``.
 
     Raises:
         CheckpointError: If the run has no checkpoint.
+        DataError: If the source is a folder that does not exist.
         UsageError: For several runs, or a configuration that does not exist.
     """
     command, *rest = underscored(args)
@@ -58,11 +60,14 @@ def trainer_arguments(args: Sequence[str]) -> list[str]:
         if runs and values.keys().isdisjoint(HELP):
             values["--ckpt_path"] = str(find_checkpoint(runs[0]))
             written.append(f"--ckpt_path={values['--ckpt_path']}")
+    kind, _, path = values.get("--data.source", "").partition(":")
+    if kind == "folder" and values.keys().isdisjoint((*HELP, "--print_config")):
+        require_folder(path)
     return [command, *_run_settings(values), *written]
 
 
 def _options(args: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:
-    """Name, value and words of each option; an argument that is none has the name ""."""
+    """Name, value and words of each option; a positional argument has the name ""."""
     words = iter(args)
     for word in words:
         name, equals, value = word.partition("=")

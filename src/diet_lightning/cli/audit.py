@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -15,9 +14,9 @@ from rich.table import Column, Table
 
 from diet_lightning.audit import report
 from diet_lightning.audit.audit import audit_data
-from diet_lightning.errors import ConfigurationError, require_positive
+from diet_lightning.errors import ConfigurationError, require, require_positive
 from diet_lightning.training.trained_run import open_run
-from diet_lightning.utilities.csv_cells import csv_cell
+from diet_lightning.utilities.csv_cells import write_csv
 from diet_lightning.utilities.files import require_empty_dir
 
 PAGE = "index.html"
@@ -35,21 +34,20 @@ def audit(
 ) -> None:
     """Audits the training data of a run: hard samples, near-duplicates and label issues.
 
-    Leaves two tables, of all samples and of the near-duplicate pairs, and index.html, a page of thumbnails to look through.
+    Writes two tables, of all samples and of the near-duplicate pairs, and index.html, a page of thumbnails.
 
     Args:
         run: Folder of a finished run, or a checkpoint.
         output: Folder of the results; None for audit in the run's folder.
-        source: The data, where they have moved; None for the run's own.
-        augmentations: Augmented views of each sample that its loss is the mean of.
+        source: Source of the data if they were moved; None for that of the run.
+        augmentations: Number of augmented views of each sample; its loss is the mean over them.
         fdr: False discovery rate: expected share of false pairs among the near-duplicates.
-        k: Neighbours that judge a label.
-        pictures: Thumbnails on the page, at most.
-        format: Of the tables: csv or parquet.
+        k: Number of nearest neighbours that a label is compared with.
+        pictures: Largest number of thumbnails on the page.
+        format: Format of the tables.
     """
     require_positive(augmentations=augmentations, k=k, pictures=pictures)
-    if not 0.0 < fdr < 1.0:
-        raise ConfigurationError(f"Expected argument `fdr` to be in (0, 1), but got {fdr}.")
+    require(0.0 < fdr < 1.0, "fdr", "in (0, 1)", fdr)
     if format == "parquet" and find_spec("pyarrow") is None:
         raise ConfigurationError("Parquet tables need the pyarrow package: pip install 'diet-lightning[parquet]'.")
     opened = open_run(run)
@@ -57,8 +55,8 @@ def audit(
     require_empty_dir(folder)
     if opened.record.target == "label":
         raise ConfigurationError(
-            f"Run '{run}' was trained with SupervisedModule, so its rows are classes and tell nothing of single samples: audit "
-            "a run of DIETModule."
+            f"Run '{run}' was trained with SupervisedModule, so the rows of its head are classes and not samples: audit a run of "
+            "DIETModule."
         )
     data = opened.open_data(**({} if source is None else {"source": source}))
     data.require_same_data(opened.data_state)
@@ -77,16 +75,13 @@ def audit(
         table.add_row(name.replace("_", " "), f"{count:,}")
     Console().print(table)
     rank_zero_info(words)
-    print(f"Look through {folder / PAGE}")
+    print(f"Open {folder / PAGE}")
     print(json.dumps({**summary, "output": str(folder)}))
 
 
 def _write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     if path.suffix == ".csv":
-        with path.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(columns)
-            writer.writerows(map(csv_cell, row) for row in zip(*columns.values(), strict=True))
+        write_csv(path, columns)
     else:
         import pyarrow as pa
         import pyarrow.parquet as pq

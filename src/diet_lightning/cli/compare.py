@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from pathlib import Path
@@ -26,8 +25,8 @@ from diet_lightning.runs.comparison import (
     read_runs,
 )
 from diet_lightning.runs.metrics import LINEAR, LOSS_GAP, PROBE, RANKME, TRAIN_RANKME
-from diet_lightning.utilities.csv_cells import csv_cell
-from diet_lightning.utilities.files import atomic_write, require_writable
+from diet_lightning.utilities.csv_cells import write_csv
+from diet_lightning.utilities.files import require_writable
 
 RANKS = {RANKME: "RankMe", TRAIN_RANKME: "RankMe (train)"}  # metric → heading
 TABLE, FIGURE = "compare.csv", "figure1.png"
@@ -37,16 +36,16 @@ Row = dict[str, Any]  # of the table: name of a column → value
 
 
 def compare(runs: list[str], metric: str | None = None, output: str = "compare") -> None:
-    """Ranks finished runs by their training loss, without labels: `diet compare RUN RUN`.
+    """Ranks finished runs by their training loss, without labels.
 
-    At one label smoothing the features are the better the closer the loss came to its floor. Prints the runs, best first,
-    and where they were probed with labels, how far the ranking agrees with accuracy: Spearman's rank correlation of a smaller
-    loss gap with a higher accuracy. The last line is one JSON object.
+    Among runs of one label smoothing, a loss closer to its floor indicates better features. Prints the runs sorted by this loss
+    gap and, if their accuracies were measured, Spearman's rank correlation of a smaller loss gap with a higher accuracy. The
+    last line is one JSON object.
 
     Args:
         runs: Folders of runs made by `diet fit`.
-        metric: Accuracy that the ranking is compared with; None for val/probe_top1, or else what the runs have.
-        output: Folder for compare.csv and, where there are accuracies, figure1.png.
+        metric: Accuracy that the ranking is compared with; None for val/probe_top1, or another that most of the runs have.
+        output: Folder for compare.csv and, if there are accuracies, figure1.png.
     """
     folder = Path(output)
     for name in (TABLE, FIGURE):
@@ -56,7 +55,7 @@ def compare(runs: list[str], metric: str | None = None, output: str = "compare")
     chosen = choose_metric(found, metric)
     groups = ranked(found)
     agreements = {group: agreement_of(members, chosen) for group, members in groups.items()} if chosen else {}
-    # loss gaps of different smoothings do not compare: this number says by how much
+    # loss gaps of different smoothings are not comparable: this number shows to what extent
     kinds = {(group.data, group.target) for group in groups}
     overall = agreement_of(found, chosen) if chosen and len(kinds) == 1 and len(groups) > 1 else None
     tables = [[_row(run, place, chosen) for place, run in enumerate(members, 1)] for members in groups.values()]
@@ -65,7 +64,8 @@ def compare(runs: list[str], metric: str | None = None, output: str = "compare")
     console.print(_table(tables, rows))
     for sentence in [*_agreements(agreements, overall, chosen), *_remarks(groups, chosen)]:
         console.print(sentence, highlight=False)
-    _write_table(rows, folder / TABLE)
+    with require_writable(f"Output file '{folder / TABLE}'"):
+        write_csv(folder / TABLE, {name: [row[name] for row in rows] for name in rows[0]})
     drawn = _draw(groups, agreements, chosen, folder / FIGURE)
     console.print(f"Written: {folder / TABLE}{f' and {folder / FIGURE}' if drawn else ''}", highlight=False)
     summary = {
@@ -119,7 +119,9 @@ def _table(tables: list[list[Row]], rows: list[Row]) -> Table:
             **{RANKS.get(name, name): _shown(row[name], "{:.1f}" if name in RANKS else "{:.1%}") for name in measured},
         }
 
-    table = Table(title="Runs by loss gap, the smallest first: the better features at the same label smoothing")
+    table = Table(
+        title="Runs by loss gap, ascending: at the same label smoothing a smaller one indicates better features"
+    )
     for head in cells(rows[0]):
         is_text = head in ("run", "backbone", "data", "target")
         table.add_column(head, justify="left" if is_text else "right", overflow="fold")
@@ -143,12 +145,12 @@ def _agreements(agreements: dict[Group, RankAgreement], overall: RankAgreement |
         for group, each in agreements.items()
     }
     if overall is not None:
-        named["over all runs, whatever their label smoothing"] = overall
+        named["over all runs of any label smoothing"] = overall
     lines = [
         f"Spearman's rank correlation of a smaller loss gap with a higher {metric} at the end of the runs (1: the same order):"
     ]
     for name, each in named.items():
-        why = " (it takes three runs that differ in both)" if each.spearman is None else ""
+        why = " (needs three runs that differ in both)" if each.spearman is None else ""
         lines.append(f"  {name}: {each}{why}")
     return lines
 
@@ -159,41 +161,32 @@ def _remarks(groups: dict[Group, list[RunResults]], metric: str | None) -> list[
     said = []
     if metric is None:
         has_rank = any(run.end(name) for run in runs for name in RANKS)
-        rank = " RankMe, where it was logged, can be read beside it." if has_rank else ""
+        rank = " RankMe, where it was logged, is shown beside it." if has_rank else ""
         said.append(
-            f"No run has an accuracy, so loss gap alone ranks them.{rank} How far that ranking agrees with accuracy cannot be "
-            "told without labels, and Figure 1 cannot be drawn: label some samples and probe the runs."
+            f"No run has an accuracy, so loss gap alone ranks them.{rank} Without labels the agreement of that ranking with "
+            "accuracy is unknown, and Figure 1 cannot be drawn: label some samples and probe the runs."
         )
     elif missing := [run.name for run in runs if run.end(metric) is None]:
         said.append(f"Without {metric}, so ranked only: {', '.join(missing)}.")
     if len(smoothings) > 1:
-        said.append("Loss gaps compare at one label smoothing only: each smoothing is ranked by itself.")
+        said.append("Loss gaps are comparable at one label smoothing only: each smoothing is ranked separately.")
     if len(data) > 1:
-        said.append(f"Runs of different data do not compare, so each is ranked by itself: {'; '.join(data)}.")
+        said.append(f"Runs of different data are not comparable, so each is ranked separately: {'; '.join(data)}.")
     if len(targets) > 1:
-        said.append("Loss gaps over indices and over labels do not compare; accuracies do.")
+        said.append("Loss gaps over indices and over labels are not comparable; accuracies are.")
     for group, members in groups.items():
         counts = [count for run in members if (count := run.record.num_samples) is not None]
         if counts and max(counts) > 1.01 * min(counts):
             said.append(
                 f"The number of samples differs within {group.data} ({min(counts):,} to {max(counts):,}): the data "
-                "have changed between runs, and their loss gaps do not compare."
+                "have changed between runs, and their loss gaps are not comparable."
             )
     differing = dict.fromkeys(name for members in groups.values() for name in differing_settings(members))
     if differing:
-        said.append(f"Runs that are ranked together differ in {', '.join(differing)}, which moves the loss by itself.")
+        said.append(
+            f"Runs that are ranked together differ in {', '.join(differing)}, which changes the loss by itself."
+        )
     return said
-
-
-def _write_table(rows: list[Row], file: Path) -> None:
-    with (
-        require_writable(f"Output file '{file}'"),
-        atomic_write(file) as partial,
-        partial.open("w", newline="") as stream,
-    ):
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
 
 
 def _draw(

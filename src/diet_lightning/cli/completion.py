@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from contextlib import redirect_stdout, suppress
-from io import StringIO
 from typing import Literal
 
-from diet_lightning.cli import COMMANDS, run_command
+from diet_lightning.cli import COMMANDS, all_options
 from diet_lightning.cli.arguments import shipped_configs
-from diet_lightning.cli.short_help import SHOWN
 
 BASH = r"""# Completion of `diet` for bash, printed by `diet completion bash`.
 _diet() {
@@ -81,15 +77,14 @@ fi
 def completion(shell: Literal["bash", "zsh"]) -> None:
     """Prints a script that completes commands, options, shipped configurations and paths.
 
-    For bash: `diet completion bash > ~/.local/share/bash-completion/completions/diet`, which is read when it is first
-    needed. For zsh: `diet completion zsh > FOLDER/_diet`, where FOLDER is in `fpath` before `compinit` is called.
+    For bash: `diet completion bash > ~/.local/share/bash-completion/completions/diet`, which is read at the first
+    completion. For zsh: `diet completion zsh > FOLDER/_diet`, where FOLDER is in `fpath` before `compinit` is called.
 
     Args:
         shell: bash or zsh.
     """
-    options = {name: _options(name) for name in COMMANDS}
     parts = {
-        "CASES": "\n".join(f'        {name}) options="{" ".join(each)}" ;;' for name, each in options.items()),
+        "CASES": "\n".join(f'        {name}) options="{" ".join(each)}" ;;' for name, each in all_options().items()),
         "COMMANDS": " ".join(COMMANDS),
         "DESCRIBED": " ".join(f'"{name}:{text}"' for name, text in COMMANDS.items()),
         "CONFIGS": " ".join(shipped_configs()),
@@ -98,12 +93,3 @@ def completion(shell: Literal["bash", "zsh"]) -> None:
     for name, text in parts.items():
         script = script.replace(f"@{name}@", text)
     print(script, end="")
-
-
-def _options(command: str) -> list[str]:
-    """The options that a command's help lists, so that none can be forgotten."""
-    with redirect_stdout(StringIO()) as printed, suppress(SystemExit):
-        run_command([command, "--help-all"])
-    # a short name may come first: "  -c CONFIG, --config CONFIG"
-    found = re.findall(r"^  (?:-\w(?: \w+)?, )?(--[\w.]+)", printed.getvalue(), re.MULTILINE)
-    return found + ["--help_all"] * (command in SHOWN)

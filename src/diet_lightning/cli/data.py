@@ -14,19 +14,20 @@ from diet_lightning.data.images import ImageDataset
 from diet_lightning.data.preview import make_preview
 from diet_lightning.data.source import SourceOptions
 from diet_lightning.data.sources import load_source
-from diet_lightning.errors import ConfigurationError
+from diet_lightning.errors import ConfigurationError, require
 from diet_lightning.figures.contact_sheet import contact_sheet, save_contact_sheet
 
 OUTPUT = "data.png"
 
 
 def data(source: str, output: str = OUTPUT, image_size: int | None = None, **options: Any) -> None:
-    """Shows what a source holds, as the network sees it: look at it before training.
+    """Shows what a source holds, and training images as the network sees them.
 
-    Prints samples, classes, sizes, values and all that was decided, and draws sixteen training images, clean and augmented.
+    Prints the numbers of samples and classes, the sizes and values of the images and every decision of the reader, and draws
+    sixteen training images, clean and augmented.
 
     Args:
-        source: The data: digits, folder:PATH, torchvision:NAME, hf:NAME or npz:FILE.
+        source: The data: digits, folder:PATH, csv:FILE, torchvision:NAME, hf:NAME or npz:FILE.
         output: File of the picture, a .png.
         image_size: Side of the square images that the network sees, in pixels; None keeps the data's own, and takes that
             of the configuration `folder` for images of several sizes.
@@ -52,8 +53,7 @@ def data(source: str, output: str = OUTPUT, image_size: int | None = None, **opt
 
 
 def _check_output(file: Path, source: str) -> None:
-    if file.suffix.lower() != ".png":
-        raise ConfigurationError(f"Expected argument `output` to be a .png file, but got '{file}'.")
+    require(file.suffix.lower() == ".png", "output", "a .png file", str(file))
     kind, _, path = source.partition(":")
     if kind == "folder" and file.expanduser().resolve().is_relative_to(Path(path).expanduser().resolve()):
         raise ConfigurationError(

@@ -17,13 +17,14 @@ SHOTS, TRIALS = 5, 20
 
 
 def demo(run_dir: str | None = None, epochs: int = 40) -> None:
-    """Trains DIET on embedded digits without their labels, and shows what the features are worth.
+    """Trains DIET on scikit-learn's digits without their labels, and compares linear probes on its features.
 
-    Prints a table of linear probes on raw pixels, an untrained backbone and DIET's, and as the last line one JSON object.
+    Prints the accuracy of linear probes on raw pixels and on the features of an untrained backbone and of DIET's, and one JSON
+    object in the last line.
 
     Args:
-        run_dir: Folder of the run; None makes one below runs/.
-        epochs: Length of the training.
+        run_dir: Folder of the run; None for a new one below runs/.
+        epochs: Number of epochs.
     """
     start = time.perf_counter()
     args = ["fit", "--config", "digits", f"--trainer.max_epochs={epochs}"]
@@ -41,7 +42,7 @@ def demo(run_dir: str | None = None, epochs: int = 40) -> None:
     table = Table(
         "features",
         f"all {data.num_samples} labels",
-        f"{SHOTS} labels a class (mean ± sd of {TRIALS} trials)",
+        f"{SHOTS} labels per class (mean ± sd of {TRIALS} trials)",
         title=f"Linear probe on {len(test_labels)} held-out digits, top-1",
     )
     figures: dict[str, float] = {}

@@ -32,7 +32,6 @@ from diet_lightning.callbacks import (
     default_callbacks,
 )
 from diet_lightning.cli.arguments import trainer_arguments
-from diet_lightning.cli.short_help import short_help
 from diet_lightning.cli.usage import usage_error
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.errors import CheckpointError, ConfigurationError
@@ -87,7 +86,7 @@ class DIETCLI(LightningCLI):
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """The one of Lightning's four that is asked for, as building a parser takes its time.
+        """The requested one of Lightning's four, since building a parser takes time.
 
         Checkpoints never run code, and predictions go to a file.
         """
@@ -99,9 +98,6 @@ class DIETCLI(LightningCLI):
         Lightning's own version warns of every argument list that is passed from Python, and lets values of the checkpoint
         override the command line's even where N is linked.
         """
-        if not {"-h", "--help"}.isdisjoint(args):
-            print(short_help(self._asked, self.command_parser.get_default))
-            raise SystemExit
         try:
             self.config = parser.parse_args(["--help" if arg == "--help_all" else arg for arg in args])
         except ArgumentError as error:
@@ -129,7 +125,7 @@ class DIETCLI(LightningCLI):
                 model[name] = values[name]
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the options of a run and links the model to the data; called for the command that is asked for."""
+        """Adds the options of a run and links the model to the data; called for the requested command."""
         self.command_parser = parser
         parser.usage = f"diet {self._asked}{'' if self._asked == 'fit' else ' [RUN]'} [options]"
         parser.add_argument(
@@ -232,7 +228,7 @@ class DIETCLI(LightningCLI):
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes the whole configuration to the run's folder, and to loggers that take it."""
+    """Writes the whole configuration to the run's folder, and to the loggers other than ``metrics.csv``."""
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, run_dir: Path) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
@@ -282,7 +278,7 @@ def run_lightning(args: Sequence[str]) -> DIETCLI:
     """
     try:
         with ExitStack() as held, warnings.catch_warnings():
-            if args[0] != "fit":  # ModelCheckpoint's remark on a checkpoint that was moved; nothing is saved there
+            if args[0] != "fit":  # ModelCheckpoint's warning of a checkpoint that was moved; nothing is saved there
                 warnings.filterwarnings("ignore", message="The dirpath has changed")
             return DIETCLI(trainer_arguments(args), held)
     finally:

@@ -24,17 +24,17 @@ def memory(
     num_sampled: int = 8192,
     moment_bits: Literal[8, 32] = 32,
 ) -> None:
-    """Prints what the head takes of each device's memory, for every kind of head.
+    """Estimates the memory that the head takes on each device, for every kind of head.
 
     Args:
         num_samples: N, the number of training samples.
         embed_dim: K, the dimension of the embeddings: 512 for ResNet-18, 2048 for ResNet-50.
         batch_size: Samples per step and device.
-        devices: Devices of the run.
+        devices: Number of devices of the run.
         precision: Bits of the matrix products; 16 for bf16-mixed.
-        device: What they are.
-        num_sampled: Rows drawn at each step by the kind sampled.
-        moment_bits: Of AdamW's moments of the kind fused.
+        device: Type of the devices: cpu or cuda.
+        num_sampled: Rows drawn at each step, for the kind sampled.
+        moment_bits: Bits per number in AdamW's moments, for the kind fused.
     """
     sizes = {
         "num_samples": num_samples,

@@ -28,7 +28,7 @@ OLD_NAMES = {
 
 
 class UsageError(DIETError):
-    """A command line that cannot be parsed; `help` is the command line that prints what can be."""
+    """A command line that cannot be parsed; `help` is the command that prints the valid options."""
 
     def __init__(self, message: str, command: str = "") -> None:
         super().__init__(message)
@@ -36,13 +36,7 @@ class UsageError(DIETError):
 
 
 def usage_error(message: str, command: str, options: Collection[str]) -> UsageError:
-    """The error to raise for a message of jsonargparse, which may have many lines.
-
-    Args:
-        message: The message.
-        command: The command.
-        options: All options of the command, with their dashes.
-    """
+    """The error to raise for a message of jsonargparse, which may have many lines; `options` begin with their dashes."""
     return UsageError(_sentence(message, options), command)
 
 
@@ -50,9 +44,9 @@ def _sentence(message: str, options: Collection[str]) -> str:
     if found := re.match(r"unrecognized arguments: (.*)", message, re.DOTALL):
         words = found[1].split()
         unknown = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
-        return f"Unexpected argument '{words[0]}'." if unknown is None else _unknown(unknown, options)
+        return f"Unexpected argument '{words[0]}'." if unknown is None else unknown_option(unknown, options)
     if found := re.match(r"Subcommand '\w+' does not accept option '(.+)'", message):
-        return f"In the configuration: {_unknown(f'--{found[1]}', options)}"
+        return f"In the configuration: {unknown_option(f'--{found[1]}', options)}"
     if found := re.match(r"argument (\S+): expected one argument", message):
         return f"Option {found[1]} needs a value."
     if found := re.search(r"(?:arguments are required: |Key \")([\w, .]+)(?:\" is required)?", message):
@@ -64,7 +58,8 @@ def _sentence(message: str, options: Collection[str]) -> str:
     return " ".join(message.split())
 
 
-def _unknown(option: str, options: Collection[str]) -> str:
+def unknown_option(option: str, options: Collection[str]) -> str:
+    """The sentence on an option that is not among the `options` of a command."""
     if option in OLD_NAMES:
         return f"Option {option} is now called {OLD_NAMES[option]}."
     # by the name alone, whatever its group: groups make different options look alike

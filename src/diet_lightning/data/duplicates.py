@@ -1,4 +1,4 @@
-"""Samples of the same content, within the training set and between the splits."""
+"""Samples of exactly the same content, within the training set and between the splits; `audit.near_duplicates` finds others."""
 
 from __future__ import annotations
 

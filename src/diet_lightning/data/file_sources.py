@@ -18,7 +18,7 @@ from diet_lightning.data.labelled_files import LabelledFiles, number_classes
 from diet_lightning.data.labels import encode_labels
 from diet_lightning.data.layouts import folder_layout
 from diet_lightning.data.listing import list_images
-from diet_lightning.data.path_hints import what_is_wrong
+from diet_lightning.data.path_hints import require_folder
 from diet_lightning.data.source import Source, SourceOptions
 from diet_lightning.data.split_names import SPLIT_NAMES
 from diet_lightning.errors import DataError
@@ -28,10 +28,7 @@ from diet_lightning.utilities.text import decodable
 
 def folder_source(path: str, options: SourceOptions) -> Source:
     """A folder of images: split folders, class folders, flat and unlabelled, or as a known archive unpacks."""
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise DataError(f"Source folder {path!r} {what_is_wrong(root, 'a folder of images')}")
-    listing = list_images(root)
+    listing = list_images(require_folder(path))
     archive = archive_layout(listing) if options.read.layout == "auto" else None
     layout = archive or folder_layout(listing, options.read.layout)
     if options.read.strict and (layout.left_out or listing.may_miss_images):

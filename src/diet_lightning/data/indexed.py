@@ -1,4 +1,4 @@
-"""Data sets that also return the index n (DIET, Algorithm 2)."""
+"""IndexedDataset: attaches its index n to each sample (DIET, Algorithm 2)."""
 
 from __future__ import annotations
 

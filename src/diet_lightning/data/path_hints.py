@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from diet_lightning.data.image_formats import is_readable
+from diet_lightning.errors import DataError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar", ".gz")
 KIND_OF = {".csv": "csv:", ".tsv": "csv:", ".npz": "npz:", ".parquet": "hf:parquet:"}  # ending → kind of source
@@ -27,6 +28,14 @@ def what_is_wrong(path: Path, wanted: str) -> str:
     if path.exists():
         return f"is a device or socket: give the path of {wanted}."
     return f"does not exist: {_close(path)}give the path of {wanted}."
+
+
+def require_folder(path: str) -> Path:
+    """The folder of a source ``folder:PATH``; raises `DataError` if it does not exist or is not a folder."""
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise DataError(f"Source folder {path!r} {what_is_wrong(root, 'a folder of images')}")
+    return root
 
 
 def hint_for_path(name: str) -> str | None:

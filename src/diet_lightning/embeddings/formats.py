@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from diet_lightning.errors import ConfigurationError, DataError
+from diet_lightning.errors import ConfigurationError, DataError, first_line
 
 Array = NDArray[Any]
 ROWS = 4096  # rows of a row group of .parquet
 CLASS_NAMES = "class_names"
-PATH_ENDS = "path_ends"  # safetensors knows no strings: path i is the bytes of `path` from ends[i - 1] to ends[i]
+PATH_ENDS = "path_ends"  # safetensors stores no strings: path i is the bytes of `path` from ends[i - 1] to ends[i]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def read_embeddings(path: str | Path) -> Embeddings:
         _check(arrays)
     except Exception as error:  # each library raises many kinds of errors for a damaged file
         raise DataError(
-            f"Embeddings '{path}' cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__}): "
+            f"Embeddings '{path}' cannot be read ({first_line(error)}): "
             "the file is damaged, or was not written by EmbeddingWriter; run `diet predict` again."
         ) from error
     return Embeddings(**{name: arrays.get(name) for name in ("features", "index", "label", "path", CLASS_NAMES)})  # type: ignore[arg-type]
@@ -91,7 +91,7 @@ def check_format(file: Path) -> None:
     """Raises a `ConfigurationError` if the suffix of a file names no format, or the library of its format is missing."""
     if file.suffix not in FORMATS:
         raise ConfigurationError(
-            f"Expected a file of embeddings to end in one of {list(FORMATS)}, but got '{file}': the suffix says the format."
+            f"Expected a file of embeddings to end in one of {list(FORMATS)}, but got '{file}': the suffix determines the format."
         )
     if file.suffix == ".parquet":
         try:

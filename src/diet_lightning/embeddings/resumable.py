@@ -24,9 +24,7 @@ COLUMNS = ("features", "label")  # float32 (N, K) and int64 (N,)
 def prepare_rows(file: Path, identity: Mapping[str, Any] | None) -> tuple[FileLock, bool]:
     """Prepares the folder of the rows of an output file and locks it; for one process, before all open it.
 
-    Args:
-        file: The output file.
-        identity: JSON values that identify the computation; None if it is unknown.
+    `identity` is as of `RowStore.prepare`.
 
     Returns:
         The lock, to hold until the end, and whether rows of another computation were discarded.
@@ -50,17 +48,7 @@ def prepare_rows(file: Path, identity: Mapping[str, Any] | None) -> tuple[FileLo
 def finish_rows(
     file: Path, rows: RowStore, dim: int, names: Sequence[str] | None, class_names: Sequence[str] | None = None
 ) -> int:
-    """Writes the output file and removes the folder; for one process, after all have flushed.
-
-    Args:
-        file: The output file.
-        rows: Its rows.
-        dim: Dimension K of the embeddings.
-        names: A name for each sample, or None.
-        class_names: Names of the labels, or None.
-
-    Returns:
-        The number of rows.
+    """Writes the output file of embeddings ``(N, dim)``, removes the folder and returns N; for one process, after all flushed.
 
     Raises:
         ConfigurationError: If the file cannot be written, or exists already; the folder is kept.

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diet_lightning.errors import ConfigurationError
+from diet_lightning.errors import ConfigurationError, require
 
 CHUNK = 2**24  # similarities held at once
 
@@ -58,7 +58,6 @@ def knn_probabilities(similarity: Tensor, labels: Tensor, num_classes: int, temp
     Raises:
         ConfigurationError: If `temperature` is not greater than 0.
     """
-    if not temperature > 0.0:
-        raise ConfigurationError(f"Expected argument `temperature` to be greater than 0, but got {temperature}.")
+    require(temperature > 0.0, "temperature", "greater than 0", temperature)
     weights = (similarity / temperature).softmax(dim=1)  # dividing by the largest weight keeps them finite
     return weights.new_zeros(len(weights), num_classes).scatter_add_(1, labels, weights)

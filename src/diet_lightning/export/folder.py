@@ -16,7 +16,7 @@ from diet_lightning.__about__ import __version__
 from diet_lightning.backbones.architectures import timm_arguments
 from diet_lightning.backbones.exported import CONFIG, PIXELS, WEIGHTS, ExportConfig, load_weights, read_config
 from diet_lightning.backbones.factory import Backbone, create_backbone, find_embed_dim, load_exported
-from diet_lightning.errors import CheckpointError, ConfigurationError
+from diet_lightning.errors import CheckpointError, ConfigurationError, require
 from diet_lightning.export.model_card import RunFacts, model_card
 from diet_lightning.export.onnx import OPSET, write_onnx
 from diet_lightning.transforms.preprocessing import Preprocessing
@@ -57,8 +57,7 @@ def export_backbone(
         ...     load_backbone(f"{folder}/digits")(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 128])
     """
-    if format not in FORMATS:
-        raise ConfigurationError(f"Expected argument `format` to be one of {list(FORMATS)}, but got {format!r}.")
+    require(format in FORMATS, "format", f"one of {list(FORMATS)}", format)
     normalization = None
     pixels: dict[str, Any] = {}
     if preprocessing is not None:

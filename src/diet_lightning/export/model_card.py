@@ -15,31 +15,16 @@ from diet_lightning.runs.scores import Score
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Facts of the run that trained a network, by name.
-
-    Attributes:
-        data: Facts of the training data.
-        recipe: Settings of the training.
-        training: Values measured during training.
-        evaluation: Values measured after training.
-    """
+    """Facts of the run that trained a network, by name."""
 
     data: Mapping[str, Any] = field(default_factory=dict)
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Score] = field(default_factory=dict)
-    evaluation: Mapping[str, Score] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # settings of the training
+    training: Mapping[str, Score] = field(default_factory=dict)  # measured during training
+    evaluation: Mapping[str, Score] = field(default_factory=dict)  # measured after it
 
 
 def model_card(config: ExportConfig, facts: RunFacts | None) -> str:
-    """Makes a model card in the format of the Hugging Face Hub.
-
-    Args:
-        config: Config of the exported network.
-        facts: Facts of its run; None if unknown.
-
-    Returns:
-        Markdown, with YAML in front.
-    """
+    """Makes a model card in the format of the Hugging Face Hub: Markdown, with YAML in front."""
     # huggingface_hub.ModelCard renders such a template too, but is installed only with the extras hf and timm
     text = Path(__file__).with_name("model_card.md.jinja").read_text(encoding="utf-8")
     template: Template = Template(text, trim_blocks=True, keep_trailing_newline=True)

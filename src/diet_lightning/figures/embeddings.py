@@ -1,4 +1,4 @@
-"""Figures of embeddings; scikit-learn is imported when it is needed, as it takes a second."""
+"""Figures of embeddings."""
 
 from __future__ import annotations
 
@@ -6,54 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.figures.style import COLOURS, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def embedding_figures(
-    spectra: Mapping[str, ArrayLike],
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    names: Sequence[str],
-    predicted: NDArray[Any] | None,
-    shown: NDArray[Any],
-    umap: bool,
-    seed: int,
-) -> dict[str, Figure]:
-    """Figures of embeddings that do not need the samples themselves.
-
-    Args:
-        spectra: Name → singular values, as `spectrum` takes them.
-        features: Shape ``(N, K)``.
-        labels: Shape ``(N,)``, -1 for samples without one.
-        names: Names of the labels.
-        predicted: Labels that a probe predicts for the labelled samples, in their order; None without a probe.
-        shown: Indices of the points of the map.
-        umap: Draw the map by UMAP instead of PCA.
-        seed: Seed of the map.
-
-    Returns:
-        Name → figure: ``spectrum``; ``confusion``, with a probe; ``map``, for at least three samples and dimensions.
-    """
-    figures = {"spectrum": spectrum(spectra)}
-    if predicted is not None:
-        from sklearn.metrics import confusion_matrix
-
-        counts = confusion_matrix(labels[labels >= 0], predicted, labels=np.arange(len(names)))
-        figures["confusion"] = confusion(counts, names)
-    if min(features.shape) > 2:
-        from sklearn.decomposition import PCA
-
-        method = "UMAP" if umap else "PCA"
-        projection = load_umap().UMAP(random_state=seed, n_jobs=1) if umap else PCA(2, random_state=seed)
-        points = projection.fit_transform(features[shown])
-        figures["map"] = embedding_map(points, labels[shown], names, method)
-    return figures
 
 
 def embedding_map(points: ArrayLike, labels: ArrayLike, names: Sequence[str], method: str = "PCA") -> Figure:
@@ -90,11 +49,7 @@ def embedding_map(points: ArrayLike, labels: ArrayLike, names: Sequence[str], me
 
 
 def spectrum(curves: Mapping[str, ArrayLike]) -> Figure:
-    """Singular values of embeddings, each curve relative to its largest: a steep decrease means that few dimensions are used.
-
-    Args:
-        curves: Name → singular values, descending, shape ``(r,)``.
-    """
+    """Draws singular values ``(r,)`` by name, descending, relative to the largest; if they fall steeply, few dimensions are used."""
     figure, axis = new_figure(7, 3.8, grid=True)
     for colour, (name, given) in zip(COLOURS * len(curves), curves.items(), strict=False):
         values = np.asarray(given, float)
@@ -108,15 +63,7 @@ def spectrum(curves: Mapping[str, ArrayLike]) -> Figure:
 
 
 def confusion(counts: ArrayLike, names: Sequence[str]) -> Figure:
-    """Draws the confusion matrix of a classifier.
-
-    Args:
-        counts: Test samples by true class (rows) and predicted class (columns), shape ``(C, C)``.
-        names: Names of the classes.
-
-    Returns:
-        The figure: shares of each row as colours, and for up to 20 classes also as numbers in per cent.
-    """
+    """Draws counts ``(C, C)`` by true class (rows) and predicted class: shares of each row, up to 20 classes also in per cent."""
     table = np.asarray(counts, float)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.45 * len(table) + 2.2, 4, 12))
@@ -138,12 +85,7 @@ def confusion(counts: ArrayLike, names: Sequence[str]) -> Figure:
 
 
 def neighbour_gallery(rows: Sequence[Sequence[ArrayLike]], notes: Sequence[Sequence[str]]) -> Figure:
-    """Draws samples with their nearest neighbours, one row per sample.
-
-    Args:
-        rows: For each sample its image and then its neighbours' images, ``(H, W)`` or ``(H, W, 3)``, uint8.
-        notes: Text above each image, such as its label.
-    """
+    """Draws a row for each sample: its image, ``(H, W)`` or ``(H, W, 3)``, uint8, and its neighbours', each below a note."""
     columns = max(len(row) for row in rows)
     figure, axes = new_figure(1.05 * columns + 0.2, 1.25 * len(rows) + 0.5, len(rows), columns, squeeze=False)
     for axis in axes.flat:

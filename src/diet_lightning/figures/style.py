@@ -17,18 +17,9 @@ MARKERS = "os^DvP*X<>ph"
 def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, grid: bool = False, **options: Any
 ) -> tuple[Figure, Any]:
-    """An empty figure and its axes.
+    """An empty figure, `width` by `height` inches, and its axes as `Figure.subplots` returns them, which takes the `options`.
 
-    Args:
-        width: In inches.
-        height: In inches.
-        rows: Rows of axes.
-        columns: Columns of axes.
-        grid: Draw a light grid, without a frame at the top and the right.
-        options: Further arguments of `Figure.subplots`.
-
-    Returns:
-        The figure, and its axes as `Figure.subplots` returns them.
+    `grid` draws a light grid, without a frame at the top and the right.
     """
     from matplotlib.figure import Figure
 

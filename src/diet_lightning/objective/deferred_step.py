@@ -67,15 +67,9 @@ class DeferredStepHead(DatumHead):
 def adamw_step(
     weight: Tensor, gradient: Tensor, average: Tensor, square: Tensor, steps_taken: Tensor, group: dict[str, Any]
 ) -> None:
-    """A step of `torch.optim.AdamW`, by torch's own kernel, on some rows of a parameter and their moments, in place.
+    """A step of `torch.optim.AdamW`, by torch's own kernel, on some rows of a parameter and their two moments, in place.
 
-    Args:
-        weight: The rows.
-        gradient: Their gradient.
-        average: First moments.
-        square: Second moments.
-        steps_taken: Steps before this one, a scalar; not changed.
-        group: Learning rate, decay, betas and eps.
+    `steps_taken`, a scalar, counts the steps before this one and is not changed; `group` holds lr, weight_decay, betas, eps.
     """
     adamw(
         [weight],

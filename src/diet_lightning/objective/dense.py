@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from diet_lightning.errors import ConfigurationError
+from diet_lightning.errors import ConfigurationError, require
 from diet_lightning.objective.loss import check_label_smoothing, datum_cross_entropy, loss_floor
 
 AT_ONCE = 2**22  # values of W that are drawn, sent or updated at a time
@@ -66,10 +66,7 @@ class DatumHead(nn.Module):
                 f"Expected argument `num_samples` to be at least 2, but got {num_samples}: DIET distinguishes "
                 "samples, so it needs more than one."
             )
-        if not temperature > 0.0:
-            raise ConfigurationError(
-                f"Expected argument `temperature` to be greater than 0, but got {temperature}; 1.0 is the paper's."
-            )
+        require(temperature > 0.0, "temperature", "greater than 0", temperature)
         self.num_samples = num_samples
         self.embed_dim = embed_dim
         self.label_smoothing = check_label_smoothing(label_smoothing)
@@ -102,12 +99,7 @@ class DatumHead(nn.Module):
         return loss_floor(self.num_samples, self.label_smoothing)
 
     def forward(self, features: Tensor, index: Tensor) -> Tensor:
-        """Mean loss of a batch, a scalar.
-
-        Args:
-            features: Embeddings, shape ``(B, K)``.
-            index: Sample indices, shape ``(B,)``, int64, in ``[0, N)``.
-        """
+        """Mean loss of a batch, a scalar, from embeddings ``(B, K)`` and indices ``(B,)``, int64, in ``[0, N)``."""
         return self._loss(self.scaled(features), index)
 
     def logits(self, features: Tensor) -> Tensor:
@@ -157,12 +149,7 @@ class DatumHead(nn.Module):
         return full
 
     def on_fit_end(self, optimizer: Optimizer | None, folder: str | Path) -> None:
-        """Called in every process after training; then rank 0 can use the head without the other processes.
-
-        Args:
-            optimizer: The optimiser of W, whose state is gathered too.
-            folder: As in `state_to_save`.
-        """
+        """Called in every process after training; then rank 0 can use the head, and the optimiser's state, without the others."""
 
     def extra_repr(self) -> str:
         """Sizes of the head, for `print(module)`."""

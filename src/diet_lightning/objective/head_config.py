@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from diet_lightning.errors import ConfigurationError
+from diet_lightning.errors import ConfigurationError, require
 from diet_lightning.objective.dense import DatumHead
 from diet_lightning.objective.fused import FusedHead
 from diet_lightning.objective.sampled import SampledHead
@@ -62,21 +62,11 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        if self.kind not in HEADS:
-            raise ConfigurationError(
-                f"Expected argument `head.kind` to be one of {list(HEADS)}, but got {self.kind!r}."
-            )
+        require(self.kind in HEADS, "head.kind", f"one of {list(HEADS)}", self.kind)
         for name, value in {"lr": self.lr, "weight_decay": self.weight_decay, "eps": self.eps}.items():
-            if value is not None and not value >= 0.0:
-                raise ConfigurationError(f"Expected argument `head.{name}` to be at least 0, but got {value}.")
-        if not self.temperature > 0.0:
-            raise ConfigurationError(
-                f"Expected argument `head.temperature` to be greater than 0, but got {self.temperature}; 1.0 is the paper's."
-            )
-        if self.num_sampled < 1:
-            raise ConfigurationError(
-                f"Expected argument `head.num_sampled` to be at least 1, but got {self.num_sampled}."
-            )
+            require(value is None or value >= 0.0, f"head.{name}", "at least 0", value)
+        require(self.temperature > 0.0, "head.temperature", "greater than 0", self.temperature)
+        require(self.num_sampled >= 1, "head.num_sampled", "at least 1", self.num_sampled)
         if self.on_cpu and self.kind != "sampled":
             raise ConfigurationError(
                 f"Expected argument `head.on_cpu` to be False with head.kind={self.kind!r}, but got True: only the rows of "

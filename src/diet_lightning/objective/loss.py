@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diet_lightning.errors import ConfigurationError, DataError
+from diet_lightning.errors import ConfigurationError, DataError, require
 from diet_lightning.objective.chunked import chunk_rows, compute_dtype, row_gradients, scan_classes
 
 Reduction = Literal["mean", "sum", "none"]
@@ -72,12 +72,8 @@ def datum_cross_entropy(
     """
     epsilon = check_label_smoothing(label_smoothing)
     check_batch(features, weight, index, len(weight))
-    if reduction not in REDUCTIONS:
-        raise ConfigurationError(
-            f"Expected argument `reduction` to be one of {list(REDUCTIONS)}, but got {reduction!r}."
-        )
-    if chunk_size is not None and chunk_size < 1:
-        raise ConfigurationError(f"Expected argument `chunk_size` to be at least 1, but got {chunk_size}.")
+    require(reduction in REDUCTIONS, "reduction", f"one of {REDUCTIONS}", reduction)
+    require(chunk_size is None or chunk_size >= 1, "chunk_size", "at least 1", chunk_size)
     dtype = compute_dtype(features, weight)
     with torch.autocast(features.device.type, enabled=False):
         if chunk_size is None and len(index) * len(weight) <= PLAIN_LOGITS:
@@ -146,8 +142,7 @@ def smoothed_row(own: Tensor, row_sum: Tensor, epsilon: float, count: int) -> Te
 
 def check_batch(features: Tensor, weight: Tensor, index: Tensor, count: int) -> None:
     """Checks a batch for `datum_cross_entropy`; `weight` may be some of the `count` rows."""
-    if index.dtype != torch.int64:
-        raise ConfigurationError(f"Expected argument `index` to be int64, but got {index.dtype}.")
+    require(index.dtype == torch.int64, "index", "int64", index.dtype)
     if features.ndim != 2 or features.shape[1] != weight.shape[1]:
         raise ConfigurationError(
             f"Expected argument `features` to have shape (B, {weight.shape[1]}), as the rows of `weight` are, but got "

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
-from diet_lightning.errors import ConfigurationError
+from diet_lightning.errors import require_positive
 from diet_lightning.objective.deferred_step import DeferredStepHead, adamw_step
 from diet_lightning.objective.dense import blocks
 
@@ -49,8 +49,7 @@ class SampledHead(DeferredStepHead):
 
     def __init__(self, *args: Any, num_sampled: int = 8192, on_cpu: bool = False, **options: Any) -> None:
         super().__init__(*args, **options)
-        if num_sampled < 1:
-            raise ConfigurationError(f"Expected argument `num_sampled` to be at least 1, but got {num_sampled}.")
+        require_positive(num_sampled=num_sampled)
         self.num_sampled = num_sampled
         self.on_cpu = on_cpu
         self.register_buffer("last_step", torch.zeros(self.num_samples, dtype=torch.int64))

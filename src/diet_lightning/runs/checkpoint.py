@@ -1,4 +1,4 @@
-"""Checkpoints: read without running code, written without a copy in memory."""
+"""Files of checkpoints: read without running code, written without a copy in memory. `training.checkpointed` lists the contents."""
 
 from __future__ import annotations
 

@@ -182,9 +182,7 @@ def _data_name(record: RunRecord, config: Mapping[str, Any]) -> str:
 def choose_metric(runs: Sequence[RunResults], metric: str | None = None) -> str | None:
     """Name of the accuracy with which the ranking of runs is compared; None if no run has one.
 
-    Args:
-        runs: The runs.
-        metric: The name asked for; None for ``val/probe_top1``, or else the accuracy that most of the runs have.
+    It is `metric`, or ``val/probe_top1``, or else the accuracy that most of the runs have.
 
     Raises:
         ConfigurationError: If no run has `metric`.

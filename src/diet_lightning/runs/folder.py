@@ -1,4 +1,13 @@
-"""A run's folder: its name, its lock and its files."""
+"""A run's folder: its name, its lock and its files.
+
+- ``config.yaml``: all settings of `diet fit`;
+- ``run.json``: facts of data, network and software, see `runs.record`;
+- ``metrics.csv``: metrics of steps and epochs, see `runs.metrics`; ``figure.png``: their curves;
+- ``checkpoints/last.ckpt``, and ``checkpoints/interrupted.ckpt`` after an interruption, see `training.checkpointed`;
+- ``evaluation.json`` and ``figures/``, by `diet test`: scores with intervals, see `runs.scores`, and figures of embeddings;
+- ``embeddings.npz``, by `diet predict`; ``audit/``, by `diet audit`; ``export/FORMAT/``, by `diet export`;
+- ``.lock``, held by the process that trains.
+"""
 
 from __future__ import annotations
 
@@ -80,11 +89,7 @@ def create_run_dir(source: str, backbone: str) -> Path:
 
 
 def claim_run_dir(folder: Path, resumed: bool) -> FileLock:
-    """Creates a run folder if it is missing, and locks it.
-
-    Args:
-        folder: The folder.
-        resumed: Whether the run resumes from a checkpoint in it; for other runs it must be empty.
+    """Creates a run folder if it is missing, and locks it; it must be empty unless a run in it is `resumed`.
 
     Returns:
         The lock, held until it is released or the process ends in any way.

@@ -30,12 +30,7 @@ def is_accuracy(name: str, splits: tuple[str, ...] = ("val", "test")) -> bool:
 
 
 def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
-    """Lightning's CSV logger on the ``metrics.csv`` in a run's folder.
-
-    Args:
-        folder: The folder.
-        resumed_at: Optimiser steps taken at the checkpoint that is resumed, whose rows are kept; None for a new run.
-    """
+    """Lightning's CSV logger on the ``metrics.csv`` in a run's folder, whose rows before the step `resumed_at` are kept, if any."""
     from lightning.pytorch.loggers import CSVLogger  # here, as reading metrics does not need Lightning
 
     rows = [] if resumed_at is None else _read_rows(folder, resumed_at)
@@ -50,11 +45,7 @@ def run_logger(folder: Path, resumed_at: int | None) -> CSVLogger:
 
 
 def read_curves(folder: Path, end_step: int | None = None) -> dict[str, dict[int, float]]:
-    """Reads the metrics of whole epochs from the ``metrics.csv`` in a run's folder.
-
-    Args:
-        folder: The folder.
-        end_step: Rows from this step on are left out; None reads all.
+    """Reads the metrics of whole epochs, up to a step, from the ``metrics.csv`` in a run's folder.
 
     Returns:
         Metric → epochs completed → value, of the finite numbers; empty without a file.

@@ -31,7 +31,7 @@ class RunRecord:
     """Facts of a run that are known when its training starts.
 
     Attributes:
-        num_samples: N, the number of training samples; None in a supervised run with loaders of its own.
+        num_samples: N, the number of training samples; None in a supervised run with custom loaders.
         fingerprint: Identifies the training samples and their order; None without a `DIETDataModule`.
         input_shape: Shape of one input of the network, ``(C, H, W)`` for images.
         num_classes: Number of the user's classes; None without labels.

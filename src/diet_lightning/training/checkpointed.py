@@ -1,4 +1,15 @@
-"""CheckpointedModule: writing and reading the checkpoints of a module with a head, and the checks before training resumes."""
+"""CheckpointedModule: writing and reading the checkpoints of a module with a head, and the checks before training resumes.
+
+A checkpoint is a dictionary of Lightning with tensors and plain values only:
+
+- ``state_dict``: weights of backbone and head, with all N rows of the head under ``head.weight``;
+- ``hyper_parameters``: arguments of the module, with N and the shape of the inputs; ``target``: what the classes are;
+- ``DIETDataModule``: N, fingerprint and batch size of the data, scaling and normalisation, see `SplitReader.state_dict`;
+- ``optimizer_states``, ``lr_schedulers``, ``loops``, ``epoch``, ``global_step``: where training resumes;
+- ``callbacks``: such as the classifier of `OnlineLinearProbe` and the curves of `RunFigure`.
+
+`runs.checkpoint` reads and writes the file.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +26,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from typing_extensions import Self
 
+from diet_lightning.backbones.exported import first_difference
 from diet_lightning.errors import CheckpointError
 from diet_lightning.objective import DatumHead, HeadConfig
 from diet_lightning.runs.checkpoint import read_checkpoint
@@ -95,7 +107,11 @@ class CheckpointedModule(LightningModule):
         if self.head.is_sharded:
             for entries, name in _tensors_with_rows(checkpoint):
                 entries[name] = self.head.state_to_load(entries[name])
-        _check_network(checkpoint["state_dict"], self.state_dict())
+        if (difference := first_difference(checkpoint["state_dict"], self.state_dict())) is not None:
+            raise CheckpointError(
+                f"The checkpoint's network differs from this one: {difference}; use the `backbone`, `stem` and `head.kind` it "
+                "was trained with."
+            )
         if self._is_fitting:
             _check_settings(checkpoint["hyper_parameters"], self.hparams)
             for name in ("optimizer_states", "callbacks"):
@@ -139,17 +155,6 @@ def _tensors_with_rows(checkpoint: dict[str, Any]) -> Iterator[tuple[dict[str, A
             state = dict(optimizer["state"].get(key, {}))
             optimizer["state"] = {**optimizer["state"], key: state}
             yield from [(state, name) for name, value in state.items() if isinstance(value, Tensor) and value.ndim]
-
-
-def _check_network(saved: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
-    """Names the first weight that differs in shape between a checkpoint and this network, or is missing on one side."""
-    theirs, here = ({name: tuple(value.shape) for name, value in weights.items()} for weights in (saved, ours))
-    for name in {**theirs, **here}:
-        if theirs.get(name) != here.get(name):
-            raise CheckpointError(
-                f"The checkpoint's network differs from this one: '{name}' has shape {theirs.get(name)} there and "
-                f"{here.get(name)} here; use the `backbone`, `stem` and `head.kind` it was trained with."
-            )
 
 
 def _check_settings(saved: Mapping[str, Any], ours: Mapping[str, Any]) -> None:

@@ -15,12 +15,11 @@ from diet_lightning.backbones.architectures import Stem
 from diet_lightning.backbones.factory import Backbone, create_backbone
 from diet_lightning.backbones.initial_weights import load_initial_weights
 from diet_lightning.data.batch import DatumBatch
-from diet_lightning.errors import ConfigurationError
+from diet_lightning.errors import ConfigurationError, require
 from diet_lightning.objective import HeadConfig
 from diet_lightning.objective.loss import check_label_smoothing
 from diet_lightning.training.checkpointed import WEIGHT, CheckpointedModule
 from diet_lightning.training.optimizer import (
-    count_epochs,
     count_steps,
     make_optimizer,
     match_layout,
@@ -98,12 +97,9 @@ class DIETModule(CheckpointedModule):
         check_label_smoothing(label_smoothing)
         at_least_0 = {"lr": lr, "weight_decay": weight_decay, "warmup_epochs": warmup_epochs, "min_lr": min_lr}
         for name, value in at_least_0.items():
-            if not value >= 0.0:
-                raise ConfigurationError(f"Expected argument `{name}` to be at least 0, but got {value}.")
-        if min_lr > lr:
-            raise ConfigurationError(f"Expected argument `min_lr` to be at most lr={lr}, but got {min_lr}.")
-        if not isinstance(head, HeadConfig):
-            raise ConfigurationError(f"Expected argument `head` to be a HeadConfig('fused', …), but got {head!r}.")
+            require(value >= 0.0, name, "at least 0", value)
+        require(min_lr <= lr, "min_lr", f"at most lr={lr}", min_lr)
+        require(isinstance(head, HeadConfig), "head", "a HeadConfig('fused', …)", head)
         is_module = isinstance(backbone, nn.Module)
         # plain values only, so that a checkpoint loads under weights_only=True
         self.save_hyperparameters(ignore=["head", "backbone"] if is_module else ["head"])
@@ -242,7 +238,13 @@ class DIETModule(CheckpointedModule):
 
     def count_epochs(self) -> float:
         """Epochs of the run; fractional if `max_steps` ends it within an epoch."""
-        return count_epochs(self.trainer)
+        trainer = self.trainer
+        if trainer.num_training_batches == float(
+            "inf"
+        ):  # with `max_steps` alone Lightning has not set up the loader yet
+            trainer.fit_loop.setup_data()
+        steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+        return trainer.estimated_stepping_batches / max(1, steps)
 
     def total_batch_size(self) -> int:
         """Samples per optimiser step of the current run, over all devices and accumulated batches."""

@@ -56,14 +56,6 @@ def count_steps(trainer: Trainer) -> int:
     return int(steps)
 
 
-def count_epochs(trainer: Trainer) -> float:
-    """Epochs of the run; fractional if `max_steps` ends it within an epoch."""
-    if trainer.num_training_batches == float("inf"):  # with `max_steps` alone Lightning has not set up the loader yet
-        trainer.fit_loop.setup_data()
-    steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
-    return trainer.estimated_stepping_batches / max(1, steps)
-
-
 def scaled_lr(lr: float, total_batch: int) -> float:
     """The learning rate for a batch, from that at a batch of 256, by the linear rule.
 
@@ -79,16 +71,7 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """Makes AdamW with one group for the backbone and one for the head, and attaches the head to it.
 
-    Args:
-        backbone: The backbone.
-        head: The head.
-        config: Settings of the head.
-        lr: Learning rate at a total batch of 256.
-        weight_decay: Weight decay of the backbone, and of the head if `config` has none.
-        trainer: The Trainer, whose devices and batches scale the learning rates.
-
-    Returns:
-        The optimiser.
+    `lr`, at a total batch of 256, is scaled by the Trainer's; `config` may have another one, and another decay, for the head.
 
     Raises:
         ConfigurationError: If the batch size cannot be found.

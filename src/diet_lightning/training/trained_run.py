@@ -41,13 +41,9 @@ class TrainedRun:
     data_state: Mapping[str, Any]
 
     def open_data(self, **changes: Any) -> DIETDataModule:
-        """Opens the data of the run, with the normalisation of its training.
+        """Opens the data of the run, with the normalisation of its training, and sets the data module up.
 
-        Args:
-            **changes: Arguments of `DIETDataModule` in place of the run's own, such as a moved ``source``.
-
-        Returns:
-            The data module, set up.
+        `changes` are arguments of `DIETDataModule` in place of the run's own, such as a moved ``source``.
 
         Raises:
             ConfigurationError: If the run has no configuration, or it does not fit.
@@ -73,13 +69,7 @@ class TrainedRun:
 
 
 def open_run(run: str | Path) -> TrainedRun:
-    """Opens a run by its folder or by a checkpoint, without running pickled code.
-
-    Args:
-        run: A run's folder, or a checkpoint's file.
-
-    Returns:
-        The run. Only `TrainedRun.open_data` reads its data.
+    """Opens a run by its folder or by a checkpoint, without running pickled code; only `TrainedRun.open_data` reads its data.
 
     Raises:
         CheckpointError: If the checkpoint is missing or without a network of `DIETModule`, or ``run.json`` is another run's.

@@ -42,10 +42,7 @@ def check_head(kind: str, trainer: Trainer) -> None:
 def check_callbacks(trainer: Trainer, kind: str, was_built: bool) -> None:
     """Raises `ConfigurationError` for Lightning callbacks that would silently train or save something else.
 
-    Args:
-        trainer: The Trainer.
-        kind: Kind of head, see `HeadConfig`.
-        was_built: Whether the network existed when the callbacks were set up.
+    `was_built` says whether the network existed when the callbacks were set up.
     """
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
@@ -67,17 +64,7 @@ def check_callbacks(trainer: Trainer, kind: str, was_built: bool) -> None:
 
 
 def check_memory(config: HeadConfig, num_samples: int, embed_dim: int, trainer: Trainer, held: int) -> str:
-    """Estimates the memory of the head, and raises an error if the device has less.
-
-    Args:
-        config: The head's settings.
-        num_samples: N, the number of its rows.
-        embed_dim: K.
-        trainer: The Trainer.
-        held: Bytes of the head that are allocated already.
-
-    Returns:
-        The estimate in one line.
+    """Gives an estimate of the head's memory in one line; `held` bytes of it are allocated already.
 
     Raises:
         ConfigurationError: Naming the kind of head that would fit, before anything is allocated.

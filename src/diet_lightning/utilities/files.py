@@ -18,10 +18,7 @@ def partial_of(path: Path) -> Path:
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """Writes a file such that an interruption keeps the existing one.
-
-    Args:
-        file: The file; its folder is created if it is missing.
+    """Writes a file such that an interruption keeps the existing one; its folder is created if it is missing.
 
     Yields:
         A sibling to write to, which is renamed to the file at the end and removed after an exception.
@@ -45,12 +42,7 @@ def require_empty_dir(folder: Path) -> None:
 
 @contextmanager
 def require_writable(what: str, argument: str = "output") -> Iterator[None]:
-    """Raises a `ConfigurationError` in place of an `OSError` of the block.
-
-    Args:
-        what: The output, such as ``"Output file 'a.csv'"``.
-        argument: The argument that chooses its path.
-    """
+    """Turns an `OSError` into a `ConfigurationError` that names `what`, ``"Output file 'a.csv'"``, and the argument that sets it."""
     try:
         yield
     except OSError as error:
@@ -66,12 +58,7 @@ def write_json(file: Path, value: Any) -> None:
 
 
 def read_json(file: Path, or_none: bool = False) -> Any:
-    """Reads plain values from a JSON file.
-
-    Args:
-        file: The file.
-        or_none: Return None for a file that is missing or damaged; else an `OSError` or `ValueError` is raised.
-    """
+    """Reads a JSON file. One that is missing or damaged raises an `OSError` or `ValueError`, or gives None with `or_none`."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -30,12 +30,6 @@ def map_threaded(function: Callable[[int], Any], count: int, description: str, f
 
     Reading files, decoding images and hashing release Python's lock, so that threads run at the same time.
 
-    Args:
-        function: Takes an index.
-        count: Index after the last.
-        description: Text of the bar.
-        first: First index.
-
     Yields:
         The results in order; some hundred are computed ahead.
     """
