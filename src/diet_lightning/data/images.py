@@ -17,6 +17,7 @@ from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.array_format import extremes_of
 from diet_lightning.data.dataset import Extremes, SampleDataset
 from diet_lightning.data.decoding import Header, read_header, read_values
+from diet_lightning.data.fingerprint import relative_names
 from diet_lightning.data.image_files import ImageFiles
 from diet_lightning.data.metadata import digests_of, labels_of, names_of, to_label
 from diet_lightning.data.read_config import READ, ReadConfig
@@ -155,7 +156,9 @@ class ImageDataset(SampleDataset):
     def labels(self) -> Tensor | None:
         """All labels, shape ``(N,)``, if `items` lists them."""
         labels = labels_of(self.items)
-        return None if labels is None else labels[torch.as_tensor(list(self.keep))]
+        if labels is None or self.keep == range(len(labels)):  # not taken one by one
+            return labels
+        return labels[torch.as_tensor(list(self.keep))]
 
     def subset(self, indices: Sequence[int]) -> ImageDataset:
         """The images at `indices`, in that order."""
@@ -265,5 +268,5 @@ class ImageFileDataset(ImageDataset):
 
     def fingerprint_parts(self) -> list[bytes] | None:
         """Also the names of the files."""
-        names = (self.items.name(n) for n in self.keep)
-        return [*(super().fingerprint_parts() or ()), "\0".join(names).encode()]
+        files = self.items.at(self.keep)
+        return [*(super().fingerprint_parts() or ()), relative_names(files.paths, files.root)]
