@@ -39,7 +39,7 @@ def relative_names(paths: Sequence[str | Path], root: str | Path) -> bytes:
     Returns:
         Each name after a zero byte, in UTF-8, with ``/`` between folders; bytes outside the encoding are escaped.
     """
-    joined = "\0".join(["", *map(os.fspath, paths)])
+    joined = "\0".join(["", *map(str, paths)])
     folder = os.path.join(root, "")  # noqa: PTH118
     return decodable(joined.replace(f"\0{folder}", "\0").replace(os.sep, "/")).encode()
 

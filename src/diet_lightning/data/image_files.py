@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +30,7 @@ class ImageFiles(Dataset[tuple[str, int]]):
         root: str | Path,
         stamps: NDArray[np.int64] | None = None,
     ) -> None:
-        self.paths = list(map(os.fspath, paths))  # as text, since millions of `Path` need gigabytes
+        self.paths = list(map(str, paths))  # as text, since millions of `Path` need gigabytes
         self.labels = np.asarray(labels, dtype=np.int64)
         self.root = root
         self.stamps = stamps
