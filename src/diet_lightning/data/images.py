@@ -269,4 +269,4 @@ class ImageFileDataset(ImageDataset):
     def fingerprint_parts(self) -> list[bytes] | None:
         """Also the names of the files."""
         files = self.items.at(self.keep)
-        return [*(super().fingerprint_parts() or ()), relative_names(files.paths, files.root)]
+        return [*(super().fingerprint_parts() or ()), relative_names(files.paths, files.root)[1:]]
