@@ -3,7 +3,8 @@
 Makes JPEGs of 500×375 pixels in a temporary folder, of smooth random fields with some noise. `cold` hashes the files after the
 system was asked to drop them from its memory, `warm` hashes them again; both without kept digests. `second_start` finds all digests
 kept. Medians of the rounds, except for `cold`, which is the first. `cpu_s` is the processor time of all threads, which depends
-less on other work of the machine. Prints one JSON line.
+less on other work of the machine; `hash_gb_per_cpu_s` is the rate of some hash functions on the mean size of a file, of which
+SHA-1 and SHA-256 need a processor with instructions for them (without: `OPENSSL_ia32cap=:~0x20000000`). Prints one JSON line.
 
     python benchmarks/fingerprint.py --count 5000
 """
@@ -11,6 +12,7 @@ less on other work of the machine. Prints one JSON line.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -71,6 +73,17 @@ def seconds(function: Callable[[], Any], rounds: int) -> tuple[float, float]:
     return statistics.median(passed), statistics.median(processor)
 
 
+def hash_rates(size: int, rounds: int) -> dict[str, float]:
+    """Bytes per nanosecond of the processor."""
+    content, count = bytes(size), 10**8 // size
+    rates = {}
+    for name in ("blake2b", "sha256", "sha1"):
+        function = getattr(hashlib, name)
+        _, processor = seconds(lambda function=function: [function(content) for _ in range(count)], rounds)
+        rates[name] = round(size * count / processor / 1e9, 2)
+    return rates
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=5000)
@@ -97,6 +110,7 @@ def main() -> None:
             "cpu_s": {case: round(processor, 3) for case, (_, processor) in cases.items()},
             "gb_per_s": round(size / warm[0] / 1e9, 2),
             "gb_per_cpu_s": round(size / warm[1] / 1e9, 2),
+            "hash_gb_per_cpu_s": hash_rates(size // args.count, args.rounds),
             "cpu_of_decoding": round(warm[1] / decoding[1], 3),
             "rounds": args.rounds,
             "hardware": hardware(torch.device("cpu")),

@@ -1,8 +1,9 @@
 """Time until the images of a large folder are listed, and until the first batch.
 
-Makes class folders of hard links to small JPEGs in a temporary folder. A separate process lists them; two more open them as the
-source of a run, one after the other, and read the first batch. Prints one JSON line: wall time and processor time in seconds, the
-peak of memory while listing beyond that before, `list_mb`, and that of a whole process, `peak_mb`.
+Makes class folders of hard links to small JPEGs in a temporary folder. A separate process lists them; others open them as the
+source of a run, one after the other, and read the first batch. Prints one JSON line: wall time and processor time in seconds, and the
+peak of memory beyond that before, which the imports take. Of the later starts the fastest is printed, which other programs slowed
+down least.
 
     python benchmarks/listing.py --files 1300000 --folders 1000
 """
@@ -56,13 +57,13 @@ def list_tree(root: str) -> dict[str, float]:
 def first_batch(root: str) -> dict[str, float]:
     from diet_lightning import DIETDataModule
 
-    start, cpu = time.perf_counter(), time.process_time()
+    before, start, cpu = peak_mb(), time.perf_counter(), time.process_time()
     data = DIETDataModule(f"folder:{root}", image_size=32, in_memory=False, num_workers=0)
     data.setup("fit")
     opened = time.perf_counter()
     next(iter(data.train_dataloader()))
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    return {"open_s": opened - start, "first_batch_s": seconds, "cpu_s": cpu, "peak_mb": peak_mb()}
+    return {"open_s": opened - start, "first_batch_s": seconds, "cpu_s": cpu, "mb": peak_mb() - before}
 
 
 def measured(task: str, root: Path) -> dict[str, float]:
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=1_300_000)
     parser.add_argument("--folders", type=int, default=1000)
     parser.add_argument("--distinct", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3, help="number of later starts")
     parser.add_argument("--task", choices=["list", "open"])
     parser.add_argument("--root")
     arguments = parser.parse_args()
@@ -92,7 +94,10 @@ def main() -> None:
             "folders": arguments.folders,
             **measured("list", root),
             "first_start": measured("open", root),
-            "second_start": measured("open", root),
+            "second_start": min(
+                (measured("open", root) for _ in range(arguments.rounds)), key=lambda each: each["cpu_s"]
+            ),
+            "rounds": arguments.rounds,
             "hardware": hardware(torch.device("cpu")),
         }
     print(json.dumps(line))

@@ -74,6 +74,32 @@ def test_the_digest_of_a_file_is_that_of_all_its_bytes(tmp_path, size):
     assert not found[1].any()
 
 
+def test_names_are_relative_to_the_folder_but_those_of_other_files(tmp_path):
+    paths = ["/d/a.png", Path("/d/b/d/c.png"), "/d2/x.png", "/e/d/f.png", "/d/\udcff.png", "/d/é.png"]
+    names = ["a.png", "b/d/c.png", "/d2/x.png", "/e/d/f.png", "\\xff.png", "é.png"]
+    for root in ("/d", "/d/", Path("/d")):
+        assert ImageFiles(paths, [0] * 6, root).names == names
+    assert ImageFiles(["a.png"], [0], "").names == ["a.png"]
+    assert ImageFiles([], [], "/d").names == []
+    assert file_digests([], tmp_path).shape == (0, 16)
+
+
+def test_the_stamps_of_the_listing_reach_every_split_and_are_not_read_again(tmp_path, monkeypatch):
+    for n in range(40):
+        path = tmp_path / f"class{n % 2}" / f"{n}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(n + 1))
+    source = load_source(f"folder:{tmp_path}", SourceOptions(holdout=0.25))
+    monkeypatch.setattr("diet_lightning.data.fingerprint.file_stamps", None)
+    assert [len(source.train), len(source.val)] == [30, 10]
+    for split in (source.train, source.val, source.train.subset([7, 3])):
+        files = split.items.at(split.keep)
+        found = [Path(path).stat() for path in files.paths]
+        assert files.stamps.tolist() == [[each.st_size, each.st_mtime_ns, each.st_ctime_ns] for each in found]
+        contents = [Path(path).read_bytes() for path in files.paths]
+        assert [row.tobytes() for row in split.sample_digests()] == list(map(digest, contents))
+
+
 def test_a_file_that_may_not_be_read_has_no_digest(tmp_path):
     assert file_digests([tmp_path], tmp_path).tolist() == [[0] * 16]  # a folder raises the same error as a locked file
 
@@ -95,6 +121,13 @@ def test_rows_without_bytes_and_no_rows():
 
 def test_threads_keep_the_order_and_start_where_asked():
     assert list(map_threaded(lambda n: n * n, 1200, "squares", first=3)) == [n * n for n in range(3, 1200)]
+
+
+@pytest.mark.parametrize("block", [2, 7, 5000])
+def test_threads_that_take_blocks_give_each_result_once_and_raise_errors(block):
+    assert list(map_threaded(lambda n: n * n, 4099, "squares", first=3, block=block)) == [n * n for n in range(3, 4099)]
+    with pytest.raises(ZeroDivisionError):
+        list(map_threaded(lambda n: 1 / (n - 40), 100, "fractions", block=block))
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

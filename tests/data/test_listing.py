@@ -105,6 +105,30 @@ def test_paths_are_ordered_by_their_components(tmp_path):
     assert listing.counts.sum() == len(names)
 
 
+def test_the_stamps_are_those_of_the_files_in_their_order(tmp_path):
+    for size, name in enumerate(["a/2.png", "a/10.png", "a.png", "b2/x/1.png", "b2/y.png", "b10/1.png"]):
+        save(tmp_path / name).write_bytes(bytes(size))
+        os.utime(tmp_path / name, ns=(0, 10**18 + size))
+    (tmp_path / "a 5.png").symlink_to("a/2.png")
+    listing = list_images(tmp_path)
+    found = [Path(path).stat() for path in listing.paths]
+    assert len(found) == 7
+    assert listing.stamps.tolist() == [[each.st_size, each.st_mtime_ns, each.st_ctime_ns] for each in found]
+
+
+def test_several_names_are_ordered_as_each_alone():
+    names = [
+        "a",
+        "B10",
+        "9" * 46,
+        "9" * 47,
+        "9" * 48,
+        "x007 7",
+    ]  # of which one number has as many digits as "/" has places
+    assert natural_key("/".join(names)).split("/") == list(map(natural_key, names))
+    assert sorted([names[4], names[2], names[3]], key=natural_key) == names[2:5]
+
+
 @given(st.lists(st.lists(st.sampled_from(["a", "B", "10", "9"]), min_size=1, max_size=3), unique_by=tuple, max_size=12))
 def test_every_image_is_listed_once_whatever_the_tree(names):
     with tempfile.TemporaryDirectory() as folder:
@@ -277,6 +301,24 @@ def test_files_and_folders_without_permission_are_told(as_user):
     assert said.startswith("Left out 1 file and 1 folder below 'R': ")
     assert "1 file without read permission" in said
     assert "1 folder without read permission" in said
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_mine"), [(0o400, True), (0o004, False), (0o044, True), (0o040, False), (0o444, False)]
+)
+def test_the_mode_of_a_file_decides_with_its_owner(as_user, mode, is_mine):
+    file = save(as_user / "a.png")
+    if is_mine and not os.geteuid():
+        os.chown(file, 65534, -1)
+    file.chmod(mode)
+    with unprivileged():
+        found = listed(as_user)
+        try:
+            file.read_bytes()
+        except PermissionError:
+            assert found == []
+        else:
+            assert found == ["a.png"]
 
 
 def test_folders_of_runs_are_left_out_and_others_with_such_a_file_are_not(tmp_path):

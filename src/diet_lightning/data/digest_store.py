@@ -23,6 +23,11 @@ ENTRY = np.dtype([("name", "<u8"), ("stamp", "<i8", 3), ("digest", "u1", DIGEST)
 Compute = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
 
 
+def stamp_of(status: os.stat_result) -> tuple[int, int, int]:
+    """Size of a file in bytes, and times of the last change of its content and of its status in nanoseconds."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 def kept_digests(
     key: str, names: NDArray[np.uint64], stamps: NDArray[np.int64], read_at: int, compute: Compute
 ) -> NDArray[np.uint8]:
@@ -34,9 +39,8 @@ def kept_digests(
     Args:
         key: Names the table, such as the folder of the data.
         names: Identifies each item in the table, shape ``(N,)``.
-        stamps: Size, time of the last change of content and time of the last change of status of each item's file, in bytes
-            and nanoseconds, shape ``(N, 3)``.
-        read_at: When reading the stamps began, in nanoseconds.
+        stamps: The stamp of each item's file, see `stamp_of`, shape ``(N, 3)``.
+        read_at: A time after reading the stamps and before reading any content, in nanoseconds.
         compute: Digests of the items at some positions, shape ``(n, 16)``; all zero for one without digest.
 
     Returns:
@@ -90,7 +94,8 @@ def _look_up(
     digests = np.zeros((len(names), DIGEST), np.uint8)
     if not len(table):
         return digests, np.zeros(len(names), np.bool_)
-    at = np.searchsorted(table["name"], names).clip(max=len(table) - 1)
+    # a column of its own, since the others would fill the processor's cache
+    at = np.searchsorted(np.ascontiguousarray(table["name"]), names).clip(max=len(table) - 1)
     known = (table["name"][at] == names) & (table["stamp"][at] == stamps).all(axis=1)
     digests[known] = table["digest"][at[known]]
     return digests, known
@@ -100,11 +105,12 @@ def _merge(
     table: NDArray[np.void], names: NDArray[np.uint64], stamps: NDArray[np.int64], digests: NDArray[np.uint8]
 ) -> NDArray[np.void]:
     """The table with new entries in place of those of the same name."""
-    new = np.empty(len(names), ENTRY)
-    new["name"], new["stamp"], new["digest"] = names, stamps, digests
-    both = np.concatenate([new, table])
-    _, first = np.unique(both["name"], return_index=True)
-    return both[first]
+    names, first = np.unique(np.concatenate([names, table["name"]]), return_index=True)
+    merged = np.empty(len(names), ENTRY)
+    merged["name"] = names
+    merged["stamp"] = np.concatenate([stamps, table["stamp"]])[first]
+    merged["digest"] = np.concatenate([digests, table["digest"]])[first]
+    return merged
 
 
 def _load(file: Path) -> NDArray[np.void]:
@@ -118,7 +124,7 @@ def _load(file: Path) -> NDArray[np.void]:
 
 
 def _save(file: Path, table: NDArray[np.void]) -> None:
-    stored = table.tobytes()
+    stored = memoryview(table.view(np.uint8))  # type: ignore[arg-type]
     try:
         with atomic_write(file) as partial, partial.open("wb") as stream:
             stream.write(_checksum(stored))

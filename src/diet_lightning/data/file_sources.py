@@ -52,23 +52,23 @@ def image_file_source(
     """
     numbered = number_classes(splits, by_number)
     notes = [*notes, *numbered.notes]
-    paths = {split: files.paths for split, files in splits.items()}
-    labels = dict(numbered.labels)
+    labels, files = dict(numbered.labels), dict(splits)
     is_measured = "val" in splits or ("test" in labels and bool((labels["test"] != NO_LABEL).any()))
     if not is_measured and bool((labels["train"] != NO_LABEL).any()) and options.holdout > 0.0:
-        count = len(paths["train"])
+        count = len(labels["train"])
         held = min(round(options.holdout * count), max(0, count - 2))  # DIET needs at least two samples
         if held:
             order = np.random.default_rng(options.seed).permutation(count)
             for split, rows in {"val": np.sort(order[:held]), "train": np.sort(order[held:])}.items():
-                paths[split] = [splits["train"].paths[n] for n in rows.tolist()]
-                labels[split] = numbered.labels["train"][rows]
+                files[split], labels[split] = splits["train"].at(rows), numbered.labels["train"][rows]
             notes.append(
                 f"Held out {held:,} of the {count:,} images ({held / count:.0%}) for validation; set holdout to 0 to train on all."
             )
     data = {
-        split: ImageFileDataset(ImageFiles(paths[split], labels[split], root), options.image_size, options.read)
-        for split in paths
+        split: ImageFileDataset(
+            ImageFiles(each.paths, labels[split], root, each.stamps), options.image_size, options.read
+        )
+        for split, each in files.items()
     }
     notes = [decodable(note) for note in notes]
     return Source(data["train"], data.get("val"), data.get("test"), numbered.names or None, notes=notes)

@@ -75,8 +75,8 @@ class Tree:
         rows = np.flatnonzero(classes != outside)
         if not len(rows):
             raise DataError(self.no_images())
-        paths = listing.paths if len(rows) == len(classes) else [listing.paths[n] for n in rows.tolist()]
-        return LabelledFiles(paths, classes[rows], names)
+        files = LabelledFiles(listing.paths, classes, names, listing.stamps)
+        return files if len(rows) == len(classes) else files.at(rows)
 
     def no_images(self) -> str:
         """Text of the error for a folder without images."""

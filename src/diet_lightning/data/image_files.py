@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Dataset
 
-from diet_lightning.data.fingerprint import file_digests
+from diet_lightning.data.fingerprint import file_digests, relative_names
 from diet_lightning.data.image_formats import HEIF_ENDINGS, register_heif
 from diet_lightning.data.images import ImageDataset
-from diet_lightning.data.metadata import relative_name
 
 
 class ImageFiles(Dataset[tuple[str, int]]):
@@ -23,12 +21,20 @@ class ImageFiles(Dataset[tuple[str, int]]):
         paths: The files, in the order of their indices.
         labels: One label per file, -1 for files without one, shape ``(N,)``.
         root: Folder to which names are relative, so that a moved folder keeps its fingerprint.
+        stamps: Size and times of each file, see `file_stamps`, shape ``(N, 3)``; None reads them when they are needed.
     """
 
-    def __init__(self, paths: Sequence[str | Path], labels: ArrayLike, root: str | Path) -> None:
-        self.paths = [os.fspath(path) for path in paths]  # as text, since millions of `Path` need gigabytes
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        labels: ArrayLike,
+        root: str | Path,
+        stamps: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.paths = list(map(str, paths))  # as text, since millions of `Path` need gigabytes
         self.labels = np.asarray(labels, dtype=np.int64)
         self.root = root
+        self.stamps = stamps
 
     def __len__(self) -> int:
         """Number of files."""
@@ -44,15 +50,20 @@ class ImageFiles(Dataset[tuple[str, int]]):
     @property
     def names(self) -> list[str]:
         """Relative path of every file."""
-        return [self.name(n) for n in range(len(self))]
-
-    def name(self, index: int) -> str:
-        """Relative path of a file."""
-        return relative_name(self.paths[index], self.root)
+        return relative_names(self.paths, self.root).decode().split("\0")[1:]
 
     def sample_digests(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """Digests of all bytes of some files, shape ``(n, 16)``; zero for a file that cannot be read."""
-        return file_digests([self.paths[n] for n in indices], self.root)
+        files = self.at(indices)
+        return file_digests(files.paths, files.root, files.stamps)
+
+    def at(self, indices: Sequence[int]) -> ImageFiles:
+        """The files at some positions."""
+        if indices == range(len(self)):  # not copied one by one
+            return self
+        rows = np.asarray(indices, np.int64)
+        stamps = None if self.stamps is None else self.stamps[rows]
+        return ImageFiles([self.paths[n] for n in indices], self.labels[rows], self.root, stamps)
 
 
 class ImageFileDataset(ImageDataset):
@@ -67,5 +78,5 @@ class ImageFileDataset(ImageDataset):
 
     def fingerprint_parts(self) -> list[bytes] | None:
         """Also the names of the files."""
-        names = (self.items.name(n) for n in self.keep)
-        return [*(super().fingerprint_parts() or ()), "\0".join(names).encode()]
+        files = self.items.at(self.keep)
+        return [*(super().fingerprint_parts() or ()), relative_names(files.paths, files.root)[1:]]

@@ -192,7 +192,9 @@ class ImageDataset(SampleDataset):
     def labels(self) -> Tensor | None:
         """All labels, shape ``(N,)``, if `items` lists them."""
         labels = labels_of(self.items)
-        return None if labels is None else labels[torch.as_tensor(list(self.keep))]
+        if labels is None or self.keep == range(len(labels)):  # not taken one by one
+            return labels
+        return labels[torch.as_tensor(list(self.keep))]
 
     def subset(self, indices: Sequence[int]) -> ImageDataset:
         """The images at `indices`, in that order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,20 @@ class LabelledFiles:
         paths: The files.
         classes: Number of each file's class in `names`, -1 for a file without one, shape ``(N,)``.
         names: Names of the classes; each has at least one file.
+        stamps: Size and times of each file, shape ``(N, 3)``; None if they have not been read.
     """
 
     paths: list[str]
     classes: NDArray[np.int64]
     names: list[str]
+    stamps: NDArray[np.int64] | None = None
+
+    def at(self, rows: NDArray[np.int64]) -> LabelledFiles:
+        """The files at some positions, with the same classes."""
+        paths = [self.paths[n] for n in rows.tolist()]
+        return replace(
+            self, paths=paths, classes=self.classes[rows], stamps=None if self.stamps is None else self.stamps[rows]
+        )
 
     @classmethod
     def from_names(cls, paths: list[str], names: Sequence[str | None]) -> LabelledFiles:

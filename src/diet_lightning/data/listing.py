@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from diet_lightning.data.digest_store import stamp_of
 from diet_lightning.data.image_formats import cure_of, is_readable
 from diet_lightning.errors import DataError
 from diet_lightning.runs.record import RECORD
@@ -31,7 +33,9 @@ SYSTEM_FOLDERS = frozenset(
 )
 SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 SHOWN_REASONS = 8
-NUMBER = re.compile(r"\d+")
+FOLDER = (-1, 0, 0)  # in place of the stamp of a folder, whose size is not used
+NUMBER = re.compile(r"(\d+)")
+READ_BY_ALL = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 EFFECTIVE_IDS = os.access in os.supports_effective_ids
 
 
@@ -71,13 +75,15 @@ class Listing:
         paths: The files, in natural order of the components of their paths.
         folders: Of every folder that was read, images or not, the components of its path below `root`; ``()`` is `root`.
         folder_of: Position in `folders` of each file's folder, shape ``(N,)``.
+        stamps: Size and times of each file, as of `kept_digests`, shape ``(N, 3)``.
         left_out: Reason → number of entries that were left out.
     """
 
     root: str
     paths: list[str]
     folders: list[tuple[str, ...]]
-    folder_of: NDArray[np.int32]
+    folder_of: NDArray[np.int64]
+    stamps: NDArray[np.int64]
     left_out: Counter[Reason]
 
     @cached_property
@@ -129,13 +135,11 @@ def list_images(root: str | Path) -> Listing:
 
 
 class _Folder(NamedTuple):
-    """A folder whose entries are being visited; `inside` are the identities of it and of all folders around it."""
+    """A folder to be visited; `around` are the identities of the folders around it."""
 
-    number: int
-    prefix: str
+    path: str
     parts: tuple[str, ...]
-    inside: frozenset[tuple[int, int]]
-    names: Iterator[str]
+    around: frozenset[tuple[int, int]]
 
 
 class _Walk:
@@ -144,71 +148,80 @@ class _Walk:
     def __init__(self, root: str) -> None:
         self.root = root
         self.paths: list[str] = []
-        self.folder_of = array("i")
         self.folders: list[tuple[str, ...]] = []
+        self.runs: list[tuple[int, int]] = []  # position of a folder, number of images that were listed in it at once
+        self.stamps: list[NDArray[np.int64]] = [np.empty((0, 3), np.int64)]
         self.left_out: Counter[Reason] = Counter()
 
     def run(self) -> Listing:
         around = frozenset(_identity(parent) for parent in Path(self.root).resolve().parents)
-        stack = list(self._opened(self.root, (), around))
+        stack = [self._visit(_Folder(self.root, (), around))]
         while stack:
-            folder = stack[-1]
-            name = next(folder.names, None)
-            if name is None:
+            folder = next(stack[-1], None)
+            if folder is None:
                 stack.pop()
-            elif name[-1] == "/":
-                name = name[:-1]
-                stack += self._opened(folder.prefix + name, (*folder.parts, name), folder.inside)
             else:
-                self.paths.append(folder.prefix + name)
-                self.folder_of.append(folder.number)
-        folder_of = np.frombuffer(self.folder_of, dtype=np.int32) if self.paths else np.empty(0, np.int32)
-        return Listing(self.root, self.paths, self.folders, folder_of, self.left_out)
+                stack.append(self._visit(folder))
+        positions, counts = np.array(self.runs, np.int64).reshape(-1, 2).T
+        stamps = np.concatenate(self.stamps)
+        return Listing(self.root, self.paths, self.folders, np.repeat(positions, counts), stamps, self.left_out)
 
-    def _opened(self, path: str, parts: tuple[str, ...], around: frozenset[tuple[int, int]]) -> list[_Folder]:
-        """The folder with its entries; empty if it is left out."""
+    def _visit(self, folder: _Folder) -> Iterator[_Folder]:
+        """Lists the images right in a folder; between them it yields the folders in it, unless it is left out."""
+        path, parts, around = folder
         try:
             identity = _identity(path)
             if identity in around:  # else every image would be listed again, without end
                 self.left_out[LINK_ABOVE] += 1
-                return []
-            found, left_out, is_run = self._scan(path)
+                return
+            names, stamps, left_out, is_run = _scan(path)
         except PermissionError as error:
             if not parts:
                 raise DataError(f"Source folder '{path}' cannot be read: {error.strerror}; change its mode.") from error
             self.left_out[CLOSED_FOLDER] += 1
             self.folders.append(parts)
-            return []
+            return
         except OSError as error:
             raise DataError(f"Folder '{path}' cannot be read: {error.strerror}; mend or remove it.") from error
         if is_run and parts:
             self.left_out[RUN_FOLDER] += 1
-            return []
+            return
         self.left_out.update(left_out)
         self.folders.append(parts)
-        # the second sort keeps the order of the first where keys are equal, so that the order is total
-        names = sorted(sorted(found), key=natural_key)
-        return [_Folder(len(self.folders) - 1, os.path.join(path, ""), parts, around | {identity}, iter(names))]
+        position, prefix, start = len(self.folders) - 1, os.path.join(path, ""), 0
+        for stop in [*np.flatnonzero(stamps[:, 0] == FOLDER[0]).tolist(), len(names)]:
+            self.paths += [prefix + name for name in names[start:stop]]
+            self.stamps.append(stamps[start:stop])
+            self.runs.append((position, stop - start))
+            if stop < len(names):
+                yield _Folder(prefix + names[stop], (*parts, names[stop]), around | {identity})
+            start = stop + 1
 
-    @staticmethod
-    def _scan(path: str) -> tuple[list[str], Counter[Reason], bool]:
-        """Names of images and, with a slash at the end, of folders; what is left out; whether it is a run's folder."""
-        found: list[str] = []
-        left_out: Counter[Reason] = Counter()
-        is_run = False
-        with os.scandir(path) as entries:
-            for entry in entries:
-                name = entry.name
-                if name[0] == "." and name.lower() not in SYSTEM_FOLDERS:
-                    continue
-                is_folder = _is_folder(entry)
-                reason = _reason_for_folder(entry) if is_folder else _reason_for_file(entry)
-                if reason is None:
-                    found.append(f"{name}/" if is_folder else name)
-                else:
-                    left_out[reason] += 1
-                    is_run = is_run or (name == RECORD and _is_record(entry.path))
-        return found, left_out, is_run
+
+def _scan(path: str) -> tuple[list[str], NDArray[np.int64], Counter[Reason], bool]:
+    """Names of images and folders in order; their stamps, ``(n, 3)``; what is left out; whether it is a run's folder."""
+    names: list[str] = []
+    stamps = array("q")
+    left_out: Counter[Reason] = Counter()
+    is_run = False
+    with os.scandir(path) as entries:
+        for entry in entries:
+            name = entry.name
+            if name[0] == "." and name.lower() not in SYSTEM_FOLDERS:
+                continue
+            is_folder = _is_folder(entry)
+            reason = _reason_for_folder(entry) if is_folder else _reason_for_file(entry)
+            if reason is None:
+                names.append(name)
+                stamps.extend(FOLDER if is_folder else stamp_of(entry.stat()))
+            else:
+                left_out[reason] += 1
+                is_run = is_run or (name == RECORD and _is_record(entry.path))
+    keys = natural_key("/".join(names)).split("/")
+    # by name where keys are equal, so that the order is total
+    ordered = sorted(zip(keys, names, range(len(names)), strict=False))
+    rows = np.array(stamps, np.int64).reshape(-1, 3)
+    return [name for _, name, _ in ordered], rows[[n for *_, n in ordered]], left_out, is_run
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -233,13 +246,22 @@ def _reason_for_file(entry: os.DirEntry[str]) -> Reason | None:
     stem, dot, tail = name.rpartition(".")
     ending = dot + tail if stem else ""
     if is_readable(ending):
-        return None if os.access(entry.path, os.R_OK, effective_ids=EFFECTIVE_IDS) else CLOSED_FILE
+        return None if _is_open(entry) else CLOSED_FILE
     if name in SYSTEM_FILES:
         return SYSTEM_FILE
     if not ending:
         return NO_ENDING
     text = f"{ending}{cure_of(ending)}"
     return Reason(text, text, False, ending in TEXT_ENDINGS)
+
+
+def _is_open(entry: os.DirEntry[str]) -> bool:
+    """Whether a file may be read; the system is asked only where the mode, which comes with the stamp, leaves it open."""
+    try:
+        mode = entry.stat().st_mode
+    except OSError:
+        return False
+    return mode & READ_BY_ALL == READ_BY_ALL or os.access(entry.path, os.R_OK, effective_ids=EFFECTIVE_IDS)
 
 
 def _identity(path: str | Path) -> tuple[int, int]:
@@ -253,16 +275,19 @@ def _is_record(file: str) -> bool:
     return isinstance(values, dict) and {"num_samples", "backbone"} <= values.keys()
 
 
-def natural_key(name: str) -> str:
+def natural_key(text: str) -> str:
     """A key that sorts ``img2`` before ``img10``, the same on every file system.
 
     Args:
-        name: One component of a path; a slash at its end is ignored.
+        text: One component of a path, or several with ``/`` between them, as in the key.
     """
-    # numbers sort before other characters, and by their number of digits first
-    return NUMBER.sub(_number_key, name.rstrip("/").lower())
+    parts = NUMBER.split(text.lower())
+    keys = {digits: _number_key(digits) for digits in {*parts[1::2]}}
+    parts[1::2] = map(keys.__getitem__, parts[1::2])
+    return "".join(parts)
 
 
-def _number_key(digits: re.Match[str]) -> str:
-    number = str(int(digits[0]))
-    return f"\0{chr(len(number))}{number}"
+def _number_key(digits: str) -> str:
+    # numbers sort before other characters, and by their number of digits first, which is never "/"
+    number = str(int(digits))
+    return f"\0{chr(ord('/') + len(number))}{number}"

@@ -5,7 +5,6 @@ No sample is read. Only this module reads such attributes; all other code uses `
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,9 @@ from torchvision.datasets import VisionDataset
 
 from diet_lightning.data.batch import NO_LABEL
 from diet_lightning.data.columns import label_column
-from diet_lightning.data.fingerprint import file_digests, row_digests
+from diet_lightning.data.fingerprint import file_digests, relative_names, row_digests
 from diet_lightning.data.labels import is_missing, plain_label
 from diet_lightning.errors import DataError
-from diet_lightning.utilities.text import decodable
 
 LISTS = ("labels", "targets", "_labels")  # attributes that list labels; the last is torchvision's in its newer sets
 
@@ -117,7 +115,7 @@ def names_of(dataset: Any) -> list[str] | None:
     names: Any = own() if callable(own) else own
     if names is None and (files := _torchvision_files(dataset)) is not None:
         root = Path(getattr(dataset, "root", ""))
-        names = [relative_name(Path(path), root) for path in files]
+        names = relative_names([Path(path) for path in files], root).decode().split("\0")[1:]
     if not isinstance(names, list | tuple) or len(names) != len(dataset):
         return None
     return list(names) if all(isinstance(name, str) for name in names) else None
@@ -165,12 +163,6 @@ def fingerprint_parts_of(dataset: Any) -> list[bytes] | None:
     """Bytes that identify the samples, from the method ``fingerprint_parts()`` of a data set; None without the method."""
     own = getattr(dataset, "fingerprint_parts", None)
     return own() if callable(own) else None
-
-
-def relative_name(path: str | Path, root: str | Path) -> str:
-    """The path below a folder with ``/`` between folders, else the whole path; bytes outside the encoding are escaped."""
-    whole, folder = os.fspath(path), os.path.join(root, "")
-    return decodable(whole.removeprefix(folder).replace(os.sep, "/"))
 
 
 def _integers(labels: Any) -> Tensor | None:

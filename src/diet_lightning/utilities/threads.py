@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-AHEAD = 512  # results that threads compute ahead
+AHEAD = 512  # blocks of results that threads compute ahead
 LONG = 2000  # number of indices from which on a bar is shown
 
 
@@ -25,17 +25,30 @@ def single_threaded() -> Iterator[None]:
         torch.set_num_threads(count)
 
 
-def map_threaded(function: Callable[[int], Any], count: int, description: str, first: int = 0) -> Iterator[Any]:
+def map_threaded(
+    function: Callable[[int], Any], count: int, description: str, first: int = 0, block: int = 1
+) -> Iterator[Any]:
     """Results of a function of first … count-1, computed by threads, with a bar.
 
     Reading files, decoding images and hashing release Python's lock, so that threads run at the same time.
 
+    Args:
+        function: Takes an index.
+        count: Index after the last.
+        description: Text of the bar.
+        first: First index.
+        block: Number of indices that a thread takes at once, more than 1 where each takes less than some 100 µs.
+
     Yields:
-        The results in order; some hundred are computed ahead.
+        The results in order; some hundred blocks are computed ahead.
     """
+
+    def compute(start: int) -> list[Any]:
+        return [function(n) for n in range(start, min(start + block, count))]
+
     bar = tqdm(total=count, initial=first, desc=description, leave=False, disable=count - first < LONG)
     with ThreadPoolExecutor() as pool, bar:
-        for start in range(first, count, AHEAD):
-            for result in pool.map(function, range(start, min(start + AHEAD, count))):
-                yield result
-                bar.update()
+        for start in range(first, count, AHEAD * block):
+            for results in pool.map(compute, range(start, min(start + AHEAD * block, count), block)):
+                yield from results
+                bar.update(len(results))
