@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,11 @@ import torch
 
 from diet_lightning.data.archive_layouts import archive_layout
 from diet_lightning.data.array_dataset import ArrayDataset
-from diet_lightning.data.batch import NO_LABEL
+from diet_lightning.data.batch import NO_LABEL, has_labels
 from diet_lightning.data.image_files import ImageFiles
 from diet_lightning.data.images import ImageFileDataset
-from diet_lightning.data.labelled_files import LabelledFiles, number_classes
-from diet_lightning.data.labels import encode_labels
+from diet_lightning.data.labelled_files import number_classes
+from diet_lightning.data.labels import EncodedLabels, encode_labels
 from diet_lightning.data.layouts import folder_layout
 from diet_lightning.data.listing import list_images
 from diet_lightning.data.path_hints import what_is_wrong
@@ -39,34 +39,35 @@ def folder_source(path: str, options: SourceOptions) -> Source:
         said = [*([listing.note] if listing.note and listing.may_miss_images else []), *layout.left_out]
         raise DataError(f"{' '.join(said)} Move these files away, or set read.strict to false to train without them.")
     notes = [*layout.notes, *layout.left_out, *([listing.note] if listing.note else [])]
-    return image_file_source(layout.splits, listing.root, notes, options)
+    files = {split: each.paths for split, each in layout.splits.items()}
+    return image_file_source(files, number_classes(layout.splits), listing.root, notes, options)
 
 
 def image_file_source(
-    splits: dict[str, LabelledFiles], root: str, notes: Sequence[str], options: SourceOptions, by_number: bool = False
+    files: Mapping[str, list[str]], encoded: EncodedLabels, root: str, notes: Sequence[str], options: SourceOptions
 ) -> Source:
     """Opens the image files of the splits; holds out a fraction for validation where no other split has labels.
 
     Args:
-        splits: ``train``, and ``val`` and ``test`` where they exist.
+        files: Paths by split: ``train``, and ``val`` and ``test`` where they exist.
+        encoded: Their labels.
         root: Folder to which the names of the images are relative.
         notes: What was decided so far.
         options: Options of reading.
-        by_number: Whether the names of the classes are integers, in whose order labels are numbered.
     """
-    numbered = number_classes(splits, by_number)
-    notes = [*notes, *numbered.notes]
-    paths = {split: files.paths for split, files in splits.items()}
-    labels = dict(numbered.labels)
-    is_measured = "val" in splits or ("test" in labels and bool((labels["test"] != NO_LABEL).any()))
-    if not is_measured and bool((labels["train"] != NO_LABEL).any()) and options.holdout > 0.0:
+    notes, paths = [*notes, *encoded.notes], dict(files)
+    labels = {
+        split: torch.full((len(paths[split]),), NO_LABEL) if y is None else y for split, y in encoded.labels.items()
+    }
+    is_measured = "val" in paths or has_labels(labels.get("test"))
+    if not is_measured and has_labels(labels["train"]) and options.holdout > 0.0:
         count = len(paths["train"])
         held = min(round(options.holdout * count), max(0, count - 2))  # DIET needs at least two samples
         if held:
             order = np.random.default_rng(options.seed).permutation(count)
+            every = labels["train"]
             for split, rows in {"val": np.sort(order[:held]), "train": np.sort(order[held:])}.items():
-                paths[split] = [splits["train"].paths[n] for n in rows.tolist()]
-                labels[split] = numbered.labels["train"][rows]
+                paths[split], labels[split] = [files["train"][n] for n in rows.tolist()], every[torch.from_numpy(rows)]
             notes.append(
                 f"Held out {held:,} of the {count:,} images ({held / count:.0%}) for validation; set holdout to 0 to train on all."
             )
@@ -75,7 +76,7 @@ def image_file_source(
         for split in paths
     }
     notes = [decodable(note) for note in notes]
-    return Source(data["train"], data.get("val"), data.get("test"), numbered.names or None, notes=notes)
+    return Source(data["train"], data.get("val"), data.get("test"), encoded.class_names, notes=notes)
 
 
 def npz_source(path: str, options: SourceOptions) -> Source:

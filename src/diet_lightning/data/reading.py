@@ -11,11 +11,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from diet_lightning.data.batch import DatumBatch
+from diet_lightning.data.batch import DatumBatch, has_labels
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.source import SourceOptions
-from diet_lightning.data.splits import has_labels
 from diet_lightning.data.summary import DataSummary
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
 from diet_lightning.transforms.pipeline import InputPipeline
@@ -113,7 +112,7 @@ class SplitReader(ABC):
             None if the data lack the split, or do not list its labels.
         """
         self.setup()
-        return has_labels(self._splits[split]) if split in self._splits else None
+        return has_labels(self._splits[split].dataset.labels) if split in self._splits else None
 
     def names(self, split: Split) -> list[str] | None:
         """A name for each sample of a split, in the order of the index.

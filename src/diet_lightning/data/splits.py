@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from diet_lightning.data.batch import NO_LABEL
+from diet_lightning.data.batch import NO_LABEL, has_labels
 from diet_lightning.data.cache import ImageCache
 from diet_lightning.data.dataset import SampleDataset
 from diet_lightning.data.duplicates import duplicate_notes
@@ -142,7 +142,7 @@ def open_splits(
 
 def _count_classes(indexed: dict[str, IndexedDataset], class_names: Sequence[str] | None) -> int | None:
     labels = [split.dataset.labels for split in indexed.values()]
-    if has_labels(indexed["train"]) is False:
+    if has_labels(labels[0]) is False:
         return None
     if class_names is not None:
         return len(class_names)
@@ -150,17 +150,11 @@ def _count_classes(indexed: dict[str, IndexedDataset], class_names: Sequence[str
     return highest + 1 if labels[0] is not None and highest >= 0 else None
 
 
-def has_labels(split: IndexedDataset) -> bool | None:
-    """Whether a sample of a split has a label; None if the data set does not list its labels."""
-    labels = split.dataset.labels
-    return None if labels is None else bool((labels != NO_LABEL).any())
-
-
 def unlabelled_note(opened: OpenedSplits) -> list[str]:
     """A sentence on the splits without labels beside labelled training samples."""
     missing: dict[int, str] = {}  # one split may replace another, under both names
     for name, split in opened.indexed.items():
-        if has_labels(split) is False:
+        if has_labels(split.dataset.labels) is False:
             missing.setdefault(id(split), name)
     if opened.num_classes is None or not missing:
         return []
