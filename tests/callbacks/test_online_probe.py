@@ -181,7 +181,7 @@ def test_a_probe_that_was_measured_untrained_is_trained_by_a_later_fit(make_trai
     assert "val/probe_top1" in trainer.callback_metrics
 
 
-def test_a_checkpoint_of_fewer_classes_starts_anew(make_trainer, tmp_path, caplog):
+def test_a_checkpoint_of_fewer_classes_starts_over(make_trainer, tmp_path, caplog):
     pixels = images()
     few, many = (TensorDataset(pixels, torch.arange(48) % count) for count in (3, 6))
     trainer = make_trainer(max_epochs=1, callbacks=[OnlineLinearProbe()])
@@ -197,7 +197,7 @@ def test_a_checkpoint_of_fewer_classes_starts_anew(make_trainer, tmp_path, caplo
             weights_only=True,
         )
     assert probe.classifier.out_features == 6
-    assert "starts anew: it has 3 classes in the checkpoint, and the data have 6" in caplog.text
+    assert "starts over: it has 3 classes in the checkpoint, and the data have 6" in caplog.text
 
 
 def test_label_beyond_the_number_of_classes_is_refused(make_trainer):

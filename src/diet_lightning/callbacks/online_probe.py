@@ -67,7 +67,7 @@ class OnlineLinearProbe(SplitAccuracy):
         return self._classifier
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds the number of classes and the splits without labels; a fit starts anew."""
+        """Finds the number of classes and the splits without labels; a fit starts over."""
         if stage == "fit":  # an earlier fit may have been of other data and another backbone
             self._classifier = self._optimizer = None
             self._restored, self._count, self.num_classes = {}, torch.zeros(()), self._given_classes
@@ -150,7 +150,7 @@ class OnlineLinearProbe(SplitAccuracy):
         """Keeps the state until the classifier is made, unless the data have more classes by now."""
         if state_dict and state_dict["num_classes"] < (self.num_classes or 0):
             rank_zero_info(
-                f"Probe {self.name!r} starts anew: it has {state_dict['num_classes']} classes in the checkpoint, and the data "
+                f"Probe {self.name!r} starts over: it has {state_dict['num_classes']} classes in the checkpoint, and the data "
                 f"have {self.num_classes}."
             )
         elif state_dict:

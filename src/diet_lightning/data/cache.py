@@ -255,7 +255,7 @@ def _count(shape: Any) -> int:
 
 
 def _key(dataset: ImageDataset, drop_unreadable: bool) -> str:
-    return dataset.content_key(f" {dataset.image_size} {dataset.pixels} {dataset.read_config.pages} {drop_unreadable}")
+    return dataset.content_key(f" {drop_unreadable}")
 
 
 def _full(folder: Path, detail: str) -> str:

@@ -10,15 +10,16 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageColor, UnidentifiedImageError
+from PIL import Image, ImageColor, UnidentifiedImageError
 from torch import Tensor
 
-from diet_lightning.transforms.convert import PixelFormat, is_wide, native, to_tensor
+from diet_lightning.transforms.convert import PixelFormat, is_wide, native, orientation, to_tensor
 
 Pages = Literal["first", "channels"]
 ALPHA = (1, 2)  # TIFF's extra samples that are transparency
 BLACK_IS_ZERO, RGB = 1, 2  # TIFF's photometric interpretations that need no conversion
 NEEDS_EXTRA = "its bands, bits or pages need more than Pillow: pip install 'diet-lightning[images]'"
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations of images whose width and height are exchanged
 TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -110,11 +111,7 @@ def read_header(image: Any) -> Header:
 def _header(image: Image.Image) -> Header:
     width, height = image.size
     wide = is_wide(image.mode) or _loses(image)  # first, since EXIF data may follow pixels, which are decoded for them
-    try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    except Exception:  # as `upright`
-        turned = False
-    size = (height, width) if turned else (width, height)
+    size = (height, width) if orientation(image) in SIDEWAYS else (width, height)
     return Header(size, image.mode, _pages(image), wide, image.has_transparency_data)
 
 

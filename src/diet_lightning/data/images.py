@@ -139,8 +139,8 @@ class ImageDataset(SampleDataset):
 
     def fingerprint_parts(self) -> list[bytes] | None:
         """What identifies the images without decoding them; None if only their pixels do."""
-        digests = self.sample_digests()
-        return None if digests is None else [str(self.image_size).encode(), digests.tobytes()]
+        digests, form = self.sample_digests(), f"{self.image_size} {self.pixels} {self.read_config.pages}"
+        return None if digests is None else [form.encode(), digests.tobytes()]
 
     def _sample_digests(self) -> NDArray[np.uint8] | None:
         return digests_of(self.items, self.keep)

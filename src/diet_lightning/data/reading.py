@@ -272,6 +272,6 @@ class SplitReader(ABC):
         if state_dict["fingerprint"] != self._fingerprint:
             raise CheckpointError(
                 f"The checkpoint was trained on other data of the same length (N={self.num_samples}), or on the same in "
-                f"another order, than source {self.source!r} holds: use the same data, or start a new run "
-                "without `ckpt_path`."
+                f"another order or read with other options (`read`, `image_size`), than source {self.source!r} holds: use the "
+                "same data and options, or start a new run without `ckpt_path`."
             )

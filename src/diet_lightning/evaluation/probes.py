@@ -98,7 +98,7 @@ def _shuffled_classes(labels: Ints, generator: np.random.Generator) -> list[Ints
 
 
 def _few_shot_predictions(train: Floats, labels: Ints, test: Floats, shots: int, trials: int, seed: int) -> Ints:
-    """Predictions of a probe on a few labels of each class, drawn anew in each trial, shape ``(trials, M)``."""
+    """Predictions of a probe on a few labels of each class, drawn again in each trial, shape ``(trials, M)``."""
     generator = np.random.default_rng(seed)
     predictions = []
     for _ in range(trials):

@@ -100,13 +100,18 @@ def is_wide(mode: str) -> bool:
     return mode in WIDE_MODES or mode.startswith("I;16")
 
 
+def orientation(image: Image.Image) -> Any:
+    """The EXIF orientation of an image, 1 to 8; 1 without one."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF data raise exceptions of any type, and viewers ignore them
+        return 1
+
+
 def upright(image: Image.Image) -> Image.Image:
     """The image as its EXIF orientation says that it is looked at."""
     image.load()  # Pillow turns some formats itself while it decodes
-    try:
-        operation = OPERATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged EXIF data raise exceptions of any type, and viewers ignore them
-        operation = None
+    operation = OPERATIONS.get(orientation(image))
     return image if operation is None else image.transpose(operation)
 
 
