@@ -176,7 +176,11 @@ def test_the_training_split_decides_for_the_others(tmp_path):
     assert splits(source) == {"train": ["cat", "cat", "dog", "dog"], "test": [None, None]}
     assert any("2 of the 2 images of the test split lie in no class folder" in note for note in source.notes)
     make(tmp_path / "flat", "train/", "val/cat/", "val/dog/")
-    assert splits(opened(tmp_path / "flat")) == {"train": [None] * 2, "val": [None] * 4}
+    source = opened(tmp_path / "flat")
+    assert splits(source) == {"train": [None] * 2, "val": [None] * 4}
+    told = "The folders of the val split (cat, dog) look like classes, but its images are read without labels, as the training"
+    assert sum(told in note for note in source.notes) == 1
+    assert not any("look like classes" in note for note in opened(tmp_path / "labelled").notes)
 
 
 @pytest.mark.parametrize("inner", [("train", "test"), ("images", "images"), ("train/images", "unknown")])

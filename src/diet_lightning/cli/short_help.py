@@ -41,7 +41,7 @@ OPTIONS = {
     "data.download": ("true", "Let torchvision download what is missing"),
     "data.read.layout": ("flat", "What folders mean: auto, classes, flat (no labels) or splits"),
     "data.read.channels": ("last", "Position of the channels in arrays: auto, first or last"),
-    "data.read.color": ("gray", "Channels of images: rgb or gray"),
+    "data.read.color": ("gray", "Channels of images: rgb, gray or auto"),
     "data.read.background": ("black", "Color behind transparent pixels"),
     "data.read.value_range": ("[0,4095]", "Values that become 0 and 1; null takes them from the data"),
     "data.read.pages": ("channels", "Pages of a file that are read: first, or channels for all"),

@@ -41,6 +41,11 @@ class Header:
     wide: bool = False
     transparent: bool = False
 
+    @property
+    def is_gray(self) -> bool:
+        """Whether it has one channel, also after it is composited on a background."""
+        return (self.mode in ("1", "L") or is_wide(self.mode)) and not self.transparent
+
 
 def read_values(image: Any, pixels: PixelFormat, pages: Pages = "first", side: int | None = None) -> Tensor:
     """An image with its own values, upright and opaque.

@@ -84,9 +84,11 @@ class ImageDataset(SampleDataset):
             DataError: If they differ.
         """
         if tuple(image.shape) != size:
+            cure = "`image_size` to bring all images to one size"
+            if len(image) != size[0]:
+                cure = "`read.color` to rgb or gray to give all images the same channels"
             raise DataError(
-                f"Image {index}{self.name_of(index)} has shape {tuple(image.shape)}, but image 0 has {size}: set "
-                "`image_size` to bring all images to one size."
+                f"Image {index}{self.name_of(index)} has shape {tuple(image.shape)}, but image 0 has {size}: set {cure}."
             )
 
     def describe(self, index: int, error: DataError) -> str:
@@ -200,6 +202,11 @@ class ImageDataset(SampleDataset):
             with suppress(DataError):
                 found[index] = self.header(index)
         return found
+
+    @property
+    def are_gray(self) -> bool:
+        """Whether all images that are looked at are gray."""
+        return bool(self.headers) and all(header.is_gray for header in self.headers.values())
 
     def formatted(self, read: ReadConfig) -> tuple[ImageDataset, list[str]]:
         """As for `SampleDataset`; says what the headers show."""

@@ -254,6 +254,12 @@ def _splits(root: Tree, tree: Tree, folders: dict[str, str], layout: str) -> Lay
     )
     for split, each in trees.items():
         notes += _entered_note(each, inner[split])
+        if not choice.are_classes and _choice(inner[split]).are_classes:
+            notes.append(
+                f"The folders of the {split} split ({first_few(inner[split].filled)}) look like classes, but its images are read "
+                "without labels, as the training images are; put those into class folders too, or write csv:FILE with a table of "
+                "paths, labels and splits."
+            )
     return Layout(splits, [*notes, *_meaning_notes(inner["train"], choice, splits, cure)], left_out)
 
 

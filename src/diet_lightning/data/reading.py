@@ -224,6 +224,7 @@ class SplitReader(ABC):
             "std": self._pipeline.std,
             "value_range": None if self.read.value_range is None else list(self.read.value_range),
             "background": self.read.background,
+            "color": self.read.color,
             "batch_size": self.batch_size * self._ranks()[0],
         }
 
@@ -235,9 +236,14 @@ class SplitReader(ABC):
                 places in an epoch are counted in batches.
         """
         self.setup()
-        scaled = state_dict.get("value_range")
+        before: dict[str, Any] = {}
+        scaled, color = state_dict.get("value_range"), state_dict.get("color", self.read.color)
         if scaled is not None and self._options.read.value_range is None and scaled != self.read.value_range:
-            self.read, self._splits = replace(self.read, value_range=scaled), {}
+            before["value_range"] = scaled
+        if self._options.read.color == "auto" and color != self.read.color:
+            before["color"] = "gray" if color == "auto" else color  # as many channels as the network reads
+        if before:
+            self.read, self._splits = replace(self.read, **before), {}
             self.setup()
         if self.mean is None and len(state_dict.get("mean", [])) == len(self._pipeline.mean):
             # images in memory or in a cache have their own statistics, images decoded on the fly have ImageNet's

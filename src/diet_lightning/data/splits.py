@@ -12,6 +12,7 @@ from diet_lightning.data.batch import NO_LABEL, has_labels
 from diet_lightning.data.cache import ImageCache
 from diet_lightning.data.dataset import SampleDataset
 from diet_lightning.data.duplicates import duplicate_notes
+from diet_lightning.data.images import ImageDataset
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.source import Source
@@ -48,13 +49,16 @@ def as_read(source: Source, read: ReadConfig) -> tuple[Source, ReadConfig, list[
         read: How they are read.
 
     Returns:
-        The same source with other data sets, `read` with the range of values of the training samples if they have more
-        than 8 bits, and one sentence for each decision.
+        The same source with other data sets; `read` with the range of values of the training samples if they have more
+        than 8 bits, and with the color ``"auto"`` only if all images are gray; and one sentence for each decision.
 
     Raises:
         DataError: If the samples can be read in several ways.
     """
     notes = [*source.notes]
+    splits = [split for split in (source.train, source.val, source.test) if split is not None]
+    if read.color == "auto" and not all(isinstance(split, ImageDataset) and split.are_gray for split in splits):
+        read = replace(read, color="rgb")
     if read.value_range is None and (extremes := source.train.extremes()) is not None:
         low, high, integers = extremes
         found = infer_value_range(low, high, integers)

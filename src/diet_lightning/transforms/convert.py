@@ -32,12 +32,12 @@ class PixelFormat:
     """How images become stored tensors of 8 bits.
 
     Attributes:
-        color: ``"rgb"`` for three channels, ``"gray"`` for one.
+        color: ``"rgb"`` for three channels, ``"gray"`` for one, ``"auto"`` for one of gray images and three of others.
         background: Color behind transparent pixels.
         value_range: The values that become 0 and 255 in images of more than 8 bits; None for the range of 16 bits.
     """
 
-    color: Literal["rgb", "gray"] = "rgb"
+    color: Literal["auto", "rgb", "gray"] = "rgb"
     background: str = "white"
     value_range: tuple[float, float] | None = None
 
@@ -48,8 +48,8 @@ class PixelFormat:
             image: Of any mode.
 
         Returns:
-            uint8 ``(3, H, W)``, or ``(1, H, W)`` if `color` is ``"gray"``; of images of more than 8 bits one channel,
-            int32 or float32 ``(1, H, W)``.
+            uint8 ``(3, H, W)``, or ``(1, H, W)``, as `color` says; of images of more than 8 bits one channel, int32 or
+            float32 ``(1, H, W)``.
         """
         image = upright(image)
         if is_wide(image.mode) and "transparency" not in image.info:
@@ -58,7 +58,8 @@ class PixelFormat:
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, self.background), image)
-        mode = "RGB" if self.color == "rgb" else "L"
+        is_gray = self.color == "gray" or (self.color == "auto" and image.mode in ("1", "L"))
+        mode = "L" if is_gray else "RGB"
         array = np.array(image if image.mode == mode else image.convert(mode))
         return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
 
@@ -82,7 +83,7 @@ class PixelFormat:
         return tv.rgb_to_grayscale(values) if self.color == "gray" and len(values) == 3 else values
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """An image as uint8 ``(3, H, W)``, or ``(1, H, W)`` if `color` is ``"gray"``."""
+        """An image as uint8 ``(3, H, W)`` or ``(1, H, W)``."""
         return self.to_stored(self.to_values(image))
 
 
