@@ -157,7 +157,10 @@ def test_a_share_of_a_labelled_table_is_held_out_and_told(folder):
         (["path,label", "images/0.png,a", ",b"], r"names 1 file\(s\) that do not exist, the first in line 3: ''"),
         (["path,label", "images/0.png,a", "images/0.png,b"], r"1 file\(s\) more than once, the first in line 3"),
         (["path,label", "images/0.png,a", "images/1.png"], "Line 3 of table .* has 1 column"),
-        (["x,y,z", "a,b,c", "d,e,f"], "columns .'x', 'y', 'z'., of which none holds paths"),
+        (
+            ["x,y,z", "a,b,c", "d,e,f"],
+            "columns .'x', 'y', 'z'., of which none holds paths.*separated by commas, semicolons or tabs",
+        ),
         (["x,y", "images/0.png,images/1.png"], "several hold paths"),
         (["path,split", "images/0.png,train", "images/1.png,extra"], "got 'extra' in line 3"),
         (["path,split", "images/0.png,test", "images/1.png,val"], "gives no row to the split train"),

@@ -281,6 +281,15 @@ def test_a_single_class_may_be_asked_for(tmp_path):
     assert opened(tmp_path, "classes").class_names == ["cat"]
 
 
+def test_the_files_of_mnist_are_answered_with_how_to_read_them(tmp_path):
+    for name in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(
+        DataError, match=r"no images, but IDX files .* ROOT/MNIST/raw and write torchvision:MNIST .* 2 \.gz"
+    ):
+        opened(tmp_path)
+
+
 def test_an_error_on_no_images_tells_what_there_is(tmp_path):
     (tmp_path / "x.dcm").touch()
     with pytest.raises(DataError, match=r"holds no images.* Left out 1 file below .*: 1 .dcm\."):

@@ -153,7 +153,7 @@ def _columns(table: _Table, folder: str, read: ReadConfig) -> _Columns:
             raise DataError(
                 f"Table '{table.file}' has the columns {_titles(table, range(table.width))}, of which "
                 f"{'several hold' if held else 'none holds'} paths of files below '{folder}': name one 'path', or set "
-                "read.image_column."
+                "read.image_column; columns are separated by commas, semicolons or tabs."
             )
         image = held[0]
     label = _chosen(table, "label_column", read.label_column, LABEL_NAMES, {image})

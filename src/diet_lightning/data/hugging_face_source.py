@@ -141,10 +141,13 @@ def _flattened(split: Any) -> Any:
     """A split with nested columns as columns called ``outer.inner``, and with images that lack their type as images."""
     import datasets
 
-    for column, kind in split.features.items():
-        if is_image(kind) and not isinstance(kind, datasets.Image):
-            split = split.cast_column(column, datasets.Image())
-    return split.flatten() if any(isinstance(kind, dict) for kind in split.features.values()) else split
+    while True:
+        for column, kind in split.features.items():
+            if is_image(kind) and not isinstance(kind, datasets.Image):
+                split = split.cast_column(column, datasets.Image())
+        if not any(isinstance(kind, dict) for kind in split.features.values()):
+            return split
+        split = split.flatten(max_depth=2)  # one level, else an image without its type falls into its fields
 
 
 def _with_images(split: Any, column: str, owner: str) -> Any:
@@ -156,7 +159,12 @@ def _with_images(split: Any, column: str, owner: str) -> Any:
     try:
         return split.cast_column(column, datasets.Image(decode=False))
     except (ValueError, TypeError, NotImplementedError) as error:
-        raise DataError(f"Column {column!r} of the {owner} holds no images: {error}.") from error
+        held = (
+            f"lists, such as {split[0][column]!r:.60}" if isinstance(split[0][column], list) else f"no images: {error}"
+        )
+        raise DataError(
+            f"Column {column!r} of the {owner} holds {held}: set `read.image_column` to a column with one image per row."
+        ) from error
 
 
 def _parquet_files(path: str, notes: list[str]) -> dict[str, list[str]]:
