@@ -1067,3 +1067,11 @@ def test_setup_opens_the_source_once(tmp_path):
     data.setup("fit")
     data.setup("test")
     assert data.num_samples == 4
+
+
+def test_a_label_that_is_no_class_is_not_taken_for_an_unreadable_image():
+    dataset = ImageDataset([(Image.new("RGB", (6, 6)), 0), (Image.new("RGB", (6, 6)), 0.5)])
+    with pytest.raises(
+        ConfigurationError, match=r"The label of image 1 is not a class: .* but got 0.5; correct the label"
+    ):
+        dataset.without_unreadable()
