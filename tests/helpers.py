@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,3 +37,26 @@ class TinyNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.convolution(x).relu().mean(dim=(2, 3)))
+
+
+TWO_RANKS = """
+import sys
+sys.path.insert(0, {tests!r})
+from helpers import TinyNet, image_data
+from lightning.pytorch import Trainer
+from diet_lightning import DIETModule
+{before}
+Trainer(
+    accelerator="cpu", devices=2, strategy="ddp_fork", max_epochs=1, logger=False, {options}
+    enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+).fit(DIETModule(TinyNet()), image_data(48, batch_size=8))
+"""
+
+
+def fit_on_two_ranks(folder: Path, before: str = "", options: str = "") -> str:
+    """Fits in two processes, in a folder, with code that is run before and more options of the Trainer; returns the output."""
+    code = TWO_RANKS.format(tests=str(Path(__file__).parent), before=before, options=options)
+    (folder / "script.py").write_text(code)
+    done = subprocess.run([sys.executable, "script.py"], cwd=folder, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr

@@ -92,6 +92,29 @@ def test_pretrained_is_timms_file_fitted_to_channels(huggingface):
     torch.testing.assert_close(module.backbone.model.blocks[3].attn.qkv.weight, theirs.blocks[3].attn.qkv.weight)
 
 
+@pytest.mark.parametrize("source", ["pretrained", "file", "exported"])
+def test_weights_for_rgb_images_give_gray_ones_what_three_equal_channels_have(hub, tmp_path, source):
+    torch.manual_seed(0)
+    theirs = models.resnet18()
+    if source == "pretrained":
+        torch.save(theirs.state_dict(), hub / Path(models.ResNet18_Weights.DEFAULT.url).name)
+    elif source == "file":
+        safetensors.torch.save_file(theirs.state_dict(), tmp_path / "a.safetensors")
+    theirs.fc = torch.nn.Identity()
+    if source == "exported":
+        rgb = create_backbone("resnet18", (3, 96, 96))
+        rgb.model.load_state_dict(theirs.state_dict())
+        export_backbone(rgb, tmp_path / "folder")
+        module = DIETModule(str(tmp_path / "folder"), num_samples=4, input_shape=[1, 96, 96])
+    else:
+        weights = source if source == "pretrained" else str(tmp_path / "a.safetensors")
+        module = DIETModule("resnet18", num_samples=4, input_shape=[1, 96, 96], weights=weights)
+    gray = torch.rand(2, 1, 96, 96)
+    with torch.no_grad():
+        expected, found = theirs.eval()(gray.expand(-1, 3, -1, -1)), module.eval().backbone(gray)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_without_a_network_the_library_is_quoted_in_a_sentence(huggingface):
     with pytest.raises(
         CheckpointError, match=r"weights of backbone 'timm/test_vit' cannot be read \(.*\): they are fetched"

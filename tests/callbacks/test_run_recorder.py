@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import TinyNet, image_data, images
+from helpers import TinyNet, fit_on_two_ranks, image_data, images
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -92,29 +90,18 @@ def test_folder_without_a_record_is_told_in_a_sentence(make_trainer, capsys, com
     assert [path.name for path in Path("run").iterdir()] == ["last.ckpt"]
 
 
-SCRIPT = """
-import sys
-sys.path.insert(0, {tests!r})
-from helpers import TinyNet, image_data
-from lightning.pytorch import Trainer
-from diet_lightning import DIETModule, RunRecorder
+TOLD = """
+from diet_lightning import RunRecorder
 
 class Told(RunRecorder):
     def on_fit_start(self, trainer, pl_module):
-        self.dirpath = f"rank{{trainer.global_rank}}"
+        self.dirpath = f"rank{trainer.global_rank}"
         super().on_fit_start(trainer, pl_module)
-
-Trainer(
-    accelerator="cpu", devices=2, strategy="ddp_fork", max_epochs=1, logger=False, callbacks=[Told()],
-    accumulate_grad_batches=3, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-).fit(DIETModule(TinyNet()), image_data(48, batch_size=8))
 """
 
 
 @pytest.mark.slow
 def test_rank_zero_alone_writes_with_the_batch_of_all_ranks(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT.format(tests=str(Path(__file__).parents[1])))
-    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stdout + done.stderr
+    fit_on_two_ranks(tmp_path, TOLD, "callbacks=[Told()], accumulate_grad_batches=3,")
     assert RunRecord.read("rank0").batch_size == 8 * 2 * 3
     assert not Path("rank1").exists()

@@ -244,16 +244,61 @@ def test_what_is_decided_on_pixels_is_told_and_can_be_chosen(tmp_path):
         frames = [Image.fromarray(RNG.integers(0, 256, (8, 8), dtype=np.uint8)) for _ in range(2)]
         frames[0].save(tmp_path / f"{n}.tif", save_all=True, append_images=frames[1:])
     data = DIETDataModule(f"folder:{tmp_path}", image_size=8, holdout=0.0)
-    assert data.input_shape == (3, 8, 8)
+    assert data.input_shape == (1, 8, 8)
     told = " ".join(data.notes)
     assert "3 of the 3 images looked at have several pages" in told
-    assert "set read.color to gray" in told
-    for options, channels in (({"color": "gray"}, 1), ({"pages": "channels"}, 2)):
+    assert "All 3 images looked at are gray and have one channel; set read.color to rgb for three equal ones." in told
+    for options, channels in (({"color": "gray"}, 1), ({"color": "rgb"}, 3), ({"pages": "channels"}, 2)):
         assert DIETDataModule(f"folder:{tmp_path}", image_size=8, read=ReadConfig(**options)).input_shape == (
             channels,
             8,
             8,
         )
+
+
+GRAY_AND_OTHERS = [("L", 1), ("1", 1), ("RGB", 3), ("LA", 3), ("P", 3)]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize(("mode", "channels"), GRAY_AND_OTHERS)
+def test_one_image_that_is_not_gray_in_any_split_gives_all_three_channels(tmp_path, mode, channels, split):
+    for n, each in enumerate(["train"] * 3 + ["test"] * 3):
+        (tmp_path / each).mkdir(exist_ok=True)
+        Image.new("L", (8, 8), 20 * n + 9).save(tmp_path / f"{each}/{n}.png")
+    color = {"RGB": (90, 9, 9), "LA": (90, 30)}.get(mode, 1)
+    Image.new(mode, (8, 8), color).save(tmp_path / f"{split}/x.png")
+    data = DIETDataModule(f"folder:{tmp_path}", image_size=8)
+    assert data.input_shape == (channels, 8, 8)
+    assert any("are gray and have one channel" in note for note in data.notes) == (channels == 1)
+    seen = data.raw_samples("train", [1]).input[0]
+    assert seen.shape == (channels, 8, 8)
+    assert (seen == 29).all()
+
+
+def test_a_color_image_after_the_gray_ones_that_were_looked_at_raises_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("diet_lightning.data.image_files.ImageFileDataset.num_headers", 2)
+    for n, mode in enumerate(["L", "RGB", "L"]):
+        Image.new(mode, (8, 8), 50).save(tmp_path / f"{n}.png")
+    for options in ({}, {"drop_unreadable": True}):  # it is not unreadable
+        data = DIETDataModule(f"folder:{tmp_path}", image_size=8, holdout=0.0, in_memory=False, **options)
+        with pytest.raises(
+            DataError, match=r"Image 1 \(.*1\.png\) has shape \(3, 8, 8\), .* set `read.color` to rgb or gray"
+        ):
+            data.raw_samples("train", [1])
+
+
+@pytest.mark.parametrize("trained", ["L", "RGB"])
+def test_other_data_get_the_channels_of_the_checkpoint(tmp_path, trained):
+    for mode in ("L", "RGB"):
+        for n in range(3):
+            (tmp_path / mode).mkdir(exist_ok=True)
+            Image.new("L", (8, 8), 50 * n + 9).convert(mode).save(tmp_path / f"{mode}/{n}.png")
+    data = {mode: DIETDataModule(f"folder:{tmp_path / mode}", image_size=8) for mode in ("L", "RGB")}
+    other = data["RGB" if trained == "L" else "L"]
+    other.load_state_dict(data[trained].state_dict())
+    data[trained].load_state_dict(data[trained].state_dict())
+    assert other.input_shape == data[trained].input_shape == (1 if trained == "L" else 3, 8, 8)
+    assert (other.raw_samples("train", [2]).input == data[trained].raw_samples("train", [2]).input).all()
 
 
 def test_integers_beside_floats_are_told(tmp_path):

@@ -28,6 +28,7 @@ from diet_lightning.data.array_dataset import ArrayDataset
 from diet_lightning.data.fingerprint import file_digests, row_digests
 from diet_lightning.data.image_files import ImageFileDataset, ImageFiles
 from diet_lightning.data.images import ImageDataset
+from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.source import SourceOptions
 from diet_lightning.data.sources import load_source
 from diet_lightning.errors import CheckpointError
@@ -270,6 +271,39 @@ def test_resuming_on_changed_images_is_refused(tmp_path, make_trainer, change):
     CHANGES[change](folder)
     with pytest.raises(CheckpointError, match=r"other data of the same length \(N=8\)"):
         make_trainer().fit(DIETModule(TinyNet()), data(), ckpt_path="a.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"read": ReadConfig(background="black")}, {"read": ReadConfig(pages="channels")}, {"image_size": 6}],
+    ids=["background", "pages", "size"],
+)
+def test_resuming_on_images_that_are_read_in_another_way_is_refused(tmp_path, make_trainer, options):
+    folder = write_images(tmp_path / "photos", count=8)
+
+    def data(**changed):
+        return DIETDataModule(f"folder:{folder}", **{"batch_size": 4, "image_size": 8, **changed})
+
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(DIETModule(TinyNet()), data())
+    trainer.save_checkpoint("a.ckpt")
+    with pytest.raises(CheckpointError, match=r"read with other options \(`read`, `image_size`\)"):
+        make_trainer().fit(DIETModule(TinyNet()), data(**options), ckpt_path="a.ckpt", weights_only=True)
+    make_trainer(max_epochs=2).fit(DIETModule(TinyNet()), data(), ckpt_path="a.ckpt", weights_only=True)
+
+
+def test_the_scaling_of_16_bits_is_identified_too(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for n in range(3):
+        pixels = np.arange(64, dtype=np.uint16).reshape(8, 8) * (60 + n)
+        Image.fromarray(pixels).save(tmp_path / f"photos/{n}.png")
+
+    def identity(**read):
+        data = DIETDataModule(f"folder:{tmp_path / 'photos'}", image_size=8, read=ReadConfig(**read))
+        return data.identity("train")["fingerprint"]
+
+    assert identity() == identity(value_range=[0, 4095])  # the range of the data, of 12 bits
+    assert identity() != identity(value_range=[0, 65535])
 
 
 def test_touched_files_are_not_decoded_again(tmp_path, monkeypatch):

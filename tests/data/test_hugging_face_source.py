@@ -88,6 +88,31 @@ def test_columns_can_be_chosen_also_nested_ones(write):
         opened(read=ReadConfig(label_column="species"))
 
 
+def test_images_in_structures_without_the_features_of_hugging_face_are_read(tmp_path):
+    for depth, table in enumerate(
+        [
+            {"sample": [{"image": png(n), "label": n % 2} for n in range(4)]},
+            {"a": [{"b": {"image": png(n)}, "label": n % 2} for n in range(4)]},
+        ]
+    ):
+        pq.write_table(pa.table(table), tmp_path / f"{depth}.parquet")
+        data = DIETDataModule(f"hf:parquet:{tmp_path}/{depth}.parquet", root=str(tmp_path / "cache"), num_workers=0)
+        assert (data.input_shape, data.train_labels.tolist()) == ((3, 6, 6), [0, 1, 0, 1])
+        assert data.names("train") == ["0.png", "1.png", "2.png", "3.png"]
+
+
+def test_lists_of_images_raise_an_error_that_says_so(tmp_path):
+    table = {"images": [[png(n), png(n)] for n in range(3)], "label": [0, 1, 0]}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    options = {"root": str(tmp_path / "cache"), "num_workers": 0}
+    with pytest.raises(DataError, match=r"the columns \['images', 'label'\], but no column of images"):
+        DIETDataModule(f"hf:parquet:{tmp_path}/a.parquet", **options).setup()
+    with pytest.raises(
+        DataError, match=r"'images' .* holds lists, such as .*: set `read.image_column` to a column with one"
+    ):
+        DIETDataModule(f"hf:parquet:{tmp_path}/a.parquet", read=ReadConfig(image_column="images"), **options).setup()
+
+
 def test_files_are_told_apart_by_whole_words_and_the_rest_is_told(write):
     write("train-00000-of-00001.parquet", label=[0, 1])
     write("dev.parquet", label=[1, 0, 1])

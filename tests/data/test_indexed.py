@@ -363,7 +363,7 @@ def test_fingerprint_reads_sixteen_samples_of_a_large_data_set_ends_included():
 
 
 class Noisy(Items):
-    """A transform that draws anew at every read."""
+    """A transform that draws again at every read."""
 
     def __getitem__(self, index):
         return self.items[index] + torch.rand(self.items[index].shape)

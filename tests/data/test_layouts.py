@@ -176,7 +176,11 @@ def test_the_training_split_decides_for_the_others(tmp_path):
     assert splits(source) == {"train": ["cat", "cat", "dog", "dog"], "test": [None, None]}
     assert any("2 of the 2 images of the test split lie in no class folder" in note for note in source.notes)
     make(tmp_path / "flat", "train/", "val/cat/", "val/dog/")
-    assert splits(opened(tmp_path / "flat")) == {"train": [None] * 2, "val": [None] * 4}
+    source = opened(tmp_path / "flat")
+    assert splits(source) == {"train": [None] * 2, "val": [None] * 4}
+    told = "The folders of the val split (cat, dog) look like classes, but its images are read without labels, as the training"
+    assert sum(told in note for note in source.notes) == 1
+    assert not any("look like classes" in note for note in opened(tmp_path / "labelled").notes)
 
 
 @pytest.mark.parametrize("inner", [("train", "test"), ("images", "images"), ("train/images", "unknown")])
@@ -275,6 +279,15 @@ def test_a_single_class_may_be_asked_for(tmp_path):
     make(tmp_path, "cat/")
     assert opened(tmp_path).class_names is None
     assert opened(tmp_path, "classes").class_names == ["cat"]
+
+
+def test_the_files_of_mnist_are_answered_with_how_to_read_them(tmp_path):
+    for name in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(
+        DataError, match=r"no images, but IDX files .* ROOT/MNIST/raw and write torchvision:MNIST .* 2 \.gz"
+    ):
+        opened(tmp_path)
 
 
 def test_an_error_on_no_images_tells_what_there_is(tmp_path):

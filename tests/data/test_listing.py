@@ -175,7 +175,7 @@ def test_what_pillow_writes_it_reads_and_it_is_listed(tmp_path, ending):
     image.save(file)
     assert listed(tmp_path) == [file.name]
     source = load_source(f"folder:{tmp_path}", SourceOptions())
-    assert source.train[0][0].shape == (3, 16, 16)
+    assert source.train[0][0].shape == (1 if image.mode == "L" else 3, 16, 16)
 
 
 @pytest.mark.parametrize("ending", ["pdf", "ps", "eps", "mpg", "h5", "grib", "bufr", "wmf", "iim", "svg", "dcm", ""])

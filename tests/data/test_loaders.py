@@ -25,7 +25,7 @@ class Transformed(Dataset):
 
 @pytest.mark.parametrize("loader", ["train_dataloader", "predict_dataloader"])
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_a_lambda_is_told_where_processes_are_started_anew(monkeypatch, loader, method):
+def test_a_lambda_is_told_where_processes_are_spawned(monkeypatch, loader, method):
     before = multiprocessing.get_start_method(allow_none=True)
     multiprocessing.set_start_method(method, force=True)
     try:

@@ -63,7 +63,7 @@ def test_data_prints_the_table_and_draws(photos, capsys):
     out = capsys.readouterr().out
     assert "What was read from folder:photos:" in out
     assert "3 channels of 96 × 96 pixels" in out
-    assert out.splitlines()[-1] == "Look at data.png"
+    assert out.splitlines()[-1] == "Wrote data.png: look at it"
     with Image.open("data.png") as picture:
         assert min(picture.size) > 300
     assert main(["data", "folder:photos", "--image-size", "24", "--read.color", "gray", "--output", "out/b.png"]) == 0
@@ -83,12 +83,18 @@ def test_data_without_images_draws_nothing(capsys):
     [
         (["folder:photos", "--output", "photos/a.png"], "would be an image of the source"),
         (["folder:photos", "--output", "a.jpg"], "to be a .png file, but got 'a.jpg'"),
+        (
+            ["folder:photos", "--output", "kept.png"],
+            "Output file 'kept.png' exists: move it, or choose another `output`.",
+        ),
         (["folder:nope"], "does not exist"),
         (["nope"], "Unknown source 'nope'"),
         (["folder:photos", "--image-size", "0"], "`image_size` to be at least 1"),
     ],
 )
 def test_bad_input_is_a_sentence(photos, capsys, args, sentence):
+    Path("kept.png").write_text("mine")
     assert main(["data", *args]) == 1
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("diet: error: ")]
     assert sentence in said
+    assert Path("kept.png").read_text() == "mine"

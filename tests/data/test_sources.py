@@ -308,9 +308,9 @@ def test_images_of_mixed_modes_become_rgb(tmp_path, image_size):
         save(tmp_path / f"{n}.png", 255, mode=mode)
     save(tmp_path / "5.jpg", 255, mode="CMYK")
     save(tmp_path / "6.bmp", 255)
-    dataset = opened(f"folder:{tmp_path}", image_size=image_size).train
-    assert len(dataset) == 7
-    for image, _ in (dataset[n] for n in range(7)):
+    data = module(f"folder:{tmp_path}", image_size=image_size)
+    assert data.num_samples == 7
+    for image in data.raw_samples("train", range(7)).input:
         assert (image.shape, image.dtype) == ((3, 6, 6), torch.uint8)  # 1.5 times 4, or as they are
         assert int(image.min()) >= 250
 
@@ -681,7 +681,9 @@ def test_one_parquet_file_is_all_for_training(tmp_path, cache):
     save_parquet(tmp_path / "any.parquet", [0, 1, 2], mode="L")
     source = opened(f"hf:parquet:{tmp_path}/any.parquet", root=cache)
     assert (colours(source.train), source.val, source.test) == ([0, 1, 2], None, None)
-    assert source.train[0][0].shape == (3, 6, 6)  # gray images become RGB
+    assert module(f"hf:parquet:{tmp_path}/any.parquet", root=cache).input_shape == (1, 6, 6)
+    gray = module(f"hf:parquet:{tmp_path}/any.parquet", root=cache, read=ReadConfig(color="rgb"))
+    assert gray.input_shape == (3, 6, 6)  # three equal channels
 
 
 def test_parquet_without_labels(tmp_path, cache):
@@ -787,7 +789,7 @@ def test_a_torchvision_set_with_a_train_flag(tmp_path, name):
     assert source.val is None
     assert list(source.class_names) == getattr(torchvision.datasets, name).classes
     data = module(f"torchvision:{name}", root=str(tmp_path))
-    assert (data.num_samples, data.num_classes, data.input_shape) == (5, 10, (3, 28, 28))
+    assert (data.num_samples, data.num_classes, data.input_shape) == (5, 10, (1, 28, 28))
 
 
 def test_torchvision_reads_from_data_by_default(tmp_path):
@@ -999,7 +1001,14 @@ def test_batches_are_the_same_in_memory_or_not_and_with_workers_or_without(tmp_p
         if workers and keep and kind != "folder":
             continue  # workers over arrays are the same code for every kind
         data = module(
-            source, root=root, in_memory=keep, num_workers=workers, batch_size=3, mean=[0.5] * 3, std=[0.25] * 3
+            source,
+            root=root,
+            in_memory=keep,
+            num_workers=workers,
+            batch_size=3,
+            mean=[0.5] * 3,
+            std=[0.25] * 3,
+            read=ReadConfig(color="rgb"),
         )
         assert isinstance(data._splits["train"].dataset, ArrayDataset if keep else ImageDataset)
         batches[keep, workers] = [
@@ -1064,3 +1073,11 @@ def test_setup_opens_the_source_once(tmp_path):
     data.setup("fit")
     data.setup("test")
     assert data.num_samples == 4
+
+
+def test_a_label_that_is_no_class_is_not_taken_for_an_unreadable_image():
+    dataset = ImageDataset([(Image.new("RGB", (6, 6)), 0), (Image.new("RGB", (6, 6)), 0.5)])
+    with pytest.raises(
+        ConfigurationError, match=r"The label of image 1 is not a class: .* but got 0.5; correct the label"
+    ):
+        dataset.without_unreadable()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import TinyNet, image_data, images
+from helpers import TinyNet, fit_on_two_ranks, image_data, images
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
@@ -277,23 +275,6 @@ def test_resumed_run_tells_the_normalization_of_its_checkpoint(make_trainer, cap
     assert "minus mean 0.125, 0.250, 0.375" in after
 
 
-SCRIPT = """
-import sys
-sys.path.insert(0, {tests!r})
-from helpers import TinyNet, image_data
-from lightning.pytorch import Trainer
-from diet_lightning import DIETModule
-
-Trainer(
-    accelerator="cpu", devices=2, strategy="ddp_fork", max_epochs=1, logger=False,
-    enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-).fit(DIETModule(TinyNet()), image_data(48, batch_size=8))
-"""
-
-
 @pytest.mark.slow
 def test_of_two_ranks_one_logs_the_table(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT.format(tests=str(Path(__file__).parents[1])))
-    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (done.stdout + done.stderr).count("What was read from ") == 1
+    assert fit_on_two_ranks(tmp_path).count("What was read from ") == 1

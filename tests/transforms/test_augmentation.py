@@ -464,7 +464,7 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.parametrize("strength", [-1, 4, 1.5, "strong"])
 def test_an_unknown_strength_is_refused_by_name_and_value(strength):
-    with pytest.raises(ConfigurationError, match=rf"`strength` .* but got {strength}: 0 is no"):
+    with pytest.raises(ConfigurationError, match=rf"`strength` .* but got {strength}: 0 means none"):
         BatchAugmentation(strength)
 
 

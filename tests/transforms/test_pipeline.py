@@ -256,10 +256,12 @@ def test_images_of_one_colour_do_not_divide_by_zero():
     assert torch.equal(pipeline(stored[0], mean=mean, std=std).plain(stored), torch.zeros(4, 1, 2, 2))
 
 
-def test_images_decoded_on_the_fly_take_imagenets_colours_and_others_one_half():
-    rgb, gray = images(4), images(4, channels=1)
+def test_images_decoded_on_the_fly_take_imagenets_colours_and_other_bands_one_half():
+    rgb, gray, bands = images(4), images(4, channels=1), images(4, channels=5)
     assert channel_statistics(adapt(TensorDataset(rgb)), rgb[0]) == (IMAGENET_MEAN, IMAGENET_STD)
-    assert channel_statistics(adapt(TensorDataset(gray)), gray[0]) == ([0.5], [0.5])
+    mean, std = channel_statistics(adapt(TensorDataset(gray)), gray[0])
+    assert (mean, std) == ([pytest.approx(0.449)], [pytest.approx(0.226)])  # the averages of the three published values
+    assert channel_statistics(adapt(TensorDataset(bands)), bands[0]) == ([0.5] * 5, [0.5] * 5)
 
 
 @pytest.mark.parametrize("stored", [torch.rand(4, 5), images(4)[:, 0]], ids=["flat", "signals"])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diet_lightning.audit.audit import AuditResult
+from diet_lightning.data.class_names import class_name
 from diet_lightning.data.datamodule import DIETDataModule
 from diet_lightning.training.module import DIETModule
 from diet_lightning.transforms.convert import to_pixels
@@ -66,9 +67,9 @@ def sample_columns(
         given, suggested = found.labels.tolist(), found.label_issues.suggested_label.tolist()
         columns |= {
             "label": given,
-            "label_name": [_class_name(label, classes) for label in given],
+            "label_name": [class_name(label, classes) for label in given],
             "suggested_label": suggested,
-            "suggested_label_name": [_class_name(label, classes) for label in suggested],
+            "suggested_label_name": [class_name(label, classes) for label in suggested],
             "label_issue_score": found.label_issues.score.tolist(),
         }
     return columns
@@ -89,12 +90,6 @@ def pair_columns(found: AuditResult, module: DIETModule) -> dict[str, Sequence[A
     }
 
 
-def _class_name(label: int, names: Sequence[str] | None) -> str:
-    if label < 0:
-        return ""
-    return str(names[label]) if names is not None and label < len(names) else str(label)
-
-
 def sections(
     found: AuditResult, data: DIETDataModule, classes: Sequence[str] | None, names: Sequence[str] | None, pictures: int
 ) -> list[Section]:
@@ -104,7 +99,7 @@ def sections(
     def card(sample: int, *lines: str) -> Card:
         pixels = to_pixels(data.raw_samples("train", [sample]).input[0]) if is_image else None
         path = [names[sample]] if names is not None else []
-        label = _class_name(int(found.labels[sample]), classes)
+        label = class_name(int(found.labels[sample]), classes)
         return Card(pixels, f"#{sample}", [*path, *([f"label {label}"] if label else []), *lines])
 
     order = np.argsort(found.loss, kind="stable")
@@ -143,7 +138,7 @@ def sections(
         cards = [
             card(
                 n,
-                f"suggested label {_class_name(int(issues.suggested_label[n]), classes)}",
+                f"suggested label {class_name(int(issues.suggested_label[n]), classes)}",
                 f"score {issues.score[n]:.2f}",
             )
             for n in ranked

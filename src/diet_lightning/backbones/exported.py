@@ -154,6 +154,22 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
         ) from error
 
 
+def sum_channels(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights with a first convolution of RGB images summed over the channels, where the network reads gray ones.
+
+    The network's output is then that of the weights for three equal channels.
+
+    Args:
+        there: The weights to load.
+        here: The weights of the network.
+    """
+    gray = {name for name, value in here.items() if value.ndim == 4 and value.shape[1] == 1}
+    return {
+        name: value.sum(1, keepdim=True) if name in gray and value.ndim == 4 and value.shape[1] == 3 else value
+        for name, value in there.items()
+    }
+
+
 def first_difference(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> str | None:
     """Name and shapes of the first weight that `there` or `here` lacks or that differs in shape; None if there is no such weight."""
     theirs, ours = ({name: tuple(value.shape) for name, value in each.items()} for each in (there, here))
@@ -169,7 +185,7 @@ def load_weights(model: nn.Module, folder: str | Path) -> None:
     Raises:
         CheckpointError: If the weights cannot be read, or do not fit the network.
     """
-    weights = read_weights(folder)
+    weights = sum_channels(read_weights(folder), model.state_dict())
     if (difference := first_difference(weights, model.state_dict())) is not None:
         raise CheckpointError(
             f"The weights in '{folder}' do not fit the network: {difference}; use the network that was exported."

@@ -149,7 +149,10 @@ def load_exported(
         raise ConfigurationError(
             f"Expected argument `stem` to be 'auto' or {config.stem!r}, with which '{folder}' was trained, but got {stem!r}."
         )
-    backbone = create_backbone(config.backbone, config.input_shape, config.stem)  # type: ignore[arg-type]
+    shape = config.input_shape
+    if input_shape is not None and len(shape) == 3:
+        shape = (1 if input_shape[0] == 1 else shape[0], *shape[1:])  # the weights of RGB images suit gray ones
+    backbone = create_backbone(config.backbone, shape, config.stem)  # type: ignore[arg-type]
     load_weights(backbone.model, folder)
     backbone.lay_out(config.channels_last)
     if classifier is not None:
@@ -199,7 +202,7 @@ def find_embed_dim(model: nn.Module, name: str, input_shape: tuple[int, ...]) ->
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
         raise ConfigurationError(
             f"Backbone {name!r} cannot read inputs of shape {tuple(input_shape)}: {error}; change the input "
-            "(for images `image_size`) or the backbone."
+            "(for images `image_size` or `read.color`) or the backbone."
         ) from error
     finally:
         for module, mode in training.items():

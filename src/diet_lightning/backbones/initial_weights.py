@@ -12,7 +12,14 @@ import torchvision
 from torch import Tensor
 
 from diet_lightning.backbones.architectures import RESNET8_NAME, timm_model
-from diet_lightning.backbones.exported import CONFIG, PICKLES, first_difference, read_safetensors, read_weights
+from diet_lightning.backbones.exported import (
+    CONFIG,
+    PICKLES,
+    first_difference,
+    read_safetensors,
+    read_weights,
+    sum_channels,
+)
 from diet_lightning.backbones.factory import CLASSIFIER_NAMES, Backbone
 from diet_lightning.errors import CheckpointError, ConfigurationError, first_line
 from diet_lightning.runs.checkpoint import read_checkpoint
@@ -32,7 +39,8 @@ def load_initial_weights(backbone: Backbone, weights: str) -> None:
         weights: ``"pretrained"``: torchvision's or timm's own, from their cache or downloaded by them; timm fits them to
             other channels and image sizes. A ``.safetensors`` file of the network's state dict, under its library's names.
             A folder of `diet export`. Or a run of `diet fit`, by its folder or a checkpoint: its backbone is loaded.
-            Weights of a classifier are ignored.
+            Weights of a classifier are ignored; those of a first convolution for RGB images are summed over the channels
+            for gray ones.
 
     Raises:
         CheckpointError: If the weights cannot be read, or do not fit the network.
@@ -47,6 +55,7 @@ def load_initial_weights(backbone: Backbone, weights: str) -> None:
     for name in here.keys() - found.keys():
         if name.endswith("num_batches_tracked"):  # missing in old files, and without effect
             found[name] = here[name]
+    found = sum_channels(found, here)
     if (difference := first_difference(found, here)) is not None:
         raise CheckpointError(
             f"The weights of '{weights}' do not fit the network: {difference}; use the `backbone`, `stem` and `image_size` "

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import NonFiniteError
+from diet_lightning.utilities.text import first_few
 
 SHOWN = 8  # indices named in the message
 
@@ -82,7 +83,7 @@ class FiniteGuard(Callback):
         finite = torch.isfinite(seen.batch.input.flatten(1)).all(dim=1)
         bad = seen.batch.index[~finite].tolist()
         indices = bad or seen.batch.index.tolist()
-        listed = ", ".join(map(str, indices[:SHOWN])) + (", …" if len(indices) > SHOWN else "")
+        listed = first_few(map(str, indices), limit=SHOWN)
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         cause = (
             f"the inputs with index {listed} are not finite: correct or remove them"

@@ -46,7 +46,7 @@ class OfflineEvaluation(Callback):
     the same of raw pixels, such as ``test/raw_linear_top1``, and of the untrained network, such as
     ``test/untrained_linear_top1``. The metrics and their bootstrap intervals are written to ``evaluation.json``. The confusion
     matrix of the probe, a map, the spectrum and a gallery of neighbours are drawn in ``figures/`` and passed to loggers that
-    take images (W&B). Without labels no probes are fitted, and there is no confusion matrix.
+    take images (W&B). Without labels neither probes nor a confusion matrix are computed.
 
     Every sample counts once on any number of ranks. Rank 0 holds the embeddings of the training split in memory.
 

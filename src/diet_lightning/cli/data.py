@@ -28,7 +28,7 @@ def data(source: str, output: str = OUTPUT, image_size: int | None = None, **opt
 
     Args:
         source: The data: digits, folder:PATH, csv:FILE, torchvision:NAME, hf:NAME or npz:FILE.
-        output: File of the picture, a .png.
+        output: File of the picture, a .png, which must not exist.
         image_size: Side of the square images that the network sees, in pixels; None keeps the data's own, and takes that
             of the configuration `folder` for images of several sizes.
         **options: Other arguments of `DIETDataModule`.
@@ -49,11 +49,13 @@ def data(source: str, output: str = OUTPUT, image_size: int | None = None, **opt
     words = ["Clean (left) and augmented (right), as the network sees them", *([shown.note] if shown.note else [])]
     sheet = contact_sheet(shown.clean, shown.augmented, shown.titles, shown.names, ". ".join(words))
     save_contact_sheet(sheet, file)
-    print(f"{shown.note}. Look at {file}" if shown.note else f"Look at {file}")
+    print(f"{shown.note}. Wrote {file}: look at it" if shown.note else f"Wrote {file}: look at it")
 
 
 def _check_output(file: Path, source: str) -> None:
     require(file.suffix.lower() == ".png", "output", "a .png file", str(file))
+    if file.exists():
+        raise ConfigurationError(f"Output file '{file}' exists: move it, or choose another `output`.")
     kind, _, path = source.partition(":")
     if kind == "folder" and file.expanduser().resolve().is_relative_to(Path(path).expanduser().resolve()):
         raise ConfigurationError(

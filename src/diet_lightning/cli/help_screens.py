@@ -54,7 +54,7 @@ OPTIONS = {
     "data.download": ("true", "Download missing data of torchvision"),
     "data.read.layout": ("flat", "Meaning of folders: auto, classes, flat (no labels) or splits"),
     "data.read.channels": ("last", "Position of the channels in arrays: auto, first or last"),
-    "data.read.color": ("gray", "Channels of images: rgb or gray"),
+    "data.read.color": ("gray", "Channels of images: rgb, gray, or auto"),
     "data.read.background": ("black", "Color behind transparent pixels"),
     "data.read.value_range": ("[0,4095]", "Values that become 0 and 1; null takes them from the data"),
     "data.read.pages": ("channels", "Pages of a file to read: first, or channels for all of them"),

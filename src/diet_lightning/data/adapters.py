@@ -127,10 +127,7 @@ class MapDataset(SampleDataset):
         except DIETError:
             raise
         except Exception as error:  # any exception may come from a foreign data set
-            raise self._unreadable(index, error) from error
-
-    def _unreadable(self, index: int, error: Exception) -> DataError:
-        return DataError(f"Sample {index} of {self.kind} cannot be read: {error}")
+            raise DataError(f"Sample {index} of {self.kind} cannot be read: {error}") from error
 
     def read_batch(
         self, indices: Sequence[int], geometry: Geometry | None = None

@@ -9,6 +9,11 @@ from torch import Tensor
 NO_LABEL = -1
 
 
+def has_labels(labels: Tensor | None) -> bool | None:
+    """Whether one of the labels, int64 of shape ``(N,)``, is given; None if they are not known."""
+    return None if labels is None else bool((labels != NO_LABEL).any())
+
+
 class DatumBatch(NamedTuple):
     """A batch of samples, or one sample without the leading dimension.
 

@@ -271,7 +271,7 @@ def _num_pixels(sizes: NDArray[np.int64]) -> int:
 
 
 def _key(dataset: ImageDataset, drop_unreadable: bool) -> str:
-    return dataset.content_key(f" {dataset.image_size} {dataset.pixels} {dataset.read_config.pages} {drop_unreadable}")
+    return dataset.content_key(f" {drop_unreadable}")
 
 
 def _full(folder: Path, detail: str) -> str:

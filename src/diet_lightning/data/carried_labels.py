@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from diet_lightning.data.adapters import MapDataset
 from diet_lightning.data.array_dataset import ArrayDataset
-from diet_lightning.data.batch import NO_LABEL
+from diet_lightning.data.batch import NO_LABEL, has_labels
 from diet_lightning.data.columns import choose_columns, join_names
 from diet_lightning.data.dataset import SampleDataset
 from diet_lightning.data.labels import EncodedLabels, encode_labels, is_missing, plain_label
@@ -25,7 +25,6 @@ from diet_lightning.data.source import Source
 from diet_lightning.errors import DataError, DIETError
 
 PROBES = 64  # evenly spaced samples whose labels are compared with the listed ones
-LONG = 2000  # number of samples from which on a bar is shown
 UNLISTED = object()  # integers that samples carry and nothing lists: they are found as the samples are read
 
 
@@ -98,8 +97,7 @@ def _feature_names(dataset: SampleDataset) -> Sequence[str] | None:
 def _column(split: str, dataset: SampleDataset, classes: int, notes: list[str]) -> Any:
     """N labels as the data set keeps them, `UNLISTED`, or None without labels; `classes` is the most that there can be."""
     if not isinstance(dataset, MapDataset):
-        labels = dataset.labels
-        return None if labels is None or bool((labels < 0).all()) else labels
+        return dataset.labels if has_labels(dataset.labels) else None
     items = dataset.dataset
     if type(items).__getitem__ is TensorDataset.__getitem__:
         return items.tensors[1] if len(items.tensors) > 1 else None
@@ -130,7 +128,7 @@ def _column(split: str, dataset: SampleDataset, classes: int, notes: list[str]) 
 
 def _collected(dataset: Any) -> list[Any]:
     """The labels of all samples of a `MapDataset`."""
-    indices = tqdm(range(len(dataset)), "reading labels", leave=False, disable=len(dataset) < LONG)
+    indices = tqdm(range(len(dataset)), "reading labels", leave=False, delay=2)
     return [plain_label(dataset.pair(n)[1]) for n in indices]
 
 

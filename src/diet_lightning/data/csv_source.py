@@ -9,15 +9,18 @@ import os
 import re
 from collections.abc import Container, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from diet_lightning.data.class_names import number_of
 from diet_lightning.data.file_sources import image_file_source
-from diet_lightning.data.labelled_files import LabelledFiles, shown
+from diet_lightning.data.image_files import ImageFiles
+from diet_lightning.data.labels import encode_labels, is_missing
 from diet_lightning.data.path_hints import what_is_wrong
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.source import Source, SourceOptions
 from diet_lightning.data.split_names import SPLIT_NAMES, split_of
 from diet_lightning.errors import ConfigurationError, DataError
+from diet_lightning.utilities.text import first_few
 
 DELIMITERS = ",;\t"
 # names of columns in lower case, without spaces, dashes and underscores; the first that a table has is taken
@@ -30,7 +33,6 @@ LABEL_NAMES = (
     *("classid", "labelid", "categoryid", "species", "diagnosis"),
 )
 SPLIT_COLUMNS = ("split", "subset", "partition", "set")
-NO_LABELS = (-1, -100)  # integers that other programs write where a label is missing
 CHECKED_ROWS = 20  # from which the delimiter and a column of paths are found
 
 
@@ -91,13 +93,12 @@ def csv_source(path: str, options: SourceOptions) -> Source:
     columns = _columns(table, folder, options.read)
     paths = _paths(table, columns.image, folder)
     notes = [_columns_note(table, columns)]
-    labels, by_number = _labels(table, columns.label, notes)
-    splits = {}
-    for split, rows in _rows_of_splits(table, columns.split).items():
-        splits[split] = LabelledFiles.from_names([paths[n] for n in rows], [labels[n] for n in rows])
+    labels, rows = _labels(table, columns.label, notes), _rows_of_splits(table, columns.split)
+    encoded = encode_labels({split: labels and [labels[n] for n in each] for split, each in rows.items()})
     inside = all(each.startswith(os.path.join(folder, "")) for each in paths)
     root = folder if inside else os.path.commonpath([os.path.dirname(each) for each in paths])
-    return image_file_source(splits, root, notes, options, by_number)
+    files = {split: ImageFiles([paths[n] for n in each], encoded.labels[split], root) for split, each in rows.items()}
+    return image_file_source(files, encoded.class_names, [*notes, *encoded.notes], options)
 
 
 def _read(file: str, folder: str) -> _Table:
@@ -153,7 +154,7 @@ def _columns(table: _Table, folder: str, read: ReadConfig) -> _Columns:
             raise DataError(
                 f"Table '{table.file}' has the columns {_titles(table, range(table.width))}, of which "
                 f"{'several hold' if held else 'none holds'} paths of files below '{folder}': name one 'path', or set "
-                "read.image_column."
+                "read.image_column; columns are separated by commas, semicolons or tabs."
             )
         image = held[0]
     label = _chosen(table, "label_column", read.label_column, LABEL_NAMES, {image})
@@ -203,7 +204,7 @@ def _plain(title: str) -> str:
 
 
 def _titles(table: _Table, columns: Iterable[int]) -> str:
-    return f"[{shown([table.title(n) for n in columns])}]"
+    return f"[{first_few(map(table.title, columns))}]"
 
 
 def _columns_note(table: _Table, columns: _Columns) -> str:
@@ -240,37 +241,22 @@ def _paths(table: _Table, column: int, folder: str) -> list[str]:
     return paths
 
 
-def _labels(table: _Table, column: int | None, notes: list[str]) -> tuple[list[str | None], bool]:
-    """The class of each row, None without one, and whether all are integers; says what has no label."""
+def _labels(table: _Table, column: int | None, notes: list[str]) -> list[Any] | None:
+    """The label of each row, None without one; integers as texts without a fraction. Tells how many rows have none."""
     if column is None:
-        return [None] * len(table.rows), False
-    cells = [None if cell in ("", "nan", "NaN") else cell for cell in table.cells(column)]
-    numbers = [_number(cell) for cell in cells if cell is not None]
-    by_number = None not in numbers
-    if by_number:
-        if any(number != int(number) for number in numbers if number is not None):
-            notes.append(
-                f"Column {table.title(column)} of '{table.file}' holds numbers that are not integers, so that the images are read "
-                "without labels; set read.label_column to a column of classes."
-            )
-            return [None] * len(cells), False
-        whole = [None if cell is None else int(_number(cell) or 0) for cell in cells]
-        cells = [None if number is None or number in NO_LABELS else str(number) for number in whole]
-    count = cells.count(None)
+        return None
+    cells: list[Any] = [None if is_missing(cell) else cell for cell in table.cells(column)]
+    numbers = [None if cell is None else number_of(cell) for cell in cells]
+    if numbers.count(None) == (count := cells.count(None)):
+        cells = [str(int(n)) if n is not None and n == int(n) else n for n in numbers]
+        cells = [None if cell is None or is_missing(cell) else cell for cell in cells]
+        count = cells.count(None)
     if count:
         notes.append(
             f"{count:,} of the {len(cells):,} rows of '{table.file}' have no label; fill in column {table.title(column)} to give "
             "them one."
         )
-    return cells, by_number
-
-
-def _number(cell: str) -> float | None:
-    """The number in a cell, an `int` if it is written as one; None for a text."""
-    try:
-        return int(cell) if cell.lstrip("+-").isdecimal() else float(cell)
-    except ValueError:
-        return None
+    return cells
 
 
 def _rows_of_splits(table: _Table, column: int | None) -> dict[str, list[int]]:

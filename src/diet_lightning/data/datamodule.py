@@ -245,7 +245,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
     def val_dataloader(self) -> Callable[[], DataLoader[DatumBatch]]:
         """Makes the loader of the validation split: in order, unaugmented."""
         if self._stage == "fit" and "val" not in self._splits:
-            # Lightning's own hook here tells it that there is no validation; it would warn of an empty list
+            # Lightning's own hook here tells it to skip validation; it would warn of an empty list
             return super().val_dataloader
         return partial(self._evaluation_loader, "val")
 

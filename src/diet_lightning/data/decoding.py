@@ -10,15 +10,16 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageColor, UnidentifiedImageError
+from PIL import Image, ImageColor, UnidentifiedImageError
 from torch import Tensor
 
-from diet_lightning.transforms.convert import PixelFormat, is_wide, native, to_tensor
+from diet_lightning.transforms.convert import PixelFormat, is_wide, native, orientation, to_tensor
 
 Pages = Literal["first", "channels"]
 ALPHA = (1, 2)  # TIFF's extra samples that are transparency
 BLACK_IS_ZERO, RGB = 1, 2  # TIFF's photometric interpretations that need no conversion
 NEEDS_EXTRA = "its bands, bits or pages need more than Pillow: pip install 'diet-lightning[images]'"
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations of images whose width and height are exchanged
 TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -39,6 +40,11 @@ class Header:
     pages: int = 1
     wide: bool = False
     transparent: bool = False
+
+    @property
+    def is_gray(self) -> bool:
+        """Whether it has one channel, also after it is composited on a background."""
+        return (self.mode in ("1", "L") or is_wide(self.mode)) and not self.transparent
 
 
 def read_values(
@@ -118,11 +124,7 @@ def _header(image: Image.Image) -> Header:
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     """Height and width of an image as it is looked at."""
-    try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    except Exception:  # as `upright`
-        turned = False
-    return image.size if turned else (image.height, image.width)
+    return image.size if orientation(image) in SIDEWAYS else (image.height, image.width)
 
 
 def _pages(image: Image.Image) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,8 @@ import torch
 
 from diet_lightning.data.archive_layouts import archive_layout
 from diet_lightning.data.array_dataset import ArrayDataset
-from diet_lightning.data.batch import NO_LABEL
 from diet_lightning.data.image_files import ImageFileDataset, ImageFiles
-from diet_lightning.data.labelled_files import LabelledFiles, number_classes
+from diet_lightning.data.labelled_files import number_classes
 from diet_lightning.data.labels import encode_labels
 from diet_lightning.data.layouts import folder_layout
 from diet_lightning.data.listing import list_images
@@ -35,43 +34,41 @@ def folder_source(path: str, options: SourceOptions) -> Source:
         said = [*([listing.note] if listing.note and listing.may_miss_images else []), *layout.left_out]
         raise DataError(f"{' '.join(said)} Move these files away, or set read.strict to false to train without them.")
     notes = [*layout.notes, *layout.left_out, *([listing.note] if listing.note else [])]
-    return image_file_source(layout.splits, listing.root, notes, options)
+    encoded = number_classes(layout.splits)
+    files = {
+        split: ImageFiles(each.paths, encoded.labels[split], listing.root, each.stamps)
+        for split, each in layout.splits.items()
+    }
+    return image_file_source(files, encoded.class_names, [*notes, *encoded.notes], options)
 
 
 def image_file_source(
-    splits: dict[str, LabelledFiles], root: str, notes: Sequence[str], options: SourceOptions, by_number: bool = False
+    files: Mapping[str, ImageFiles], class_names: Sequence[str] | None, notes: Sequence[str], options: SourceOptions
 ) -> Source:
     """Opens the image files of the splits; holds out a fraction for validation where no other split has labels.
 
     Args:
-        splits: ``train``, and ``val`` and ``test`` where they exist.
-        root: Folder to which the names of the images are relative.
+        files: Split → files: ``train``, and ``val`` and ``test`` where they exist.
+        class_names: Names of the labels, or None.
         notes: What was decided so far.
         options: Options of reading.
-        by_number: Whether the names of the classes are integers, in whose order labels are numbered.
     """
-    numbered = number_classes(splits, by_number)
-    notes = [*notes, *numbered.notes]
-    labels, files = dict(numbered.labels), dict(splits)
-    is_measured = "val" in splits or ("test" in labels and bool((labels["test"] != NO_LABEL).any()))
-    if not is_measured and bool((labels["train"] != NO_LABEL).any()) and options.holdout > 0.0:
-        count = len(labels["train"])
+    files, notes = dict(files), list(notes)
+    train, test = files["train"], files.get("test")
+    is_measured = "val" in files or (test is not None and test.has_labels)
+    if not is_measured and train.has_labels and options.holdout > 0.0:
+        count = len(train)
         held = min(round(options.holdout * count), max(0, count - 2))  # DIET needs at least two samples
         if held:
             order = np.random.default_rng(options.seed).permutation(count)
-            for split, rows in {"val": np.sort(order[:held]), "train": np.sort(order[held:])}.items():
-                files[split], labels[split] = splits["train"].at(rows), numbered.labels["train"][rows]
+            val, rest = (np.sort(rows).tolist() for rows in (order[:held], order[held:]))
+            files |= {"val": train.at(val), "train": train.at(rest)}
             notes.append(
                 f"Held out {held:,} of the {count:,} images ({held / count:.0%}) for validation; set holdout to 0 to train on all."
             )
-    data = {
-        split: ImageFileDataset(
-            ImageFiles(each.paths, labels[split], root, each.stamps), options.image_size, options.read
-        )
-        for split, each in files.items()
-    }
+    data = {split: ImageFileDataset(each, options.image_size, options.read) for split, each in files.items()}
     notes = [decodable(note) for note in notes]
-    return Source(data["train"], data.get("val"), data.get("test"), numbered.names or None, notes=notes)
+    return Source(data["train"], data.get("val"), data.get("test"), class_names, notes=notes)
 
 
 def npz_source(path: str, options: SourceOptions) -> Source:

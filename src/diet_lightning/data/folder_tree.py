@@ -80,8 +80,11 @@ class Tree:
 
     def no_images(self) -> str:
         """Text of the error for a folder without images."""
+        cure = ": expected files such as .jpg or .png in it or below it."
+        if any(Path(self.listing.root, *self.parts).glob("*-idx3-ubyte*")):
+            cure = (
+                ", but IDX files as MNIST has: unpack them (gunzip) into ROOT/MNIST/raw and write torchvision:MNIST with root=ROOT; "
+                "FashionMNIST and KMNIST likewise."
+            )
         note = self.listing.note
-        return (
-            f"Source folder '{self.name}' holds no images: expected files such as .jpg or .png in it or below it."
-            + (f" {note}" if note else "")
-        )
+        return f"Source folder '{self.name}' holds no images{cure}" + (f" {note}" if note else "")

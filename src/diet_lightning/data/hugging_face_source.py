@@ -23,14 +23,8 @@ from diet_lightning.data.fingerprint import UNREADABLE, computed_digests, conten
 from diet_lightning.data.images import ImageDataset
 from diet_lightning.data.labels import encode_labels
 from diet_lightning.data.source import Source, SourceOptions
-from diet_lightning.data.split_names import SPLIT_NAMES
+from diet_lightning.data.split_names import SPLIT_NAMES, split_of
 from diet_lightning.errors import ConfigurationError, DataError
-
-HUB_NAMES = {
-    "train": SPLIT_NAMES["train"],
-    "val": (*SPLIT_NAMES["val"], "dev"),
-    "test": (*SPLIT_NAMES["test"], "eval"),
-}
 
 
 class _HuggingFaceItems(Dataset[tuple[Any, int | None]]):
@@ -127,12 +121,12 @@ def _load(name: str, options: SourceOptions, notes: list[str]) -> dict[str, Any]
 
 def _our_splits(name: str, found: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     """The splits that are called train, val and test in one of the usual ways."""
-    lower = {split.lower(): split for split in found}
-    ours = {
-        part: lower[alias]
-        for part, aliases in HUB_NAMES.items()
-        if (alias := next((each for each in aliases if each in lower), None)) is not None
-    }
+    usual = [name for names in SPLIT_NAMES.values() for name in names]
+    named = sorted(found, key=lambda split: usual.index(split.lower()) if split.lower() in usual else len(usual))
+    ours: dict[str, str] = {}
+    for split in named:
+        if part := split_of(split):
+            ours.setdefault(part, split)
     if "train" not in ours:
         raise DataError(
             f"Source 'hf:{name}' has the splits {sorted(found)}, but none called 'train': name the one to train on in Python, "
@@ -147,10 +141,13 @@ def _flattened(split: Any) -> Any:
     """A split with nested columns as columns called ``outer.inner``, and with images that lack their type as images."""
     import datasets
 
-    for column, kind in split.features.items():
-        if is_image(kind) and not isinstance(kind, datasets.Image):
-            split = split.cast_column(column, datasets.Image())
-    return split.flatten() if any(isinstance(kind, dict) for kind in split.features.values()) else split
+    while True:
+        for column, kind in split.features.items():
+            if is_image(kind) and not isinstance(kind, datasets.Image):
+                split = split.cast_column(column, datasets.Image())
+        if not any(isinstance(kind, dict) for kind in split.features.values()):
+            return split
+        split = split.flatten(max_depth=2)  # one level, else an image without its type falls into its fields
 
 
 def _with_images(split: Any, column: str, owner: str) -> Any:
@@ -162,7 +159,12 @@ def _with_images(split: Any, column: str, owner: str) -> Any:
     try:
         return split.cast_column(column, datasets.Image(decode=False))
     except (ValueError, TypeError, NotImplementedError) as error:
-        raise DataError(f"Column {column!r} of the {owner} holds no images: {error}.") from error
+        held = (
+            f"lists, such as {split[0][column]!r:.60}" if isinstance(split[0][column], list) else f"no images: {error}"
+        )
+        raise DataError(
+            f"Column {column!r} of the {owner} holds {held}: set `read.image_column` to a column with one image per row."
+        ) from error
 
 
 def _parquet_files(path: str, notes: list[str]) -> dict[str, list[str]]:
@@ -175,7 +177,8 @@ def _parquet_files(path: str, notes: list[str]) -> dict[str, list[str]]:
     left_out = []
     for file in files:
         name = file.relative_to(root).as_posix()
-        part = next((part for part, names in HUB_NAMES.items() if _begins_with(name, names)), None)
+        word = re.match(r"(?:data/)?([a-z]*)", name, re.IGNORECASE)  # the first of the path below the folder
+        part = split_of(word[1]) if word else None
         if part is None:
             left_out.append(name)
         else:
@@ -190,8 +193,3 @@ def _parquet_files(path: str, notes: list[str]) -> dict[str, list[str]]:
             f"{len(left_out)} parquet file(s) are left out, such as {left_out[0]}: names begin with train, validation or test."
         )
     return parts
-
-
-def _begins_with(path: str, names: tuple[str, ...]) -> bool:
-    """Whether a path below the folder, or below its folder ``data``, begins with one of the words."""
-    return re.match(rf"(data/)?({'|'.join(names)})(?![a-z])", path, re.IGNORECASE) is not None

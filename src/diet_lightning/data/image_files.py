@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Dataset
 
+from diet_lightning.data.batch import NO_LABEL
 from diet_lightning.data.fingerprint import file_digests, relative_names
 from diet_lightning.data.image_formats import HEIF_ENDINGS, register_heif
 from diet_lightning.data.images import ImageDataset
@@ -19,7 +20,7 @@ class ImageFiles(Dataset[tuple[str, int]]):
 
     Args:
         paths: The files, in the order of their indices.
-        labels: One label per file, -1 for files without one, shape ``(N,)``.
+        labels: One label per file, -1 for files without one, shape ``(N,)``; None without labels.
         root: Folder to which names are relative, so that a moved folder keeps its fingerprint.
         stamps: Size and times of each file, see `file_stamps`, shape ``(N, 3)``; None reads them when they are needed.
     """
@@ -27,14 +28,19 @@ class ImageFiles(Dataset[tuple[str, int]]):
     def __init__(
         self,
         paths: Sequence[str | Path],
-        labels: ArrayLike,
+        labels: ArrayLike | None,
         root: str | Path,
         stamps: NDArray[np.int64] | None = None,
     ) -> None:
         self.paths = list(map(str, paths))  # as text, since millions of `Path` need gigabytes
-        self.labels = np.asarray(labels, dtype=np.int64)
+        self.labels = np.full(len(paths), NO_LABEL) if labels is None else np.asarray(labels, dtype=np.int64)
         self.root = root
         self.stamps = stamps
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether a file has a label."""
+        return bool((self.labels != NO_LABEL).any())
 
     def __len__(self) -> int:
         """Number of files."""

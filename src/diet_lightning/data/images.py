@@ -87,14 +87,12 @@ class ImageDataset(SampleDataset):
         Raises:
             DataError: If their channels differ, or their sizes where `image_size` is None.
         """
-        if len(image) != size[0]:
+        if len(image) != size[0] or (self.image_size is None and tuple(image.shape) != size):
+            cure = "`image_size` to bring all images to one size"
+            if len(image) != size[0]:
+                cure = "`read.color` to rgb or gray to give all images the same channels"
             raise DataError(
-                f"Image {index}{self.name_of(index)} has {len(image)} channels, but image 0 has {size[0]}: convert them alike."
-            )
-        if self.image_size is None and tuple(image.shape) != size:
-            raise DataError(
-                f"Image {index}{self.name_of(index)} has shape {tuple(image.shape)}, but image 0 has {size}: set "
-                "`image_size` to bring all images to one size."
+                f"Image {index}{self.name_of(index)} has shape {tuple(image.shape)}, but image 0 has {size}: set {cure}."
             )
 
     def describe(self, index: int, error: DataError) -> str:
@@ -176,8 +174,8 @@ class ImageDataset(SampleDataset):
 
     def fingerprint_parts(self) -> list[bytes] | None:
         """What identifies the images without decoding them; None if only their pixels do."""
-        digests = self.sample_digests()
-        return None if digests is None else [str(self.image_size).encode(), digests.tobytes()]
+        digests, form = self.sample_digests(), f"{self.image_size} {self.pixels} {self.read_config.pages}"
+        return None if digests is None else [form.encode(), digests.tobytes()]
 
     def _sample_digests(self) -> NDArray[np.uint8] | None:
         return digests_of(self.items, self.keep)
@@ -239,6 +237,11 @@ class ImageDataset(SampleDataset):
             with suppress(DataError):
                 found[index] = self.header(index)
         return found
+
+    @property
+    def are_gray(self) -> bool:
+        """Whether all images that are looked at are gray."""
+        return bool(self.headers) and all(header.is_gray for header in self.headers.values())
 
     def formatted(self, read: ReadConfig) -> tuple[ImageDataset, list[str]]:
         """As for `SampleDataset`; says what the headers show."""

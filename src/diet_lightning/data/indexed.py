@@ -13,6 +13,7 @@ from diet_lightning.data.adapters import adapt
 from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import DataError
 from diet_lightning.transforms.geometry import Geometry
+from diet_lightning.utilities.text import first_few
 
 SHOWN = 8  # indices named in the message
 
@@ -97,8 +98,8 @@ class IndexedDataset(Dataset[DatumBatch]):
 
     def _stop(self, indices: Sequence[int]) -> None:
         names = self.dataset.names
-        shown = [str(n) if names is None else f"{n} ({names[n]})" for n in indices[:SHOWN]]
+        shown = first_few([str(n) if names is None else f"{n} ({names[n]})" for n in indices], limit=SHOWN)
         raise DataError(
             f"{len(indices)} input(s) of the {self.measured} split hold NaN or infinite values, index "
-            f"{', '.join(shown)}{', …' if len(indices) > SHOWN else ''}: correct or remove them."
+            f"{shown}: correct or remove them."
         )

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diet_lightning.data.batch import NO_LABEL
-from diet_lightning.data.class_names import listed, merge_names, sort_names
+from diet_lightning.data.class_names import class_name, merge_names, sort_names, unseen_notes
 from diet_lightning.errors import DataError
+from diet_lightning.utilities.text import first_few
 
 OFF = "the probe and the evaluation are off"
 
@@ -86,18 +87,9 @@ def _finish(
         else torch.tensor([NO_LABEL if value is None else value for value in numbered[split]], dtype=torch.int64)
         for split, column in columns.items()
     }
-    _note_unseen(labels, names, notes)
-    return EncodedLabels(labels, None if names is None else list(names), notes)
-
-
-def _note_unseen(labels: Mapping[str, Tensor | None], names: Sequence[str] | None, notes: list[str]) -> None:
-    """Tells which classes no training sample has."""
     seen = {split: set(each.tolist()) - {NO_LABEL} for split, each in labels.items() if each is not None}
-    trained = seen.pop("train", set())
-    for split, found in seen.items():
-        if trained and (extra := sorted(found - trained)):
-            shown = listed([names[n] if names is not None else n for n in extra])
-            notes.append(f"{len(extra)} class(es) of the {split} split have no training sample: {shown}.")
+    notes += unseen_notes({split: [class_name(n, names) for n in found] for split, found in seen.items()})
+    return EncodedLabels(labels, None if names is None else list(names), notes)
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
@@ -161,7 +153,7 @@ def _as_scalars(values: Mapping[str, list[Any] | NDArray[Any]], notes: list[str]
         notes.append("Labels are numbers without fractions: they are read as integers.")
     if replaced.keys() - {"-1", "None"}:
         count = sum(number for word, number in replaced.items() if word not in ("-1", "None"))
-        words = listed([word for word in replaced if word not in ("-1", "None")], quote=False)
+        words = first_few([word for word in replaced if word not in ("-1", "None")])
         notes.append(f"{count} label(s) are {words}: they count as missing, as -1 does.")
     elif "-1" in replaced and everything == {1, None}:
         notes.append("Labels are -1 and 1: -1 counts as missing; store 0 and 1 for two classes.")
@@ -262,11 +254,12 @@ def _number_text(
     text = {split: [None if value is None else str(value) for value in column] for split, column in classes.items()}
     if names is not None:
         return _by_name(text, [str(name) for name in names]), names
-    counts = Counter(value for column in text.values() for value in column if value is not None)
-    name_of, merged = merge_names(counts)
+    name_of, merged = merge_names(
+        *(Counter(value for value in column if value is not None) for column in text.values())
+    )
     notes += merged
     ordered = sort_names(set(name_of.values()))
-    notes.append(f"Labels are text: {len(ordered)} class(es), {listed(ordered)}, numbered in this order.")
+    notes.append(f"Labels are text: {len(ordered)} class(es), {first_few(map(repr, ordered))}, numbered in this order.")
     number = {name: n for n, name in enumerate(ordered)}
     return _numbered(text, {value: number[name] for value, name in name_of.items()}), ordered
 
@@ -278,7 +271,7 @@ def _by_name(text: Mapping[str, list[str | None]], names: list[str]) -> dict[str
         for sample, value in enumerate(column):
             if value is not None and value not in known:
                 raise DataError(
-                    f"Label {value!r} of {split} sample {sample} is not among the class names {listed(names)}: correct the "
+                    f"Label {value!r} of {split} sample {sample} is not among the class names {first_few(map(repr, names))}: correct the "
                     "label, or give a name for every class."
                 )
     return _numbered(text, known)

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from diet_lightning.data.batch import NO_LABEL
 from diet_lightning.data.folder_tree import Tree
-from diet_lightning.data.labelled_files import LabelledFiles, shown
+from diet_lightning.data.labelled_files import LabelledFiles
 from diet_lightning.data.listing import Listing
 from diet_lightning.data.split_names import SPLIT_NAMES, hinted_split, split_of
 from diet_lightning.errors import DataError
-from diet_lightning.utilities.text import decodable
+from diet_lightning.utilities.text import decodable, first_few
 
 YEAR = r"(?:19|20)\d\d"
 DATE = re.compile(
@@ -79,7 +79,7 @@ def folder_layout(listing: Listing, layout: str) -> Layout:
     if layout == "splits":
         raise DataError(
             f"Expected folders such as train, val and test below '{root.name}', since read.layout is splits, but got "
-            f"[{shown(sorted(root.tops))}]: rename them, or set read.layout to auto."
+            f"[{first_few(sorted(root.tops))}]: rename them, or set read.layout to auto."
         )
     return _one_split(root, tree, _choice(tree))
 
@@ -114,7 +114,7 @@ def _choice(tree: Tree) -> Choice:
         return Choice(False, "they lie right in it and in folders below it")
     around = Path(tree.name).resolve().name  # of 2021/05, 2021/06 the year
     if all(DATE.fullmatch(name) or DATE.fullmatch(f"{around}-{name}") for name in tree.filled):
-        return Choice(False, f"its folders are named after dates ({shown(tree.filled)})")
+        return Choice(False, f"its folders are named after dates ({first_few(tree.filled)})")
     if len({parts[1:] for parts in filled}) > 1:
         deepest = "/".join(sorted(filled, key=len)[-1])
         return Choice(False, f"its folders hold folders with images, such as {decodable(deepest)!r}")
@@ -155,7 +155,7 @@ def _meaning_notes(tree: Tree, choice: Choice, splits: dict[str, LabelledFiles],
         return [_flat_note(tree, choice, cure)]
     names = splits["train"].names
     notes = [
-        f"Read the {len(names):,} folder(s) below '{tree.name}' as classes ({shown(names)}); {cure} read.layout to flat if "
+        f"Read the {len(names):,} folder(s) below '{tree.name}' as classes ({first_few(names)}); {cure} read.layout to flat if "
         "they are not classes."
     ]
     for split, files in splits.items():
@@ -254,8 +254,14 @@ def _splits(root: Tree, tree: Tree, folders: dict[str, str], layout: str) -> Lay
     )
     for split, each in trees.items():
         notes += _entered_note(each, inner[split])
+        if not choice.are_classes and _choice(inner[split]).are_classes:
+            notes.append(
+                f"The folders of the {split} split ({first_few(inner[split].filled)}) look like classes, but its images are read "
+                "without labels, as the training images are; put those into class folders too, or write csv:FILE with a table of "
+                "paths, labels and splits."
+            )
     return Layout(splits, [*notes, *_meaning_notes(inner["train"], choice, splits, cure)], left_out)
 
 
 def _listed(names: list[str]) -> str:
-    return shown([repr(decodable(name)) for name in names])
+    return first_few(repr(decodable(name)) for name in names)

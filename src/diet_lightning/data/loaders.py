@@ -71,7 +71,7 @@ class WorkerLoader(DataLoader[DatumBatch]):
         """Starts the loader processes, if there are any.
 
         Raises:
-            ConfigurationError: If they are started anew and not forked, and the data set cannot be pickled.
+            ConfigurationError: If they are spawned and not forked, and the data set cannot be pickled.
         """
         try:
             with warnings.catch_warnings():

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diet_lightning.data.split_summary import class_name
+from diet_lightning.data.class_names import class_name
 from diet_lightning.data.survey import evenly_spaced
 from diet_lightning.errors import DataError
 from diet_lightning.utilities.text import printable
@@ -69,7 +69,7 @@ def make_preview(data: SplitReader, count: int = 16) -> Preview:
     return Preview(
         pixels(data.network_inputs(batch.input)),
         pixels(data.network_inputs(batch.input, draw=0)),
-        ["" if label < 0 else printable(class_name(label, data.class_names)) for label in batch.label.tolist()],
+        [printable(class_name(label, data.class_names)) for label in batch.label.tolist()],
         [_file_name(names, index) for index in indices],
         "" if channels in (1, 3) else f"Of {channels} channels {shown} {'are' if channels > 3 else 'is'} shown",
     )

@@ -22,8 +22,9 @@ class ReadConfig:
             ``"auto"``: decided from the names and from where the images lie.
         channels: Position of the channels in arrays of images: ``"first"`` for ``(C, H, W)``, ``"last"`` for
             ``(H, W, C)``; ``"auto"`` decides from the shape, and raises an error where both are possible.
-        color: ``"rgb"``: images have three channels, gray ones three equal channels. ``"gray"``: one channel. Files with
-            more than four bands keep all of them.
+        color: ``"rgb"``: images have three channels, gray ones three equal channels. ``"gray"``: one channel. ``"auto"``:
+            one channel where all images that are looked at are gray, in all splits, else three. Files with more than four
+            bands keep all of them.
         background: Color behind transparent pixels: a name such as ``"white"``, or ``"#rrggbb"``.
         value_range: The values that become 0 and 1 in arrays and in images of more than 8 bits; None takes it from the
             data.
@@ -42,7 +43,7 @@ class ReadConfig:
 
     layout: Literal["auto", "classes", "flat", "splits"] = "auto"
     channels: Literal["auto", "first", "last"] = "auto"
-    color: Literal["rgb", "gray"] = "rgb"
+    color: Literal["auto", "rgb", "gray"] = "auto"
     background: str = "white"
     value_range: Sequence[float] | None = None
     pages: Literal["first", "channels"] = "first"

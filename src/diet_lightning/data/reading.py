@@ -11,11 +11,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from diet_lightning.data.batch import DatumBatch
+from diet_lightning.data.batch import DatumBatch, has_labels
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.source import SourceOptions
-from diet_lightning.data.splits import has_labels
 from diet_lightning.data.summary import DataSummary
 from diet_lightning.errors import CheckpointError, ConfigurationError, DataError
 from diet_lightning.transforms.pipeline import InputPipeline
@@ -114,7 +113,7 @@ class SplitReader(ABC):
             None if the data lack the split, or do not list its labels.
         """
         self.setup()
-        return has_labels(self._splits[split]) if split in self._splits else None
+        return has_labels(self._splits[split].dataset.labels) if split in self._splits else None
 
     def names(self, split: Split) -> list[str] | None:
         """A name for each sample of a split, in the order of the index.
@@ -230,6 +229,7 @@ class SplitReader(ABC):
             "value_range": None if self.read.value_range is None else list(self.read.value_range),
             "background": self.read.background,
             "fit": self.read.fit,
+            "color": self.read.color,
             "batch_size": self.batch_size * self._ranks()[0],
         }
 
@@ -241,9 +241,14 @@ class SplitReader(ABC):
                 places in an epoch are counted in batches.
         """
         self.setup()
-        scaled = state_dict.get("value_range")
+        before: dict[str, Any] = {}
+        scaled, color = state_dict.get("value_range"), state_dict.get("color", self.read.color)
         if scaled is not None and self._options.read.value_range is None and scaled != self.read.value_range:
-            self.read, self._splits = replace(self.read, value_range=scaled), {}
+            before["value_range"] = scaled
+        if self._options.read.color == "auto" and color != self.read.color:
+            before["color"] = "gray" if color == "auto" else color  # as many channels as the network reads
+        if before:
+            self.read, self._splits = replace(self.read, **before), {}
             self.setup()
         if self.mean is None and len(state_dict.get("mean", [])) == len(self._pipeline.mean):
             # images in memory or in a cache have their own statistics, images decoded on the fly have ImageNet's
@@ -278,6 +283,6 @@ class SplitReader(ABC):
         if state_dict["fingerprint"] != self._fingerprint:
             raise CheckpointError(
                 f"The checkpoint was trained on other data of the same length (N={self.num_samples}), or on the same in "
-                f"another order, than source {self.source!r} holds: use the same data, or start a new run "
-                "without `ckpt_path`."
+                f"another order or read with other options (`read`, `image_size`), than source {self.source!r} holds: use the "
+                "same data and options, or start a new run without `ckpt_path`."
             )

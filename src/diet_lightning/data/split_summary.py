@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from diet_lightning.data.batch import NO_LABEL
+from diet_lightning.data.class_names import class_name
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.utilities.text import SHOWN, first_few
 
@@ -80,13 +81,8 @@ class SplitSummary:
         names = self.single_classes
         if not names:
             return []
-        shown = first_few([repr(name) for name in names])
+        shown = first_few(map(repr, names))
         if len(names) == 1:
             return [f"Class {shown} has a single training sample: check that it is a class."]
         found = f"{len(names):,} of {self.num_classes:,} classes have a single training sample"
         return [f"{found}: check that they are classes ({shown})."]
-
-
-def class_name(label: int, names: Sequence[str] | None) -> str:
-    """The name of a class, its number if it has none."""
-    return str(names[label]) if names is not None and 0 <= label < len(names) else str(label)

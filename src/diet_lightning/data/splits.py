@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from diet_lightning.data.batch import NO_LABEL
+from diet_lightning.data.batch import NO_LABEL, has_labels
 from diet_lightning.data.cache import ImageCache
 from diet_lightning.data.dataset import SampleDataset
 from diet_lightning.data.duplicates import duplicate_notes
+from diet_lightning.data.images import ImageDataset
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.source import Source
@@ -48,13 +49,16 @@ def as_read(source: Source, read: ReadConfig) -> tuple[Source, ReadConfig, list[
         read: How they are read.
 
     Returns:
-        The same source with other data sets, `read` with the range of values of the training samples if they have more
-        than 8 bits, and one sentence for each decision.
+        The same source with other data sets; `read` with the range of values of the training samples if they have more
+        than 8 bits, and with the color ``"auto"`` only if all images are gray; and one sentence for each decision.
 
     Raises:
         DataError: If the samples can be read in several ways.
     """
     notes = [*source.notes]
+    splits = [split for split in (source.train, source.val, source.test) if split is not None]
+    if read.color == "auto" and not all(isinstance(split, ImageDataset) and split.are_gray for split in splits):
+        read = replace(read, color="rgb")
     if read.value_range is None and (extremes := source.train.extremes()) is not None:
         low, high, integers = extremes
         found = infer_value_range(low, high, integers)
@@ -142,7 +146,7 @@ def open_splits(
 
 def _count_classes(indexed: dict[str, IndexedDataset], class_names: Sequence[str] | None) -> int | None:
     labels = [split.dataset.labels for split in indexed.values()]
-    if has_labels(indexed["train"]) is False:
+    if has_labels(labels[0]) is False:
         return None
     if class_names is not None:
         return len(class_names)
@@ -150,17 +154,11 @@ def _count_classes(indexed: dict[str, IndexedDataset], class_names: Sequence[str
     return highest + 1 if labels[0] is not None and highest >= 0 else None
 
 
-def has_labels(split: IndexedDataset) -> bool | None:
-    """Whether a sample of a split has a label; None if the data set does not list its labels."""
-    labels = split.dataset.labels
-    return None if labels is None else bool((labels != NO_LABEL).any())
-
-
 def unlabelled_note(opened: OpenedSplits) -> list[str]:
     """A sentence on the splits without labels beside labelled training samples."""
     missing: dict[int, str] = {}  # one split may replace another, under both names
     for name, split in opened.indexed.items():
-        if has_labels(split) is False:
+        if has_labels(split.dataset.labels) is False:
             missing.setdefault(id(split), name)
     if opened.num_classes is None or not missing:
         return []

@@ -21,13 +21,15 @@ def channel_statistics(train: SampleDataset, sample: Tensor) -> tuple[list[float
         sample: One of its inputs.
 
     Returns:
-        Computed over images in memory, at most 65,536 of them, evenly spaced; ImageNet's for RGB images decoded on the
-        fly, 0.5 for other channels; empty for inputs other than images.
+        Computed over images in memory, at most 65,536 of them, evenly spaced; ImageNet's for images decoded on the fly, of
+        gray ones their averages, 0.5 for other channels; empty for inputs other than images.
     """
     if sample.ndim != 3:
         return [], []
     channels = sample.shape[0]
     if (arrays := train.arrays) is None:
+        if channels == 1:
+            return [sum(IMAGENET_MEAN) / 3], [sum(IMAGENET_STD) / 3]
         return (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ([0.5] * channels, [0.5] * channels)
     every = torch.tensor(evenly_spaced(len(train), STATISTICS_IMAGES))
     if sample.dtype != torch.uint8:

@@ -9,8 +9,6 @@ import numpy as np
 from diet_lightning.data.decoding import Header
 from diet_lightning.data.read_config import ReadConfig
 
-GRAY_MODES = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")
-
 
 def image_notes(headers: Sequence[Header], read: ReadConfig) -> list[str]:
     """One sentence for each decision on the pixels of images.
@@ -40,10 +38,11 @@ def image_notes(headers: Sequence[Header], read: ReadConfig) -> list[str]:
             "Some images of more than 8 bits hold integers and others floats, and one range scales both: store them alike, or "
             "look at them with `diet data` and set read.value_range."
         )
-    if headers and read.color == "rgb" and all(header.mode in GRAY_MODES for header in headers):
-        notes.append(
-            f"All {len(headers)} images looked at are gray and get three equal channels; set read.color to gray for one."
-        )
+    if headers and read.color != "gray" and all(header.is_gray for header in headers):
+        decided = "get three equal channels; set read.color to gray for one"
+        if read.color == "auto":
+            decided = "have one channel; set read.color to rgb for three equal ones"
+        notes.append(f"All {len(headers)} images looked at are gray and {decided}.")
     return notes
 
 

@@ -117,7 +117,7 @@ class BatchAugmentation:
     ) -> None:
         if strength not in (0, 1, 2, 3):
             raise ConfigurationError(
-                f"Expected argument `strength` to be 0, 1, 2 or 3, but got {strength}: 0 is no augmentation, 3 the "
+                f"Expected argument `strength` to be 0, 1, 2 or 3, but got {strength}: 0 means none, 3 the "
                 "paper's default."
             )
         ranges = {

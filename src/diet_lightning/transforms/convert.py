@@ -31,12 +31,12 @@ class PixelFormat:
     """How images become stored tensors of 8 bits.
 
     Attributes:
-        color: ``"rgb"`` for three channels, ``"gray"`` for one.
+        color: ``"rgb"`` for three channels, ``"gray"`` for one, ``"auto"`` for one of gray images and three of others.
         background: Color behind transparent pixels.
         value_range: The values that become 0 and 255 in images of more than 8 bits; None for the range of 16 bits.
     """
 
-    color: Literal["rgb", "gray"] = "rgb"
+    color: Literal["auto", "rgb", "gray"] = "rgb"
     background: str = "white"
     value_range: tuple[float, float] | None = None
 
@@ -47,8 +47,8 @@ class PixelFormat:
             image: Of any mode.
 
         Returns:
-            uint8 ``(3, H, W)``, or ``(1, H, W)`` if `color` is ``"gray"``; of images of more than 8 bits one channel,
-            int32 or float32 ``(1, H, W)``.
+            uint8 ``(3, H, W)``, or ``(1, H, W)``, as `color` says; of images of more than 8 bits one channel, int32 or
+            float32 ``(1, H, W)``.
         """
         image = upright(image)
         if is_wide(image.mode) and "transparency" not in image.info:
@@ -57,7 +57,8 @@ class PixelFormat:
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, self.background), image)
-        mode = "RGB" if self.color == "rgb" else "L"
+        is_gray = self.color == "gray" or (self.color == "auto" and image.mode in ("1", "L"))
+        mode = "L" if is_gray else "RGB"
         array = np.array(image if image.mode == mode else image.convert(mode))
         return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
 
@@ -81,7 +82,7 @@ class PixelFormat:
         return tv.rgb_to_grayscale(values) if self.color == "gray" and len(values) == 3 else values
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """An image as uint8 ``(3, H, W)``, or ``(1, H, W)`` if `color` is ``"gray"``."""
+        """An image as uint8 ``(3, H, W)`` or ``(1, H, W)``."""
         return self.to_stored(self.to_values(image))
 
 
@@ -99,13 +100,18 @@ def is_wide(mode: str) -> bool:
     return mode in WIDE_MODES or mode.startswith("I;16")
 
 
+def orientation(image: Image.Image) -> Any:
+    """The EXIF orientation of an image, 1 to 8; 1 without one."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF data raise exceptions of any type, and viewers ignore them
+        return 1
+
+
 def upright(image: Image.Image) -> Image.Image:
     """The image as its EXIF orientation says that it is looked at."""
     image.load()  # Pillow turns some formats itself while it decodes
-    try:
-        operation = OPERATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged EXIF data raise exceptions of any type, and viewers ignore them
-        operation = None
+    operation = OPERATIONS.get(orientation(image))
     return image if operation is None else image.transpose(operation)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 SHOWN = 5  # words that are listed
 
@@ -17,16 +17,17 @@ def decodable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def first_few(words: Sequence[str], count: int | None = None) -> str:
-    """The first five words, separated by commas, and a mark where there are more.
+def first_few(words: Iterable[str], count: int | None = None, limit: int = SHOWN) -> str:
+    """The first few words, separated by commas, and a mark where there are more.
 
     Args:
         words: The words, or the first of them.
         count: Number of all words; None for those given.
+        limit: Number of words that are listed.
 
     Example:
         >>> first_few(["a", "b"]), first_few(["a", "b"], 7)
         ('a, b', 'a, b, …')
     """
-    shown = list(words[:SHOWN])
-    return ", ".join([*shown, *(["…"] if (count or len(words)) > len(shown) else [])])
+    found = list(words)
+    return ", ".join([*found[:limit], *(["…"] if (count or len(found)) > limit else [])])
