@@ -44,8 +44,8 @@ def download(self):
         (raw / f"{{part}}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, count) + (colour % 10).tobytes())
 
 read = ImageDataset.read
-def counted(self, index):
-    image, label = read(self, index)
+def counted(self, index, *args):
+    image, label = read(self, index, *args)
     if name := self.name_of(index):  # of a file; arrays are read for their fingerprint
         log(f"decode {{Path(name).stem}}")
     return image, label
@@ -61,7 +61,7 @@ for data in each:
     else:
         trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp_fork", max_steps=1, limit_val_batches=0, logger=False,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
-        trainer.fit(DIETModule(TinyNet(), num_samples={train}, input_shape=[3, 28, 28]), data)
+        trainer.fit(DIETModule(TinyNet(1), num_samples={train}, input_shape=[1, 28, 28]), data)
 """
 
 

@@ -185,7 +185,9 @@ def load_weights(model: nn.Module, folder: str | Path) -> None:
     Raises:
         CheckpointError: If the weights cannot be read, or do not fit the network.
     """
-    weights = sum_channels(read_weights(folder), model.state_dict())
+    weights = read_weights(folder)
+    if read_config(folder).input_shape[0] == 3:  # a folder whose weights have other channels than it says is damaged
+        weights = sum_channels(weights, model.state_dict())
     if (difference := first_difference(weights, model.state_dict())) is not None:
         raise CheckpointError(
             f"The weights in '{folder}' do not fit the network: {difference}; use the network that was exported."

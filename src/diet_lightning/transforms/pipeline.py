@@ -116,11 +116,11 @@ class InputPipeline:
             same_ratio: Whether all images have the aspect ratio of the network's input.
         """
         parts = {"crop": "the central part", "pad": "all of it with black borders", "squash": "all of it, squashed"}
-        evaluation = f"evaluation sees {'all of it' if same_ratio else parts[self.fit.mode]}"
+        part = "all of it" if same_ratio else parts[self.fit.mode]
         if self.augmentation is None or self.augmentation.strength == 0:
-            return f"training and {evaluation}"
+            return f"training and evaluation see {part}"
         low, high = (f"{100 * bound:g}" for bound in self.augmentation.crop_scale)
-        return f"training sees a random crop of {low} to {high} % of the area, {evaluation}"
+        return f"training sees a random crop of {low} to {high} % of the area, evaluation sees {part}"
 
     def augmented(
         self, inputs: Tensor | RaggedImages, position: tuple[int, ...], world: int, rank: int, cropped: bool = False
