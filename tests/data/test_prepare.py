@@ -55,13 +55,13 @@ each = [
     DIETDataModule("torchvision:MNIST", root="data", download=True, batch_size=3, strength=0),
     DIETDataModule("folder:images", holdout=0.0, cache="cache", batch_size=3, strength=0),
 ]
-for data in each:
+for channels, data in zip((1, 3), each):
     if sys.argv[1] == "num_samples":  # as the command line does, before there is a Trainer
         assert data.num_samples == {train}
     else:
         trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp_fork", max_steps=1, limit_val_batches=0, logger=False,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
-        trainer.fit(DIETModule(TinyNet(1), num_samples={train}, input_shape=[1, 28, 28]), data)
+        trainer.fit(DIETModule(TinyNet(channels), num_samples={train}, input_shape=[channels, 28, 28]), data)
 """
 
 
