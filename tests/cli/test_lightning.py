@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from diet_lightning.__main__ import main
+from diet_lightning.cli import lightning as cli
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +65,28 @@ def test_saved_config_runs_again_to_the_same_weights(finished, tmp_path):
     )
     for name, value in one.items():
         assert torch.equal(value, two[name]), name
+
+
+@pytest.mark.parametrize(
+    ("able", "given", "expected"),
+    [(True, (), "bf16-mixed"), (False, (), None), (True, ("--trainer.precision=32-true",), "32-true")],
+)
+def test_a_new_run_computes_in_bf16_where_the_processor_does(
+    able, given, expected, tmp_path, monkeypatch, capsys, caplog
+):
+    monkeypatch.setattr(cli, "multiplies_bf16", lambda: able)
+    options = ("--config", "debug", "--trainer.max_epochs=1", "--trainer.accelerator=cpu", *QUICK)
+    run = tmp_path / "run"
+    assert diet("fit", *options, "--run_dir", run, *given) == 0
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["precision"] == expected
+    told = "This processor multiplies in bf16" in capsys.readouterr().err + caplog.text
+    assert told == (able and not given)
+    # the run goes on as it began, also on a processor that differs
+    monkeypatch.setattr(cli, "multiplies_bf16", lambda: not able)
+    resumed = ("--ckpt_path", run / "checkpoints/last.ckpt", "--trainer.max_epochs=2")
+    assert diet("fit", *options[:2], *options[3:], *given, *resumed) == 0
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["precision"] == expected
+    assert "This processor multiplies in bf16" not in capsys.readouterr().err
 
 
 def test_printed_config_runs(capsys, tmp_path):
@@ -131,7 +154,6 @@ def test_existing_run_folder_is_left_alone(finished, capsys):
 
 
 def test_fit_alone_is_the_embedded_demo(monkeypatch):
-    from diet_lightning.cli import lightning as cli
 
     seen = []
     monkeypatch.setattr(cli, "DIETCLI", lambda args, held: seen.append(args))

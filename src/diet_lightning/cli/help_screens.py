@@ -39,7 +39,7 @@ OPTIONS = {
     "model.lr": ("4e-3", "Learning rate at a total batch of 256, scaled with the batch"),
     "model.label_smoothing": ("0.4", "In [0, 1); a larger value converges faster"),
     "run_dir": ("runs/photos", "Folder of the run; null for a new one below runs/, or that of RUN"),
-    "trainer.precision": ("bf16-mixed", "Precision of the computation; null for 32 bits"),
+    "trainer.precision": ("bf16-mixed", "Precision; null for 32 bits, or bf16-mixed if the CPU multiplies in bf16"),
     "trainer.devices": ("2", "Number of devices, or a list of their indices"),
     "ckpt_path": ("runs/photos/checkpoints/last.ckpt", "Checkpoint to resume from, in its run's folder"),
     "data.predict_split": ("test", "Split to embed: train, val or test"),

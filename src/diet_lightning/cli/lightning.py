@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -40,6 +41,7 @@ from diet_lightning.runs.folder import CONFIG, claim_run_dir, create_run_dir, ru
 from diet_lightning.runs.metrics import is_accuracy, run_logger
 from diet_lightning.training.module import DIETModule
 from diet_lightning.training.supervised import SupervisedModule
+from diet_lightning.utilities.processor import multiplies_bf16
 
 TENSORBOARDS = ("tensorboard", "tensorboardX")  # packages, of which Lightning's logger needs one
 RUN_DIR_VARIABLE = "DIET_RUN_DIR"  # tells the processes of one run the folder that the first of them chose
@@ -171,9 +173,23 @@ class DIETCLI(LightningCLI):
                 self._held.callback(lock.release)
             os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
         config.run_dir = str(self.run_dir)
+        if self._asked == "fit" and path is None:
+            self._choose_precision(config.trainer)
         for logger in loggers:
             if logger.get("init_args.save_dir", "chosen") in (None, "."):
                 logger.init_args.save_dir = str(self.run_dir)
+
+    @staticmethod
+    def _choose_precision(trainer: Namespace) -> None:
+        """bf16-mixed for a new run on a processor that multiplies in it, if no precision was given."""
+        on_cpu = trainer.accelerator == "cpu" or (
+            trainer.accelerator == "auto" and not torch.accelerator.is_available()
+        )
+        if trainer.precision is None and on_cpu and multiplies_bf16():
+            trainer.precision = "bf16-mixed"
+            rank_zero_info(
+                "This processor multiplies in bf16: trainer.precision is bf16-mixed; 32-true computes in 32 bits."
+            )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Gives the Trainer the run's callbacks and loggers, beside the user's."""
