@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diet_lightning.errors import ConfigurationError, require
 
-CHUNK = 2**24  # similarities held at once
+CHUNK = 2**25  # similarities held at once; with fewer, products of matrices are slower
 
 
 def nearest_neighbours(queries: Tensor, bank: Tensor, k: int, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
