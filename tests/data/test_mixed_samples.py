@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import TensorDataset
 
 from diet_lightning import DIETDataModule, ReadConfig
-from diet_lightning.errors import DataError
+from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.transforms.geometry import Fit
 
 RNG = np.random.default_rng(0)
@@ -251,6 +251,8 @@ def test_integers_of_two_axes_that_may_be_signals_raise_an_error(tmp_path, kind)
 def test_two_axes_that_are_as_those_of_images_are_told(tmp_path, kind):
     floats = opened(kind, tmp_path, DEEP.astype(np.float32), strength=0)
     assert any("that hold floats are signals, whose values are kept" in n and "a[:, None]" in n for n in floats.notes)
+    with pytest.raises(ConfigurationError, match=r"set `strength` to 0, or give gray images an axis .*a\[:, None\]"):
+        opened(kind, tmp_path, DEEP.astype(np.float32))
     integers = opened(kind, tmp_path, DEEP.astype(np.int32))
     assert any("that hold integers are gray images; convert signals to floats" in note for note in integers.notes)
 
