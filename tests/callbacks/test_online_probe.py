@@ -172,6 +172,18 @@ def test_a_second_fit_starts_with_a_new_classifier(make_trainer):
     assert torch.equal(probe.classifier.weight, fresh.classifier.weight)
 
 
+def test_a_second_fit_of_nearest_neighbours_has_the_classes_and_the_bank_of_its_own_data(make_trainer):
+    used = OnlineKNN(k=3)
+    fit(make_trainer(max_epochs=1, callbacks=[used]), image_data())
+    accuracies = []
+    for knn in (used, OnlineKNN(k=3)):
+        trainer = make_trainer(max_epochs=1, callbacks=[knn])
+        fit(trainer, image_data(classes=7))
+        assert (knn.num_classes, sum(len(labels) for _, labels in knn._parts)) == (7, 48)
+        accuracies.append(float(trainer.callback_metrics["val/knn_top5"]))
+    assert accuracies[0] == accuracies[1]
+
+
 def test_a_probe_that_was_measured_untrained_is_trained_by_a_later_fit(make_trainer):
     probe = OnlineLinearProbe()
     trainer = make_trainer(max_epochs=1, callbacks=[probe])

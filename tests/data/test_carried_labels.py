@@ -8,6 +8,7 @@ import torch
 from helpers import TinyNet, images
 from PIL import Image
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+from torchvision.datasets import ImageFolder
 
 from diet_lightning import DIETDataModule, DIETModule, OnlineLinearProbe
 from diet_lightning.data import carried_labels
@@ -121,10 +122,48 @@ def test_other_targets_are_not_read_to_the_end(monkeypatch):
     assert len(dataset.reads) == 5  # one of them for the keys of mappings
 
 
-def test_integers_that_nothing_lists_are_left_to_the_samples():
+def test_integers_that_nothing_lists_are_read_once(make_trainer):
+    labels = [n % 3 for n in range(COUNT)]
+    for train in (Carrying(labels), list(zip(images(COUNT), labels, strict=True))):
+        data = opened(train, list(zip(images(6), labels, strict=False)))
+        assert (data.num_classes, data.notes) == (3, [])
+        assert data.train_labels.tolist() == carried(data) == labels
+        probe = OnlineLinearProbe()
+        trainer = make_trainer(max_epochs=1, callbacks=[probe])
+        trainer.fit(DIETModule(TinyNet()), data)
+        assert probe.classifier.out_features == 3
+        assert "val/probe_top1" in trainer.callback_metrics
+
+
+def test_integers_of_a_large_data_set_that_nothing_lists_are_left_to_the_samples(monkeypatch):
+    monkeypatch.setattr(carried_labels, "READ_TO_LABEL", COUNT - 1)
     data = opened(Carrying([n % 3 for n in range(COUNT)]))
     assert (data.num_classes, data.train_labels, data.notes) == (None, None, [])
     assert carried(data) == [n % 3 for n in range(COUNT)]
+    kept = opened(list(zip(images(COUNT), [n % 3 for n in range(COUNT)], strict=True)))  # reading a list costs nothing
+    assert kept.num_classes == 3
+
+
+def save_folders(root, classes):
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for n in range(4):
+            Image.new("RGB", (8, 8), (n, n, n)).save(root / name / f"{n}.png")
+
+
+def test_class_names_of_torchvision_are_kept_and_number_the_splits_together(tmp_path):
+    save_folders(tmp_path / "train", ["ant", "bee", "cow"])
+    save_folders(tmp_path / "val", ["ant", "cow"])
+    train, val = (ImageFolder(tmp_path / split) for split in ("train", "val"))
+    wrapped = (train, Subset(train, range(12)), ConcatDataset([Subset(train, range(5)), Subset(train, range(5, 12))]))
+    for each in wrapped:
+        data = opened(each)
+        assert list(data.class_names) == ["ant", "bee", "cow"]
+        assert carried(data) == [0] * 4 + [1] * 4 + [2] * 4
+    data = opened(train, val)
+    assert [data.class_names[n] for n in carried(data, "val")] == ["ant"] * 4 + ["cow"] * 4
+    changed = opened(ImageFolder(tmp_path / "train", target_transform=lambda label: 2 - label))
+    assert changed.class_names is None  # the names are those of other labels
 
 
 def test_splits_are_numbered_together_though_one_lists_nothing():
@@ -183,13 +222,12 @@ def test_keys_of_mappings_are_chosen_and_told():
     dataset = Mappings(image=images(COUNT), label=[n % 2 for n in range(COUNT)], other=images(COUNT, seed=1), kind=TENS)
     assert carried(opened(dataset)) == [n % 2 for n in range(COUNT)]
     data = opened(dataset, read=ReadConfig(image_column="other", label_column="kind"))
-    assert carried(data) == TENS
+    assert [int(data.class_names[n]) for n in carried(data)] == TENS
     assert torch.equal(data.raw_samples("train", [3]).input[0], images(COUNT, seed=1)[3])
     with pytest.raises(DataError, match=r"no column of images: set `read.image_column`"):
         opened(Mappings(photos=images(COUNT)))
 
 
-@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 @pytest.mark.parametrize("form", [None, "numpy", "torch"])
 def test_hugging_face_data_sets_passed_in_python(form):
     datasets = pytest.importorskip("datasets")

@@ -500,6 +500,36 @@ def test_npz_without_labels_or_other_splits(tmp_path):
     assert module(name).num_classes is None
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("images", "labels", "valid_images", "valid_labels", "testing_images", "testing_labels"),
+        ("train_image", "train_label", "validation_images", "validation_labels", "test_img", "test_targets"),
+        ("x", "y", "val_x", "val_y", "test_X", "test_Y"),
+    ],
+)
+def test_npz_with_other_spellings_of_the_keys(tmp_path, keys):
+    arrays = [array for count, start in ((6, 0), (3, 100), (4, 200)) for array in gray_arrays(count, start)]
+    name = save_npz(tmp_path / "some.npz", **dict(zip(keys, arrays, strict=True)))
+    source = opened(name)
+    for part, colour in (("train", range(6)), ("val", range(100, 103)), ("test", range(200, 204))):
+        assert colours(getattr(source, part)) == list(colour)
+        assert labels(getattr(source, part)) == [c % 3 for c in colour]
+    spelt = {f"{part}_{kind}" for part in ("train", "val", "test") for kind in ("images", "labels")}
+    assert len(source.notes) == len(set(keys) - spelt)
+    assert f"Key {keys[0]!r} is read as train_images." in source.notes
+
+
+def test_npz_keys_that_are_ignored_are_named_and_two_of_one_meaning_raise_an_error(tmp_path):
+    stored, classes = gray_arrays(4)
+    name = save_npz(tmp_path / "a.npz", train_images=stored, val_labels=classes, masks=stored, holdout_images=stored)
+    source = opened(name)
+    assert (labels(source.train), source.val) == ([-1] * 4, None)
+    assert source.notes[0].startswith("Keys ['holdout_images', 'masks', 'val_labels'] are ignored")
+    with pytest.raises(DataError, match=r"Keys 'labels' and 'train_labels' .* both mean train_labels"):
+        opened(save_npz(tmp_path / "b.npz", train_images=stored, labels=classes, train_labels=classes))
+
+
 def test_npz_takes_val_for_a_missing_test_and_test_for_a_missing_val(tmp_path):
     stored, _ = gray_arrays(4)
     for part in ("val", "test"):

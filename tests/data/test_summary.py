@@ -175,7 +175,9 @@ def test_counts_of_labels(labels, named):
     assert len(found.single_class_notes()) == (1 in counts.values())
 
 
-def test_labels_that_are_not_listed():
+def test_labels_that_are_not_listed(monkeypatch):
+    monkeypatch.setattr("diet_lightning.data.carried_labels.READ_TO_LABEL", 11)
+
     class Unlisted(torch.utils.data.Dataset):
         def __len__(self):
             return 12

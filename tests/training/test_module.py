@@ -122,6 +122,15 @@ def test_n_that_is_not_the_datas_is_refused(make_trainer):
         make_trainer().fit(DIETModule(TinyNet(), num_samples=7), image_data())
 
 
+def test_a_second_fit_with_another_n_asks_for_a_new_module(make_trainer):
+    module = DIETModule(TinyNet())
+    make_trainer(max_epochs=1).fit(module, image_data())
+    with pytest.raises(
+        ConfigurationError, match=r"num_samples=48, but .* has 20 samples: make a new DIETModule for other"
+    ):
+        make_trainer(max_epochs=1).fit(module, image_data(20))
+
+
 @pytest.mark.parametrize("name", ["lr", "weight_decay", "warmup_epochs"])
 def test_negative_settings_are_refused(name):
     with pytest.raises(ConfigurationError, match=f"`{name}` to be at least 0, but got -1"):

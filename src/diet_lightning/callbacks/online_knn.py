@@ -53,6 +53,12 @@ class OnlineKNN(SplitAccuracy):
         self._parts: list[tuple[Tensor, Tensor]] = []  # embeddings of unit norm and labels, a batch each, oldest first
         self._bank: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))  # of all ranks, while a split is measured
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds the number of classes and the splits without labels; a fit starts with an empty bank."""
+        if stage == "fit":
+            self._parts = []
+        super().setup(trainer, pl_module, stage)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DatumBatch, batch_idx: int
     ) -> None:

@@ -46,7 +46,6 @@ class OnlineLinearProbe(SplitAccuracy):
         enabled: bool | None = True,
     ) -> None:
         super().__init__(name, f"Probe {name!r}", num_classes, enabled)
-        self._given_classes = num_classes
         self.lr = lr
         self.weight_decay = weight_decay
         self._classifier: nn.Linear | None = None  # made when the dimension of the embeddings is known
@@ -70,7 +69,7 @@ class OnlineLinearProbe(SplitAccuracy):
         """Finds the number of classes and the splits without labels; a fit starts over."""
         if stage == "fit":  # an earlier fit may have been of other data and another backbone
             self._classifier = self._optimizer = None
-            self._restored, self._count, self.num_classes = {}, torch.zeros(()), self._given_classes
+            self._restored, self._count = {}, torch.zeros(())
         super().setup(trainer, pl_module, stage)
 
     def _make(self, pl_module: LightningModule) -> None:
@@ -90,7 +89,6 @@ class OnlineLinearProbe(SplitAccuracy):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the classifier: the backbone exists and is on its device."""
-        self._metrics.clear()  # of an interrupted fit
         self._make(pl_module)
 
     def on_train_batch_end(

@@ -31,7 +31,7 @@ class SplitAccuracy(SplitCallback):
 
     def __init__(self, name: str, owner: str, num_classes: int | None, enabled: bool | None) -> None:
         self.name = name
-        self.num_classes = num_classes
+        self.num_classes = self._given_classes = num_classes
         self.enabled = enabled
         self._owner = owner
         self._unlabelled: set[str] = set()  # splits that are left out
@@ -42,11 +42,14 @@ class SplitAccuracy(SplitCallback):
         """Logits of embeddings ``(B, K)`` in float32, shape ``(B, classes)``."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds the number of classes and a split without labels, before anything is trained.
+        """Finds the number of classes and a split without labels, before anything is trained; a fit starts anew.
 
         Raises:
             ConfigurationError: If `enabled` is True and the training samples or those of the split have no labels.
         """
+        if stage == "fit":  # an earlier fit may have been of other data
+            self.num_classes = self._given_classes
+            self._metrics.clear()
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if self.enabled is not False and self.num_classes is None:
             self.num_classes = getattr(data, "num_classes", None)
@@ -65,8 +68,8 @@ class SplitAccuracy(SplitCallback):
             rank_zero_info(f"The training data have no labels: {self._owner[0].lower()}{self._owner[1:]} is off.")
         else:
             raise ConfigurationError(
-                f"{self._owner} is enabled, but the training data have no labels: add labels, pass `num_classes` if samples "
-                "carry them, or do without it."
+                f"{self._owner} is enabled, but the training data have no labels: add labels, set the callback's `num_classes` if "
+                "samples carry labels that were not read, or do without it."
             )
 
     def _leave_out(self, split: str) -> None:

@@ -182,13 +182,11 @@ class DIETCLI(LightningCLI):
     @staticmethod
     def _choose_precision(trainer: Namespace) -> None:
         """bf16-mixed for a new run on a processor that multiplies in it, if no precision was given."""
-        on_cpu = trainer.accelerator == "cpu" or (
-            trainer.accelerator == "auto" and not torch.accelerator.is_available()
-        )
-        if trainer.precision is None and on_cpu and multiplies_bf16():
+        accelerators = ("cpu",) if torch.accelerator.is_available() else ("cpu", "auto")
+        if trainer.precision is None and trainer.accelerator in accelerators and multiplies_bf16():
             trainer.precision = "bf16-mixed"
             rank_zero_info(
-                "This processor multiplies in bf16: trainer.precision is bf16-mixed; 32-true computes in 32 bits."
+                "This processor multiplies in bf16, so trainer.precision is bf16-mixed; 32-true computes in 32."
             )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 from tqdm import tqdm
 
 from diet_lightning.data.array_dataset import ArrayDataset
-from diet_lightning.data.array_format import extremes_of, format_for
 from diet_lightning.data.columns import INPUT_KEYS, LABEL_KEYS
-from diet_lightning.data.dataset import Extremes, SampleDataset
+from diet_lightning.data.dataset import SampleDataset
 from diet_lightning.data.metadata import digests_of, fingerprint_parts_of, labels_of, names_of, to_label
 from diet_lightning.data.read_config import ReadConfig
+from diet_lightning.data.sample_form import SampleForm
 from diet_lightning.data.survey import evenly_spaced
 from diet_lightning.errors import DataError, DIETError
-from diet_lightning.transforms.convert import PixelFormat, to_tensor
+from diet_lightning.transforms.convert import to_tensor
 from diet_lightning.transforms.geometry import Geometry
-from diet_lightning.transforms.ragged import RaggedImages
+from diet_lightning.transforms.ragged import RaggedImages, join_images
 
-EXTREMES_SAMPLES = 2**16  # samples whose values are looked at
+SCALED_SAMPLES = 2**16  # samples whose values decide how all are scaled
+PROBES = 64  # samples of which it is seen whether they have more than 8 bits
 
 
-def adapt(dataset: Any) -> SampleDataset:
+def adapt(dataset: Any, image_size: int | None = None) -> SampleDataset:
     """Any map-style data set as a `SampleDataset`.
 
     Args:
         dataset: A data set with ``__len__`` and ``__getitem__``; samples as `IndexedDataset` takes them.
+        image_size: Side of the network's input in pixels, to which images of several sizes are brought, or None.
 
     Returns:
         The adapted data set; a `SampleDataset` unchanged.
@@ -42,7 +45,8 @@ def adapt(dataset: Any) -> SampleDataset:
     """
     if isinstance(dataset, SampleDataset):
         return dataset
-    return TensorMapDataset(dataset) if isinstance(dataset, TensorDataset) else MapDataset(dataset)
+    made = TensorMapDataset if isinstance(dataset, TensorDataset) else MapDataset
+    return made(dataset, image_size)
 
 
 class MapDataset(SampleDataset):
@@ -50,26 +54,21 @@ class MapDataset(SampleDataset):
 
     Args:
         dataset: The data set.
+        image_size: As for `adapt`.
+
+    Attributes:
         columns: Keys of the input and of the label in samples that are mappings; None for the usual ones.
-        labels: Labels that replace those of the samples, int64, shape ``(N,)``; None keeps them.
-        pixels: How PIL images become tensors.
-        make: How arrays and tensors become stored samples; None leaves them unchanged.
 
     Raises:
         DataError: If it has no length.
     """
 
-    def __init__(
-        self,
-        dataset: Any,
-        columns: tuple[str | None, str | None] = (None, None),
-        labels: Tensor | None = None,
-        pixels: PixelFormat | None = None,
-        make: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
+    def __init__(self, dataset: Any, image_size: int | None = None) -> None:
         self.dataset = dataset
-        self.columns, self._labels = columns, labels
-        self.pixels, self.make = pixels or PixelFormat(), make
+        self.image_size = image_size
+        self.columns: tuple[str | None, str | None] = (None, None)
+        self._labels: Tensor | None = None  # int64, shape (N,), replace those of the samples
+        self._form: SampleForm | None = None  # how inputs become stored ones; None keeps tensors and arrays as they are
         self._length = self._measure()
 
     def _measure(self) -> int:
@@ -109,12 +108,7 @@ class MapDataset(SampleDataset):
             raise DataError(f"The label of sample {index} of {self.kind} cannot be read: {error}.") from error
 
     def _stored(self, value: Any) -> Tensor:
-        if isinstance(value, Image.Image) or self.make is None:
-            return to_tensor(value, self.pixels)
-        return self.make(to_tensor(value))
-
-    def _values(self, value: Any) -> Tensor:
-        return self.pixels.to_values(value) if isinstance(value, Image.Image) else to_tensor(value)
+        return to_tensor(value) if self._form is None else self._form(value)
 
     def _read(self, index: int, convert: Callable[[Any], Any]) -> tuple[Any, Any]:
         try:
@@ -129,6 +123,11 @@ class MapDataset(SampleDataset):
         except Exception as error:  # any exception may come from a foreign data set
             raise DataError(f"Sample {index} of {self.kind} cannot be read: {error}") from error
 
+    @property
+    def has_sizes(self) -> bool:  # type: ignore[override]
+        """Whether the samples are images that `image_size` brings to one size."""
+        return self.image_size is not None and self._form is not None and self._form.is_image
+
     def read_batch(
         self, indices: Sequence[int], geometry: Geometry | None = None
     ) -> tuple[Tensor | RaggedImages, Tensor]:
@@ -142,41 +141,75 @@ class MapDataset(SampleDataset):
                 f"The length of data set {self.kind} changed from {self._length} to {length}: every sample keeps one row "
                 "of the head, so the data must not change during a run."
             )
-        return super().read_batch(indices)
+        if not self.has_sizes:
+            return super().read_batch(indices)
+        images, labels = map(list, zip(*(self[n] for n in indices), strict=True))
+        for index, image in zip(indices, images, strict=True):
+            if len(image) != len(images[0]):
+                raise DataError(
+                    f"Sample {index} has {len(image)} channels, but sample {indices[0]} has {len(images[0])}: convert them "
+                    "alike."
+                )
+        if geometry is not None:
+            images = [geometry.apply(n, image, image.shape[1:]) for n, image in enumerate(images)]
+        return join_images(images), torch.tensor(labels)
 
     def subset(self, indices: Sequence[int]) -> SampleDataset:
         """The samples at `indices`, in that order."""
         labels = None if self._labels is None else self._labels[torch.as_tensor(indices, dtype=torch.int64)]
-        return MapDataset(Subset(self.dataset, indices), self.columns, labels, self.pixels, self.make)
+        part = MapDataset(Subset(self.dataset, indices), self.image_size)
+        return part._with(columns=self.columns, _form=self._form, _labels=labels)
 
     def with_columns(self, image: str, label: str | None) -> MapDataset:
         """The same samples with the keys of their input and label."""
-        return type(self)(self.dataset, (image, label), self._labels, self.pixels, self.make)
+        return self._with(columns=(image, label))
 
     def with_labels(self, labels: Tensor) -> MapDataset:
         """The same samples with other labels, int64, shape ``(N,)``."""
-        return type(self)(self.dataset, self.columns, labels, self.pixels, self.make)
+        return self._with(_labels=labels)
 
-    def extremes(self) -> Extremes | None:
-        """As for `SampleDataset`; reads up to 65,536 evenly spaced images if the first has more than 8 bits."""
-        first, _ = self._read(0, self._values)
-        integers = not first.is_floating_point()
-        if first.dtype == torch.uint8 or first.ndim != 3 - (integers and first.ndim == 2):
-            return None
-        indices = evenly_spaced(len(self), EXTREMES_SAMPLES)
-        bar = tqdm(indices, "looking for the range of values", leave=False, delay=2)
-        found = [extremes_of(self._read(index, self._values)[0][None]) for index in bar]
-        return min(low for low, _ in found), max(high for _, high in found), integers
+    def _with(self, **attributes: Any) -> MapDataset:
+        made = copy(self)
+        vars(made).update(attributes)
+        return made
+
+    @property
+    def array_dtype(self) -> torch.dtype | None:
+        """As for `SampleDataset`; the first sample decides."""
+        return self._form_of_first().dtype
+
+    def wide_parts(self) -> Iterator[tuple[int, Tensor]]:
+        """As for `SampleDataset`; of up to 65,536 evenly spaced samples if one of 64 has more than 8 bits."""
+        if not any(self._probes.values()):
+            return
+        form = self._form_of_first()
+        indices = evenly_spaced(len(self), SCALED_SAMPLES)
+        for index in tqdm(indices, "looking for the range of values", leave=False, delay=2):
+            values, _ = self._read(index, form.values)
+            if values.dtype != torch.uint8:
+                yield index, values[None]
+
+    def _form_of_first(self, read: ReadConfig | None = None) -> SampleForm:
+        form: SampleForm
+        form, _ = self._read(0, lambda value: SampleForm(value, read))
+        return form
+
+    @cached_property
+    def _probes(self) -> dict[int, bool]:
+        """Index → whether the sample is an image of more than 8 bits."""
+        form = self._form_of_first()
+        return {n: form.is_wide(self._read(n, form.values)[0]) for n in evenly_spaced(len(self), PROBES)}
 
     def formatted(self, read: ReadConfig) -> tuple[SampleDataset, list[str]]:
-        """As for `SampleDataset`; the first sample decides on the channels of all."""
-        pixels = PixelFormat(read.color, read.background, read.pixel_range)
-        value, _ = self.pair(0)
-        if isinstance(value, Image.Image):
-            return MapDataset(self.dataset, self.columns, self._labels, pixels), []
-        first = to_tensor(value)
-        make, notes = format_for(first.shape, first.dtype, read)
-        return MapDataset(self.dataset, self.columns, self._labels, pixels, make), notes
+        """As for `SampleDataset`; all samples must be like the first."""
+        form = self._form_of_first(read)
+        notes, wide = [*form.notes], sum(self._probes.values())
+        if form.arrays is None and 0 < wide < len(self._probes):
+            notes.append(
+                f"{wide} of the {len(self._probes)} images looked at have more than 8 bits and are scaled; in the others 255 is "
+                "white: store them alike if they are not."
+            )
+        return self._with(_form=form), notes
 
     @property
     def labels(self) -> Tensor | None:
@@ -205,12 +238,23 @@ class MapDataset(SampleDataset):
 class TensorMapDataset(MapDataset):
     """A `TensorDataset` of inputs and, if there are several tensors, labels."""
 
+    @property
+    def array_dtype(self) -> torch.dtype | None:
+        """As for `SampleDataset`."""
+        return super().array_dtype if self._arrays is None else self._arrays.array_dtype
+
+    def wide_parts(self) -> Iterator[tuple[int, Tensor]]:
+        """As for `SampleDataset`."""
+        return super().wide_parts() if self._arrays is None else self._arrays.wide_parts()
+
     def formatted(self, read: ReadConfig) -> tuple[SampleDataset, list[str]]:
         """As arrays, unless the second tensor holds something other than labels."""
+        return super().formatted(read) if self._arrays is None else self._arrays.formatted(read)
+
+    @property
+    def _arrays(self) -> ArrayDataset | None:
         labels, tensors = self.labels, self.dataset.tensors
-        if labels is None and len(tensors) > 1:
-            return super().formatted(read)
-        return ArrayDataset(tensors[0], labels, self).formatted(read)
+        return None if labels is None and len(tensors) > 1 else ArrayDataset(tensors[0], labels, self)
 
 
 def _pair_of_mapping(sample: Mapping[str, Any], image: str | None, label: str | None) -> tuple[Any, Any]:

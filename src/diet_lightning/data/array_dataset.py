@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diet_lightning.data.array_format import extremes_of, format_for
+from diet_lightning.data.array_format import format_for
 from diet_lightning.data.batch import NO_LABEL
-from diet_lightning.data.dataset import Extremes, SampleDataset
+from diet_lightning.data.dataset import SampleDataset
 from diet_lightning.data.fingerprint import row_digests
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.errors import DataError
 from diet_lightning.transforms.geometry import Geometry
 from diet_lightning.transforms.ragged import RaggedImages
+
+CHUNK = 1024  # samples whose values are looked at together
 
 
 class ArrayDataset(SampleDataset):
@@ -85,16 +87,18 @@ class ArrayDataset(SampleDataset):
         """Bytes of the inputs."""
         return int(self.inputs.nbytes)
 
-    def extremes(self) -> Extremes | None:
-        """As for `SampleDataset`; every value is looked at."""
-        integers = not self.inputs.is_floating_point()
-        if (
-            isinstance(self.inputs, RaggedImages)
-            or self.inputs.dtype == torch.uint8
-            or self.inputs.ndim != 4 - (integers and self.inputs.ndim == 3)
-        ):
-            return None
-        return (*extremes_of(self.inputs), integers)
+    @property
+    def array_dtype(self) -> torch.dtype:
+        """As for `SampleDataset`."""
+        dtype: torch.dtype = self.inputs.dtype
+        return dtype
+
+    def wide_parts(self) -> Iterator[tuple[int, Tensor]]:
+        """As for `SampleDataset`; of all images."""
+        is_image = self.inputs.ndim == 4 or (self.inputs.ndim == 3 and not self.inputs.is_floating_point())
+        if not isinstance(self.inputs, RaggedImages) and self.inputs.dtype != torch.uint8 and is_image:
+            for start in range(0, len(self), CHUNK):
+                yield start, self.inputs[start : start + CHUNK]
 
     def formatted(self, read: ReadConfig) -> tuple[ArrayDataset, list[str]]:
         """As for `SampleDataset`; the samples are converted once."""

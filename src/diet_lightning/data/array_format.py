@@ -14,7 +14,7 @@ from diet_lightning.errors import DataError
 from diet_lightning.transforms.convert import channels_last, to_bytes, to_unit
 
 BYTE_RANGES = ((0.0, 1.0), (0.0, 255.0))  # of integers that 8 bits hold exactly
-CHUNK = 1024  # samples whose values are looked at together
+LONG_SIDES = 4  # integers of two axes, one of them longer than this many times the other, may be signals
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,14 @@ def position_of_channels(
         ``"none"`` for two axes of integers, gray images; None for inputs that are not images.
 
     Raises:
-        DataError: If three axes can be read both ways.
+        DataError: If the axes can be read both ways.
     """
     if len(shape) == 2 and not dtype.is_floating_point:
+        if dtype != torch.uint8 and max(shape) > LONG_SIDES * min(shape):
+            raise DataError(
+                f"Samples of shape {tuple(shape)} that hold integers may be signals or gray images: convert signals to floats, "
+                "a.astype('float32'), and give images an axis for the channel, a[:, None]."
+            )
         return "none"
     if len(shape) != 3:
         return None
@@ -107,6 +112,17 @@ def format_for(shape: Sequence[int], dtype: torch.dtype, read: ReadConfig) -> tu
     else:
         value_range = read.pixel_range
     notes = []
+    if len(shape) == 2 and dtype != torch.uint8 and max(shape) <= LONG_SIDES * min(shape):
+        if channels is None:
+            notes.append(
+                f"Samples of shape {tuple(shape)} that hold floats are signals, whose values are kept; give gray images an axis "
+                "for the channel, a[:, None]."
+            )
+        else:
+            notes.append(
+                f"Samples of shape {tuple(shape)} that hold integers are gray images; convert signals to floats, "
+                "a.astype('float32')."
+            )
     if channels == "last" and read.channels == "auto":
         height, width, count = shape
         notes.append(
@@ -114,26 +130,3 @@ def format_for(shape: Sequence[int], dtype: torch.dtype, read: ReadConfig) -> tu
             "read.channels to first."
         )
     return ArrayFormat(channels, value_range, not dtype.is_floating_point and value_range in BYTE_RANGES), notes
-
-
-def extremes_of(arrays: Tensor) -> tuple[float, float]:
-    """Smallest and largest value of samples in memory.
-
-    Args:
-        arrays: Shape ``(N, ...)``.
-
-    Raises:
-        DataError: If a value is not finite.
-    """
-    low, high = float("inf"), float("-inf")
-    for start in range(0, len(arrays), CHUNK):
-        part = arrays[start : start + CHUNK]
-        part = part.to(torch.uint8) if part.dtype == torch.bool else part
-        least, most = part.min().item(), part.max().item()
-        if not (abs(least) < float("inf") and abs(most) < float("inf")):
-            rows = part.reshape(len(part), -1).isfinite().all(1)
-            raise DataError(
-                f"Sample {start + int((~rows).nonzero()[0])} has values that are NaN or infinite: correct or leave it out."
-            )
-        low, high = min(low, least), max(high, most)
-    return low, high

@@ -19,20 +19,22 @@ from diet_lightning.data.batch import NO_LABEL, has_labels
 from diet_lightning.data.columns import choose_columns, join_names
 from diet_lightning.data.dataset import SampleDataset
 from diet_lightning.data.labels import EncodedLabels, encode_labels, is_missing, plain_label
-from diet_lightning.data.metadata import features_of, listings_of
+from diet_lightning.data.metadata import class_names_of, features_of, listings_of
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.source import Source
 from diet_lightning.errors import DataError, DIETError
 
 PROBES = 64  # evenly spaced samples whose labels are compared with the listed ones
-UNLISTED = object()  # integers that samples carry and nothing lists: they are found as the samples are read
+READ_TO_LABEL = 2**16  # samples that are read for their labels, if these are integers that nothing lists
+UNLISTED = object()  # such integers of more samples: they are found as the samples are read
 
 
 def resolve_labels(source: Source, read: ReadConfig) -> Source:
     """Replaces the labels of custom data sets by those that their samples carry, as classes.
 
     A transform of the target, a subclass or a wrapper may change the labels that an attribute such as ``targets`` lists. So
-    up to 64 samples are read, and where they disagree with the listing all samples are read once.
+    up to 64 samples are read, and where they disagree with the listing, or nothing lists labels, all samples are read once:
+    of large data sets of integers that nothing lists only the 64.
 
     Args:
         source: Data sets passed by `DIETDataModule.from_datasets`.
@@ -49,7 +51,7 @@ def resolve_labels(source: Source, read: ReadConfig) -> Source:
     splits = {split: _with_columns(dataset, read, notes) for split, dataset in given.items() if dataset is not None}
     named = None if source.class_names is None else len(source.class_names)
     columns = {split: _column(split, dataset, named or len(dataset), notes) for split, dataset in splits.items()}
-    names = {split: _feature_names(dataset) for split, dataset in splits.items()}
+    names = {split: _class_names(dataset, columns[split]) for split, dataset in splits.items()}
     encoded = _encoded(columns, names, source.class_names)
     unlisted = [split for split, column in columns.items() if column is UNLISTED]
     if encoded.notes and unlisted and len(unlisted) < len(splits):  # the others are numbered in the same way
@@ -87,11 +89,14 @@ def _with_columns(dataset: SampleDataset, read: ReadConfig, notes: list[str]) ->
     return dataset.with_columns(image, label)
 
 
-def _feature_names(dataset: SampleDataset) -> Sequence[str] | None:
-    """Names of the classes, where the features of a data set of Hugging Face have them."""
-    if not isinstance(dataset, MapDataset) or dataset.columns[1] is None:
+def _class_names(dataset: SampleDataset, column: Any) -> Sequence[str] | None:
+    """Names of the classes that a data set keeps."""
+    if not isinstance(dataset, MapDataset):
         return None
-    return getattr((features_of(dataset.dataset) or {}).get(dataset.columns[1]), "names", None)
+    if (features := features_of(dataset.dataset)) is not None:
+        return getattr(features.get(dataset.columns[1] or ""), "names", None)
+    # labels that differ from the listed ones are not those that the names are of
+    return None if isinstance(column, _Collected) else class_names_of(dataset.dataset)
 
 
 def _column(split: str, dataset: SampleDataset, classes: int, notes: list[str]) -> Any:
@@ -123,13 +128,20 @@ def _column(split: str, dataset: SampleDataset, classes: int, notes: list[str]) 
         return _collected(dataset)
     if all(label is None for label in carried.values()):
         return None
-    return UNLISTED if all(_is_class(label, classes) for label in carried.values()) else _collected(dataset)
+    is_cheap = isinstance(items, list | tuple) or len(dataset) <= READ_TO_LABEL
+    if is_cheap or not all(_is_class(label, classes) for label in carried.values()):
+        return _collected(dataset)
+    return UNLISTED
+
+
+class _Collected(list[Any]):
+    """Labels that were read from all samples."""
 
 
 def _collected(dataset: Any) -> list[Any]:
     """The labels of all samples of a `MapDataset`."""
     indices = tqdm(range(len(dataset)), "reading labels", leave=False, delay=2)
-    return [plain_label(dataset.pair(n)[1]) for n in indices]
+    return _Collected(plain_label(dataset.pair(n)[1]) for n in indices)
 
 
 def _relabelled(dataset: SampleDataset, column: Any, labels: Tensor | None) -> SampleDataset:

@@ -22,7 +22,7 @@ from diet_lightning.data.read_config import READ, ReadConfig
 from diet_lightning.data.reading import Split, SplitReader, check_split
 from diet_lightning.data.source import Source, SourceOptions
 from diet_lightning.data.sources import load_source, needs_download
-from diet_lightning.data.splits import fill_cache, open_splits, unlabelled_note
+from diet_lightning.data.splits import check_shapes, fill_cache, open_splits, unlabelled_note
 from diet_lightning.data.statistics import channel_statistics
 from diet_lightning.errors import ConfigurationError
 from diet_lightning.transforms.augmentation import BatchAugmentation
@@ -159,9 +159,9 @@ class DIETDataModule(SplitReader, LightningDataModule):
         """
         module = cls(**options)
         module.source = "from_datasets"
-        module._given = Source(
-            adapt(train), None if val is None else adapt(val), None if test is None else adapt(test), class_names
-        )
+        size = module.image_size
+        val, test = (None if split is None else adapt(split, size) for split in (val, test))
+        module._given = Source(adapt(train, size), val, test, class_names)
         return module
 
     def prepare_data(self) -> None:
@@ -202,6 +202,7 @@ class DIETDataModule(SplitReader, LightningDataModule):
         source = self._open_source()
         kept = (self.keep_in_memory, self.cache, self.drop_unreadable)
         opened = open_splits(source, self.source, self.read, self.subset, self.seed, *kept)
+        check_shapes(opened.indexed, self.image_size)
         train = opened.indexed["train"]
         sample = train[0].input
         mean, std = self.mean, self.std

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from diet_lightning.data.array_dataset import ArrayDataset
     from diet_lightning.data.cache import CachedSplit, ImageCache
 
-Extremes = tuple[float, float, bool]  # smallest and largest value, and whether values are integers
 PROBES = 16  # samples that identify a data set without a fingerprint of its own
 
 
@@ -114,9 +113,18 @@ class SampleDataset(Dataset[tuple[Tensor, Any]], ABC):
         """The data set itself if it consists of tensors in memory or mapped into it, else None."""
         return None
 
-    def extremes(self) -> Extremes | None:
-        """Smallest and largest value of images; None if all have 8 bits, or the samples are not images."""
+    @property
+    def array_dtype(self) -> torch.dtype | None:
+        """Dtype of samples that are arrays; None for images that are decoded."""
         return None
+
+    def wide_parts(self) -> Iterator[tuple[int, Tensor]]:
+        """Values of images of more than 8 bits: positions of their first, and values, ``(n, ...)``; of many images only some.
+
+        Raises:
+            DataError: If a sample cannot be read, or samples are not alike.
+        """
+        return iter(())
 
     def formatted(self, read: ReadConfig) -> tuple[SampleDataset, list[str]]:
         """The samples in the form in which they are stored and augmented.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,15 @@ from diet_lightning.data.layouts import folder_layout
 from diet_lightning.data.listing import list_images
 from diet_lightning.data.path_hints import require_folder
 from diet_lightning.data.source import Source, SourceOptions
-from diet_lightning.data.split_names import SPLIT_NAMES
+from diet_lightning.data.split_names import SPLIT_NAMES, split_of
 from diet_lightning.errors import DataError
 from diet_lightning.transforms.convert import native
 from diet_lightning.utilities.text import decodable
+
+NPZ_KINDS = {  # last word of a key → what it holds
+    **dict.fromkeys(("images", "image", "imgs", "img", "x"), "images"),
+    **dict.fromkeys(("labels", "label", "targets", "target", "y"), "labels"),
+}
 
 
 def folder_source(path: str, options: SourceOptions) -> Source:
@@ -79,11 +85,19 @@ def npz_source(path: str, options: SourceOptions) -> Source:
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         # a single array is not a context manager: TypeError, or AttributeError on Python 3.10
         raise DataError(f"Source file {path!r} cannot be read as an .npz of plain arrays: {error}.") from error
-    if "train_images" not in arrays:
+    roles, ignored = _roles(arrays, path)
+    if "train_images" not in roles:
         raise DataError(
             f"Source file {path!r} has the keys {sorted(arrays)}, but no 'train_images': expected MedMNIST's key names, "
             "train_images, train_labels, val_images, …"
         )
+    notes = [f"Key {key!r} is read as {role}." for role, key in roles.items() if key != role]
+    if ignored:
+        notes.append(
+            f"Keys {ignored} are ignored: images and labels of splits are called train_images, train_labels, val_images, "
+            "val_labels, test_images and test_labels."
+        )
+    arrays = {role: arrays[key] for role, key in roles.items()}
     splits = {}
     encoded = encode_labels({part: arrays.get(f"{part}_labels") for part in SPLIT_NAMES})
     for part in SPLIT_NAMES:
@@ -95,4 +109,30 @@ def npz_source(path: str, options: SourceOptions) -> Source:
                     f"{inputs.dtype} of shape {inputs.shape}."
                 )
             splits[part] = ArrayDataset(torch.from_numpy(native(inputs)), encoded.labels[part])
-    return Source(splits["train"], splits.get("val"), splits.get("test"), encoded.class_names, notes=encoded.notes)
+    return Source(
+        splits["train"], splits.get("val"), splits.get("test"), encoded.class_names, notes=[*notes, *encoded.notes]
+    )
+
+
+def _roles(keys: Iterable[str], path: str) -> tuple[dict[str, str], list[str]]:
+    """MedMNIST's name → key of the file, which may spell it in another way; and the keys that are ignored.
+
+    Raises:
+        DataError: If two keys have the same meaning.
+    """
+    roles: dict[str, str] = {}
+    ignored = []
+    for key in sorted(keys):
+        *before, last = re.split(r"[_\W]+", key.lower())
+        part = split_of("_".join(before)) if before else "train"
+        if part is None or last not in NPZ_KINDS:
+            ignored.append(key)
+            continue
+        role = f"{part}_{NPZ_KINDS[last]}"
+        if role in roles:
+            raise DataError(
+                f"Keys {roles[role]!r} and {key!r} of source file {path!r} both mean {role}: leave out one."
+            )
+        roles[role] = key
+    alone = [role for role in roles if role.endswith("labels") and role.replace("labels", "images") not in roles]
+    return {role: key for role, key in roles.items() if role not in alone}, [*ignored, *(roles[role] for role in alone)]

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
 
 from diet_lightning.data.array_dataset import ArrayDataset
-from diet_lightning.data.array_format import extremes_of
-from diet_lightning.data.dataset import Extremes, SampleDataset
+from diet_lightning.data.dataset import SampleDataset
 from diet_lightning.data.decoding import Header, read_header, read_values
 from diet_lightning.data.metadata import digests_of, labels_of, names_of, to_label
 from diet_lightning.data.read_config import READ, ReadConfig
 from diet_lightning.data.survey import evenly_spaced, image_notes
+from diet_lightning.data.value_survey import RangeCheck
 from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.transforms.convert import PixelFormat
 from diet_lightning.transforms.geometry import Geometry, Whole
@@ -61,7 +60,7 @@ class ImageDataset(SampleDataset):
         self.pixels_in_memory = pixels_in_memory
         self.keep: Sequence[int] = range(len(items)) if keep is None else keep
         self.whole = None if image_size is None else Whole((image_size, image_size))
-        self._told = False  # whether clipped values have been told
+        self._check_range = RangeCheck()
 
     def __len__(self) -> int:
         """Number of images kept."""
@@ -138,7 +137,7 @@ class ImageDataset(SampleDataset):
         try:
             image, label = self.items[self.keep[index]][:2]
             values = read_values(image, self.pixels, self.read_config.pages, reduction)
-            self._check_range(values)
+            self._check_range(values, self.pixels.value_range)
             tensor = self.pixels.to_stored(values)
         except Exception as error:  # decoders raise exceptions of any type, even SyntaxError
             raise DataError(
@@ -154,19 +153,6 @@ class ImageDataset(SampleDataset):
         if geometry is not None:
             tensor = geometry.apply(n, tensor, sizes[0] if sizes else tensor.shape[1:])
         return tensor, number
-
-    def _check_range(self, values: Tensor) -> None:
-        if values.dtype == torch.uint8:
-            return
-        if self.pixels.value_range is None:
-            raise ValueError("it has more than 8 bits, unlike the images looked at first; set `read.value_range`")
-        low, high = self.pixels.value_range
-        if not self._told and (values.min() < low or values.max() > high):
-            self._told = True
-            rank_zero_warn(
-                f"An image has values from {values.min():.6g} to {values.max():.6g}: those outside of {low:.6g} to "
-                f"{high:.6g} are clipped; set `read.value_range`."
-            )
 
     def name_of(self, index: int) -> str:
         """`` (path)`` for files, else an empty string."""
@@ -215,19 +201,14 @@ class ImageDataset(SampleDataset):
         except Exception as error:  # as for `read`
             raise DataError(f"Image {index}{self.name_of(index)} cannot be read: {error}.") from error
 
-    def extremes(self) -> Extremes | None:
+    def wide_parts(self) -> Iterator[tuple[int, Tensor]]:
         """As for `SampleDataset`; of up to 64 evenly spaced images of more than 8 bits among 1,024."""
         wide = [n for n, header in self.headers.items() if header.wide]
-        found = []
         for index in (wide[n] for n in evenly_spaced(len(wide), RANGE_IMAGES)):
             with suppress(Exception):  # an image that cannot be read is named when it is
-                image = self.items[self.keep[index]][0]
-                values = read_values(image, self.pixels, self.read_config.pages)
-                found.append((*extremes_of(values[None]), not values.is_floating_point()))
-        if not found:
-            return None
-        lows, highs, integers = zip(*found, strict=True)
-        return min(lows), max(highs), all(integers)
+                values = read_values(self.items[self.keep[index]][0], self.pixels, self.read_config.pages)
+                if bool(values.isfinite().all()):
+                    yield index, values[None]
 
     @cached_property
     def headers(self) -> dict[int, Header]:

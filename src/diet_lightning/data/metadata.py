@@ -87,6 +87,25 @@ def features_of(dataset: Any) -> Mapping[str, Any] | None:
     return features if isinstance(features, Mapping) and hasattr(dataset, "with_format") else None
 
 
+def class_names_of(dataset: Any) -> list[str] | None:
+    """Names of the listed labels 0, 1, …, as torchvision's data sets keep them in ``classes``; None without such names.
+
+    Args:
+        dataset: A data set, possibly a `Subset`, or a `ConcatDataset` whose parts have the same names.
+    """
+    if isinstance(dataset, Subset):
+        return class_names_of(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        first, *others = (class_names_of(part) for part in dataset.datasets)
+        return first if all(each == first for each in others) else None
+    names = getattr(dataset, "classes", None)
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return None
+    labels = labels_of(dataset)
+    is_named = labels is not None and bool((labels < len(names)).all()) and len(set(names)) == len(names)
+    return list(names) if is_named else None
+
+
 def labels_of(dataset: Any) -> Tensor | None:
     """All labels of a data set, if it lists them as integers; no sample is read.
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from diet_lightning.data.batch import NO_LABEL, has_labels
@@ -16,8 +19,8 @@ from diet_lightning.data.images import ImageDataset
 from diet_lightning.data.indexed import IndexedDataset
 from diet_lightning.data.read_config import ReadConfig
 from diet_lightning.data.source import Source
+from diet_lightning.data.value_survey import ValueSurvey
 from diet_lightning.errors import ConfigurationError, DataError
-from diet_lightning.transforms.convert import infer_value_range
 
 MEMORY_LIMIT = 2**30  # bytes; a decoded data set up to this size is kept in memory by default
 
@@ -55,22 +58,72 @@ def as_read(source: Source, read: ReadConfig) -> tuple[Source, ReadConfig, list[
     Raises:
         DataError: If the samples can be read in several ways.
     """
-    notes = [*source.notes]
-    splits = [split for split in (source.train, source.val, source.test) if split is not None]
+    notes, is_given = [*source.notes], read.value_range is not None
+    given = {"train": source.train, "val": source.val, "test": source.test}
+    splits = [split for split in given.values() if split is not None]
     if read.color == "auto" and not all(isinstance(split, ImageDataset) and split.are_gray for split in splits):
         read = replace(read, color="rgb")
-    if read.value_range is None and (extremes := source.train.extremes()) is not None:
-        low, high, integers = extremes
-        found = infer_value_range(low, high, integers)
-        read = replace(read, value_range=list(found))
-        if integers or found != (0.0, 1.0):
-            notes.append(
-                f"Values from {low:.6g} to {high:.6g} are scaled: {found[0]:.6g} becomes 0 and {found[1]:.6g} becomes 1; "
-                "set read.value_range for another range."
+    made: dict[str, Any] = {}
+    for split, dataset in given.items():
+        if dataset is None:
+            continue
+        values = ValueSurvey.of(split, dataset.wide_parts(), read.pixel_range)
+        if values is not None and read.value_range is None:
+            if split != "train":
+                raise DataError(
+                    f"The {split} split has values of more than 8 bits, from {values.low:.6g} to {values.high:.6g}, but training "
+                    "samples have 8 bits: store both alike, or set `read.value_range` to a range for both."
+                )
+            found, said = values.range_found()
+            read, notes = replace(read, value_range=list(found)), [*notes, *said]
+        elif values is not None and read.pixel_range is not None:
+            notes += values.clipped_notes(read.pixel_range, is_given)
+        elif dataset.array_dtype == torch.uint8 and read.value_range is not None and not is_given:
+            raise DataError(
+                f"Samples of the {split} split are uint8, but training samples have values that are scaled from "
+                f"{read.value_range[0]:.6g} to {read.value_range[1]:.6g}: store both alike, or set `read.value_range` to a range "
+                "for both."
             )
-    train, said = source.train.formatted(read)
-    val, test = (None if split is None else split.formatted(read)[0] for split in (source.val, source.test))
-    return replace(source, train=train, val=val, test=test), read, [*notes, *said]
+        made[split], said = dataset.formatted(read)
+        told = {_without_numbers(note) for note in notes}
+        notes += [note for note in said if _without_numbers(note) not in told]
+    return replace(source, **made), read, notes
+
+
+def _without_numbers(note: str) -> str:
+    """A note about another split may differ in its numbers only."""
+    return re.sub(r"\d+", "", note)
+
+
+def check_shapes(indexed: Mapping[str, IndexedDataset], image_size: int | None) -> None:
+    """Compares the first sample of each split with the first training sample.
+
+    Args:
+        indexed: Name → the indexed split.
+        image_size: Side of the network's input, to which images are brought, or None.
+
+    Raises:
+        DataError: If the network would see samples of another kind or, but for images with `image_size`, of another shape.
+    """
+    train = indexed["train"][0].input
+    for name, split in indexed.items():
+        sample = split[0].input
+        is_image = sample.ndim == train.ndim == 3
+        if is_image and len(sample) != len(train):
+            raise DataError(
+                f"Images of the {name} split have {len(sample)} channel(s), but training images have {len(train)}: convert "
+                "them alike."
+            )
+        if sample.shape != train.shape and not (is_image and image_size is not None):
+            cure = "set `image_size` to bring all images to one size" if is_image else "give all samples one shape"
+            raise DataError(
+                f"Samples of the {name} split have shape {tuple(sample.shape)}, but training samples have "
+                f"{tuple(train.shape)}: {cure}."
+            )
+        if sample.dtype != train.dtype and not is_image:
+            raise DataError(
+                f"Samples of the {name} split are {sample.dtype}, but training samples are {train.dtype}: store both alike."
+            )
 
 
 def fill_cache(source: Source, read: ReadConfig, cache: ImageCache, drop_unreadable: bool) -> None:

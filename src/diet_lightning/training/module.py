@@ -136,7 +136,8 @@ class DIETModule(CheckpointedModule):
         known, found = self.hparams[argument], getattr(self._data, argument, None)
         if self._is_fitting and known is not None and found not in (None, known):
             raise ConfigurationError(
-                f"{argument}={known}, but the data module has {found} {noun}: leave `{argument}` out to read it from the data."
+                f"{argument}={known}, but the data module has {found} {noun}: make a new {type(self).__name__} for other data, and "
+                f"leave `{argument}` out to read it from them."
             )
         count = found if known is None else known
         shape = self.hparams["input_shape"] or getattr(self._data, "input_shape", None)

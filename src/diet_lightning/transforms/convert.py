@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,12 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 WIDE_MODES = ("I", "F")  # and those that begin with "I;16": more than 8 bits
+CURES: dict[Any, str] = {  # of samples that are not decoded
+    bytes: "decode it in the data set, PIL.Image.open(io.BytesIO(value))",
+    (str, Path): "open the file in the data set, PIL.Image.open(path)",
+    dict: 'decode it in the data set; one of Hugging Face does after dataset.cast_column("image", datasets.Image())',
+    (list, tuple): "convert it in the data set, numpy.asarray(value), or choose one of several",
+}
 INTEGER_MAXIMA = (1, 255, 1023, 4095, 16383, 65535)  # of 1, 8, 10, 12, 14 and 16 bits
 OPERATIONS = {  # EXIF orientation → what makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -188,14 +195,15 @@ def to_tensor(value: Any, pixels: PixelFormat | None = None) -> Tensor:
         return (pixels or PixelFormat())(value)
     if isinstance(value, np.ndarray):
         return torch.from_numpy(native(value))
-    raise TypeError(f"expected a tensor, an array or a PIL image, but got {type(value).__name__}")
+    cure = next((cure for kinds, cure in CURES.items() if isinstance(value, kinds)), "convert it in the data set")
+    raise TypeError(f"expected a tensor, an array or a PIL image, but got {type(value).__name__}: {cure}")
 
 
 def native(array: NDArray[Any]) -> NDArray[Any]:
-    """A contiguous array of the machine's byte order, of a dtype that torch computes with."""
+    """A contiguous array that can be written to, of the machine's byte order and of a dtype that torch computes with."""
     dtype = array.dtype.newbyteorder("=")
     wider: dict[str, Any] = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64, "float16": np.float32}
-    return np.ascontiguousarray(array, dtype=wider.get(dtype.name, dtype))
+    return np.require(array, wider.get(dtype.name, dtype), ["C_CONTIGUOUS", "WRITEABLE"])
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:

@@ -198,7 +198,8 @@ def _augmentation_for(
         if strength > 0:
             raise ConfigurationError(
                 f"strength={strength} augments images of shape (channels, height, width), but the inputs have shape "
-                f"{input_shape}: pass a function as `augmentation`, or set `strength` to 0."
+                f"{input_shape}: pass a function as `augmentation`, set `strength` to 0, or give gray images an axis for the channel, "
+                "a[:, None]."
             )
         return None
     names = inspect.signature(BatchAugmentation).parameters.keys() - {"strength"}
