@@ -165,6 +165,8 @@ def test_a_range_of_values_holds_all_of_them_and_is_not_empty(a, b, integers):
         (-1000, 3000, True, (-1000, 3000)),  # Hounsfield units
         (0.0, 1.0, False, (0, 1)),
         (0.02, 0.9, False, (0, 1)),
+        (0.02, 0.3, False, (0.02, 0.3)),  # 72 of 256 levels, if 0 to 1 counted
+        (0.3, 0.3, False, (0, 1)),
         (0.0, 255.0, False, (0, 255)),
         (-2.1, 2.6, False, (-2.1, 2.6)),  # normalised
         (0.0, 2.5, False, (0.0, 2.5)),

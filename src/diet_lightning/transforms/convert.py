@@ -118,14 +118,15 @@ def infer_value_range(low: float, high: float, integers: bool) -> tuple[float, f
         integers: Whether the values are of an integer type.
 
     Returns:
-        ``(0, 1)`` for values that are in this range already; 0 and the largest value of 8, 10, 12, 14 or 16 bits if the
-        data use at least half of it; else the smallest and largest value themselves.
+        0 and the largest value of 1, 8, 10, 12, 14 or 16 bits if the data use at least half of it, are integers of 8 bits or
+        have a single value of 0 to 1; else the smallest and largest value themselves.
     """
     if low >= 0.0:
-        if high <= 1.0:
-            return 0.0, 1.0
         largest = next((each for each in INTEGER_MAXIMA if high <= each), None)
-        if largest is not None and (high - low >= largest / 2 or (integers and largest == 255)):
+        used = high - low
+        if largest is not None and (
+            used >= largest / 2 or (used == 0 and largest == 1) or (integers and largest <= 255)
+        ):
             return 0.0, float(largest)
     return low, high if high > low else low + 1.0
 
