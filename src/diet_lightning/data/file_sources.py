@@ -79,11 +79,16 @@ def image_file_source(
 
 def npz_source(path: str, options: SourceOptions) -> Source:
     """Arrays under MedMNIST's keys: ``train_images``, ``train_labels``, and the same for val and test."""
+    file = Path(path).expanduser()
+    if not zipfile.is_zipfile(file):
+        wrong = what_is_wrong(file, "an .npz file")
+        if file.is_file() and file.suffix.lower() in ("", ".npz", ".npy"):
+            wrong = "is another file: write one by numpy.savez(FILE, train_images=…, train_labels=…)."
+        raise DataError(f"Source file {path!r} cannot be read as an .npz of plain arrays: it {wrong}")
     try:
-        with Path(path).expanduser().open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        # a single array is not a context manager: TypeError, or AttributeError on Python 3.10
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"Source file {path!r} cannot be read as an .npz of plain arrays: {error}.") from error
     if "train_images" not in arrays:
         raise DataError(
@@ -100,5 +105,16 @@ def npz_source(path: str, options: SourceOptions) -> Source:
                     f"Expected '{part}_images' of {path!r} to hold numbers, one row or image per sample, but got "
                     f"{inputs.dtype} of shape {inputs.shape}."
                 )
-            splits[part] = ArrayDataset(torch.from_numpy(native(inputs)), encoded.labels[part])
+            data = ArrayDataset(torch.from_numpy(native(inputs)), encoded.labels[part])
+            if part != "train" and data.inputs.ndim == 4 and data.inputs.is_floating_point():
+                _check_finite(data, f"'{part}_images' of {path!r}")
+            splits[part] = data
     return Source(splits["train"], splits.get("val"), splits.get("test"), encoded.class_names, notes=encoded.notes)
+
+
+def _check_finite(data: ArrayDataset, name: str) -> None:
+    """Raises an error that names the array and the first sample with a value that is not finite."""
+    try:
+        data.extremes()
+    except DataError as error:
+        raise DataError(f"Array {name}: {error}") from error

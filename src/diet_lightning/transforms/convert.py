@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,18 @@ from torchvision.transforms.v2 import functional as tv
 
 WIDE_MODES = ("I", "F")  # and those that begin with "I;16": more than 8 bits
 INTEGER_MAXIMA = (1, 255, 1023, 4095, 16383, 65535)  # of 1, 8, 10, 12, 14 and 16 bits
+CURES: dict[tuple[type, ...], str] = {  # types of samples → how to make images of them
+    (bytes, bytearray): "decode it in the data set, as PIL.Image.open(io.BytesIO(value))",
+    (
+        str,
+        PathLike,
+    ): "open it in the data set, as PIL.Image.open(path), or use the source csv:FILE with a table of paths",
+    (Mapping,): "for a data set of Hugging Face, decode the column: cast_column(name, datasets.Image())",
+    (
+        list,
+        tuple,
+    ): "make arrays of them, for a data set of Hugging Face by with_format('numpy'), and choose one of several images",
+}
 OPERATIONS = {  # EXIF orientation → what makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -183,7 +196,8 @@ def to_tensor(value: Any, pixels: PixelFormat | None = None) -> Tensor:
         return (pixels or PixelFormat())(value)
     if isinstance(value, np.ndarray):
         return torch.from_numpy(native(value))
-    raise TypeError(f"expected a tensor, an array or a PIL image, but got {type(value).__name__}")
+    cure = next((cure for kinds, cure in CURES.items() if isinstance(value, kinds)), "convert it in the data set")
+    raise TypeError(f"expected a tensor, an array or a PIL image, but got {type(value).__name__}: {cure}")
 
 
 def native(array: NDArray[Any]) -> NDArray[Any]:
