@@ -212,9 +212,8 @@ def test_a_tiff_whose_zero_is_white_is_no_negative(tmp_path, dtype, largest, byt
 
 
 def test_nothing_is_printed_on_bands_that_pillow_does_not_read(tmp_path):
-    tifffile.imwrite(
-        tmp_path / "a.tif", np.zeros((13, 8, 8), np.uint8), photometric="minisblack", planarconfig="separate"
-    )
+    array = np.zeros((8, 8, 13), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack", planarconfig="contig")
     code = f"""
 from diet_lightning.data.decoding import read_header, read_values
 from diet_lightning.transforms.convert import PixelFormat
