@@ -250,3 +250,21 @@ def test_hugging_face_data_sets_passed_in_python(form):
         lambda batch: {"pixel_values": [images(1)[0] for _ in batch["x"]], "label": batch["x"]}
     )
     assert carried(opened(keyed)) == rows["label"]
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 8, 8), (8, 8), (2, 3)])
+def test_masks_are_no_classes(shape):
+    masks = torch.randint(0, 2, (COUNT, *shape))
+    data = opened(list(zip(images(COUNT), masks, strict=True)))
+    assert data.num_classes is None
+    squeezed = masks[0].squeeze(0).shape if shape[0] == 1 else shape
+    assert any(f"(N, {', '.join(map(str, squeezed))}) are not classes" in note for note in data.notes)
+
+
+def test_fractions_that_a_data_set_of_hugging_face_lists_are_no_classes():
+    datasets = pytest.importorskip("datasets")
+    pictures = [Image.fromarray(each.permute(1, 2, 0).numpy()) for each in images(COUNT)]
+    columns = {"image": pictures, "label": [n / 4 for n in range(COUNT)]}
+    data = opened(datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image()))
+    assert data.num_classes is None
+    assert any("0.25, are a target of regression" in note for note in data.notes)

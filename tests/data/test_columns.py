@@ -81,3 +81,26 @@ def test_names_of_another_order_become_the_labels():
     joined = {"train": ["a", "b", None], "val": ["b", "a", None], "test": None}
     assert join_names(columns, other) == (joined, None)
     assert join_names(columns, dict.fromkeys(columns)) == (columns, None)
+
+
+@pytest.mark.parametrize("kind", [None, INT, CLASS])
+def test_another_column_that_may_be_the_labels_is_told(kind):
+    image, label, (note,) = chosen({"image": IMAGE, "coarse_label": kind, "fine_label": kind, "width": INT})
+    assert (image, label) == ("image", "fine_label")
+    assert "'fine_label' (also: 'coarse_label')" in note
+    assert "read.label_column" in note
+
+
+@pytest.mark.parametrize("kind", [None, INT, TEXT])
+def test_columns_that_are_not_read_as_labels_are_told(kind):
+    image, label, (note,) = chosen({"image": IMAGE, "y": kind})
+    assert (image, label) == ("image", None)
+    assert "No column is read as labels; if one of 'y' holds them, set read.label_column" in note
+    assert chosen({"image": IMAGE, "y": kind}, label_column="y")[1] == "y"
+
+
+def test_columns_of_lists_are_not_proposed_as_images():
+    features = datasets.Features({"images": datasets.Sequence(IMAGE), "label": INT})
+    with pytest.raises(DataError, match=r"one image of each list in \['images'\] into a column of its own") as error:
+        chosen(features)
+    assert "read.image_column" not in str(error.value)

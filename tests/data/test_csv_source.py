@@ -45,7 +45,7 @@ def labels(dataset):
 LINES = ("images/3.png,dog", "images/0.png,cat", "images/4.png,dog")
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("header", ["path,label", "Image Path,Class", "filename,target", "file,category", None])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_paths_and_labels_are_read_in_the_order_of_the_table(folder, delimiter, header, encoding):
@@ -159,7 +159,7 @@ def test_a_share_of_a_labelled_table_is_held_out_and_told(folder):
         (["path,label", "images/0.png,a", "images/1.png"], "Line 3 of table .* has 1 column"),
         (
             ["x,y,z", "a,b,c", "d,e,f"],
-            "columns .'x', 'y', 'z'., of which none holds paths.*separated by commas, semicolons or tabs",
+            "columns .'x', 'y', 'z'., of which none holds paths.*separated by commas, semicolons, tabs or",
         ),
         (["x,y", "images/0.png,images/1.png"], "several hold paths"),
         (["path,split", "images/0.png,train", "images/1.png,extra"], "got 'extra' in line 3"),
@@ -198,3 +198,69 @@ def test_any_text_is_a_label(folder, names, delimiter):
         return
     classes = [source.class_names[label].casefold() for label in labels(source.train)]
     assert classes == [name.strip().casefold() for name in names]
+
+
+@pytest.mark.parametrize("header", ["path,label", None])
+@pytest.mark.parametrize("cell", ["cat, big", "cat,,x"])
+def test_a_row_of_more_cells_than_the_first_is_refused(folder, header, cell):
+    lines = [*([header] if header else []), "images/0.png,dog", f"images/1.png,{cell}", "images/2.png,dog"]
+    with pytest.raises(DataError, match=rf"Line {len(lines) - 1} of table .* quotation marks"):
+        opened(write(folder, *lines))
+    quoted = opened(write(folder, *(line.replace(cell, f'"{cell}"') for line in lines)))
+    assert list(quoted.class_names) == [cell, "dog"]
+
+
+def test_empty_cells_behind_the_last_column_are_ignored(folder):
+    source = opened(write(folder, "path,label", *(f"{line},," for line in LINES)))
+    assert (colours(source.train), labels(source.train)) == ([3, 0, 4], [1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("# all pets", "path,label", *LINES),
+        ("# all pets, small and large, of 2020", "", "path,label", *LINES),
+        ("# path,label", *LINES),
+        ("# all pets", "# of 2020", *LINES),
+        ("path,label", LINES[0], "# doubtful, these two", *LINES[1:]),
+    ],
+)
+def test_comments_are_ignored(folder, lines):
+    source = opened(write(folder, *lines))
+    assert (colours(source.train), labels(source.train)) == ([3, 0, 4], [1, 0, 1])
+
+
+def test_a_commented_header_names_the_columns(folder):
+    source = opened(write(folder, "# size,label,path", *("7,{1},{0}".format(*line.split(",")) for line in LINES)))
+    assert (colours(source.train), labels(source.train)) == ([3, 0, 4], [1, 0, 1])
+
+
+def test_files_whose_names_begin_as_comments_do_are_read(folder):
+    for n, line in enumerate(LINES):
+        (folder / line.split(",")[0]).rename(folder / f"#{n}.png")
+    source = opened(write(folder, *(f"#{n}.png,{line.split(',')[1]}" for n, line in enumerate(LINES))))
+    assert (colours(source.train), labels(source.train)) == ([3, 0, 4], [1, 0, 1])
+
+
+def test_addresses_of_files_are_paths(folder):
+    (folder / "images" / "3.png").rename(folder / "images" / "ä 3.png")
+    lines = [f"{(folder / line.split(',')[0]).as_uri()},{line.split(',')[1]}" for line in LINES]
+    lines[0] = f"{(folder / 'images' / 'ä 3.png').as_uri()},dog"
+    assert "%20" in lines[0]
+    source = opened(write(folder, "path,label", *lines))
+    assert (colours(source.train), labels(source.train)) == ([3, 0, 4], [1, 0, 1])
+
+
+@pytest.mark.parametrize("header", ["path label", None])
+def test_the_separators_are_named_where_there_are_others(folder, header):
+    with pytest.raises(DataError, match=r"separated by commas, semicolons, tabs or '\|'"):
+        opened(write(folder, *([header] if header else []), *(line.replace(",", " ") for line in LINES)))
+
+
+@pytest.mark.parametrize("cells", [("01", "1", "2"), ("1e5", "100000", "7"), ("1.0", "1", "+3")])
+def test_numbers_of_several_spellings_are_told(folder, cells):
+    lines = [f"images/{n}.png,{cell}" for n, cell in enumerate(cells)]
+    source = opened(write(folder, "path,label", *lines))
+    assert labels(source.train)[0] == labels(source.train)[1] != labels(source.train)[2]
+    assert any(f"{cells[0]!r} and {cells[1]!r}" in note for note in source.notes)
+    assert not any("same number" in note for note in opened(write(folder, "path,label", *lines[1:])).notes)

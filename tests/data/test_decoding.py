@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 
@@ -170,6 +172,64 @@ def test_pages_are_the_first_one_or_channels(tmp_path):
         assert read_header(path).pages == 3
 
 
+def test_frames_in_color_have_three_channels_each(tmp_path):
+    for name in ("a.gif", "a.png"):
+        frames = [Image.new("RGB", (5, 6), color) for color in ("#ff0000", "#0000ff")]
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        every = read_values(tmp_path / name, PixelFormat(), "channels")
+        assert every[:, 0, 0].tolist() == [255, 0, 0, 0, 0, 255]
+        gray = read_values(tmp_path / name, PixelFormat("gray"), "channels")
+        assert gray[:, 0, 0].tolist() == [76, 29]  # luminance of ITU-R 601
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("bands", [1, 3])
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8"])
+def test_a_tiff_of_any_dtype_keeps_its_values(tmp_path, dtype, bands, byteorder):
+    dtype = np.dtype(dtype)
+    shape = (6, 5, 3)[: 2 + (bands == 3)]
+    if dtype.kind == "f":
+        array = (RNG.random(shape) * 3 - 1).astype(dtype)
+    else:
+        array = RNG.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, array, photometric="rgb" if bands == 3 else "minisblack", byteorder=byteorder)
+    values = read_values(path, PixelFormat()).permute(1, 2, 0).double().numpy()
+    np.testing.assert_array_equal(values, np.broadcast_to(array.reshape(6, 5, bands).astype(np.float64), values.shape))
+    assert read_header(path).wide == (dtype != np.uint8)
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize(("dtype", "largest"), [("u1", 255), ("u2", 65535), ("u4", 2**32 - 1)])
+def test_a_tiff_whose_zero_is_white_is_no_negative(tmp_path, dtype, largest, byteorder):
+    array = RNG.integers(0, largest, (6, 5), dtype, endpoint=True)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, array, photometric="miniswhite", byteorder=byteorder)
+    np.testing.assert_array_equal(read_values(path, PixelFormat())[0].numpy(), largest - array.astype(np.int64))
+    tifffile.imwrite(path, array[None].repeat(2, 0), photometric="miniswhite", byteorder=byteorder)
+    stack = read_values(path, PixelFormat(), "channels").numpy()
+    np.testing.assert_array_equal(stack, [largest - array.astype(np.int64)] * 2)
+
+
+def test_nothing_is_printed_on_bands_that_pillow_does_not_read(tmp_path):
+    array = np.zeros((8, 8, 13), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack", planarconfig="contig")
+    code = f"""
+from diet_lightning.data.decoding import read_header, read_values
+from diet_lightning.transforms.convert import PixelFormat
+print(read_header({str(tmp_path / "a.tif")!r}).mode, len(read_values({str(tmp_path / "a.tif")!r}, PixelFormat())))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("uint8, 13 bands 13\n", "")
+
+
+@pytest.mark.parametrize("mode", ["int16", "float32"])
+def test_a_tiff_whose_zero_is_white_and_that_has_no_largest_value_raises_an_error(tmp_path, mode):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 6), mode), photometric="miniswhite")
+    with pytest.raises(ValueError, match="photometric interpretation 0"):
+        read_values(tmp_path / "a.tif", PixelFormat())
+
+
 def test_a_tiff_that_cannot_be_read_as_it_is_meant_raises_an_error(tmp_path):
     path = tmp_path / "white.tif"
     tifffile.imwrite(path, np.zeros((4, 5, 6), np.uint16), photometric="miniswhite", planarconfig="contig")
@@ -213,6 +273,18 @@ def test_images_of_more_than_8_bits_use_all_levels_and_it_is_told(tmp_path, bits
     assert any(f"{largest} becomes 1" in note and "read.value_range" in note for note in data.notes)
 
 
+@pytest.mark.parametrize("top", [0.01, 0.3, 0.7, 1.0])
+def test_floats_in_a_part_of_0_to_1_use_all_levels_and_it_is_told(tmp_path, top):
+    arrays = RNG.random((5, 64, 64), dtype=np.float32) * np.float32(top)
+    for n, array in enumerate(arrays):
+        tifffile.imwrite(tmp_path / f"{n}.tif", array)
+    data = DIETDataModule(f"folder:{tmp_path}", image_size=64, holdout=0.0)
+    stored = data.raw_samples("train", range(5)).input.double().numpy()[:, 0] / 255
+    low, high = (arrays.min(), arrays.max()) if top < 0.5 else (0.0, 1.0)
+    np.testing.assert_allclose(stored, (arrays - low) / (high - low), atol=0.5 / 255 + 1e-6)
+    assert any("becomes 0 and" in note for note in data.notes) == (top < 0.5)
+
+
 def test_the_range_is_that_of_training_and_stays_in_the_checkpoint(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "val").mkdir()
@@ -248,6 +320,11 @@ def test_what_is_decided_on_pixels_is_told_and_can_be_chosen(tmp_path):
     told = " ".join(data.notes)
     assert "3 of the 3 images looked at have several pages" in told
     assert "All 3 images looked at are gray and have one channel; set read.color to rgb for three equal ones." in told
+    stacked = DIETDataModule(f"folder:{tmp_path}", image_size=8, holdout=0.0, read=ReadConfig(pages="channels"))
+    stacked.setup()
+    (note,) = (note for note in stacked.notes if "3 of the 3 images" in note)
+    assert "each of which becomes one channel if it is gray" in note
+    assert not any("one channel; set" in note or "three equal channels" in note for note in stacked.notes)
     for options, channels in (({"color": "gray"}, 1), ({"color": "rgb"}, 3), ({"pages": "channels"}, 2)):
         assert DIETDataModule(f"folder:{tmp_path}", image_size=8, read=ReadConfig(**options)).input_shape == (
             channels,

@@ -458,3 +458,31 @@ def test_images_that_a_table_keeps_in_other_files_are_hashed_there(tmp_path):
     before = train_of(source, root=str(tmp_path / "c")).fingerprint()
     (folder / "3.bmp").write_bytes(b"another")
     assert train_of(source, root=str(tmp_path / "c")).fingerprint() != before
+
+
+def test_prediction_warns_of_replaced_training_images(tmp_path, make_trainer, recwarn):
+    for n in range(4):
+        Image.new("RGB", (8, 8), (n, 0, 0)).save(tmp_path / f"{n}.png")
+
+    def data(source=tmp_path):
+        return DIETDataModule(f"folder:{source}", batch_size=4, num_workers=0)
+
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(DIETModule(TinyNet()), data())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+
+    def warnings_of(source=tmp_path):
+        recwarn.clear()
+        make_trainer().predict(DIETModule(TinyNet()), data(source), ckpt_path=tmp_path / "a.ckpt", weights_only=True)
+        return [str(each.message) for each in recwarn if "are not those of the checkpoint" in str(each.message)]
+
+    assert warnings_of() == []
+    Image.new("RGB", (8, 8), (9, 0, 0)).save(tmp_path / "2.png")
+    assert len(warnings_of()) == 1
+    (tmp_path / "2.png").unlink()
+    (message,) = warnings_of()
+    assert str(tmp_path) in message
+    (tmp_path / "new").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "new" / "0.png")
+    Image.new("RGB", (8, 8), (1, 1, 1)).save(tmp_path / "new" / "1.png")
+    assert warnings_of(tmp_path / "new") == []  # chosen on purpose

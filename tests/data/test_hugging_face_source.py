@@ -163,3 +163,12 @@ def test_classes_of_another_order_in_another_split_are_joined_by_name(monkeypatc
     assert data.class_names == ["ant", "ox"]
     assert data.train_labels.tolist() == [1, 0, 1]
     assert data._splits["test"].dataset.labels.tolist() == [0, 1]
+
+
+def test_a_set_that_was_saved_to_disk_is_read(tmp_path):
+    split = datasets.Dataset.from_dict({"image": [png(n) for n in range(6)], "label": [0, 1] * 3})
+    split.cast_column("image", datasets.Image()).save_to_disk(tmp_path / "saved")
+    data = DIETDataModule(f"hf:{tmp_path / 'saved'}", num_workers=0)
+    assert (data.num_samples, data.num_classes, data.input_shape) == (6, 2, (3, 6, 6))
+    stored = data.raw_samples("train", range(6)).input[:, :, 0, 0].tolist()
+    assert stored == [list(row["image"].getpixel((0, 0))) for row in split.cast_column("image", datasets.Image())]

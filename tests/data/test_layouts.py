@@ -326,3 +326,65 @@ def test_every_image_is_in_one_split_or_told_to_be_left_out(folders, layout):
             assert set(files.classes.tolist()) - {-1} == set(range(len(files.names)))
         if layout == "flat":
             assert paths == listing.paths
+
+
+@pytest.mark.parametrize(
+    ("files", "pictures", "masks"),
+    [
+        (["train/image/", "train/label/"], "train/image", "label"),
+        (["my_images/", "my_masks/"], "my_images", "my_masks"),
+        (["JPEGImages/", "SegmentationClass/"], "JPEGImages", "SegmentationClass"),
+        (["site1/img/", "site1/ann/", "site2/img/", "site2/ann/"], "site1/img", "ann"),
+    ],
+)
+def test_images_beside_masks_are_refused_at_any_depth(tmp_path, files, pictures, masks):
+    with pytest.raises(DataError, match=re.escape(masks)) as caught:
+        opened(make(tmp_path, *files))
+    assert f"folder:{tmp_path / pictures}," in str(caught.value)
+    assert len(opened(tmp_path / pictures).train) == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "folder"),
+    [
+        (["cat/train/", "cat/test/", "dog/train/", "dog/test/"], "cat"),
+        (["bottle/train/good/", "bottle/test/bad/", "bottle/ground_truth/bad/", "cable/train/good/"], "bottle"),
+        (["a/first/training_set/", "a/first/validation_set/", "b/"], "a/first"),
+        (["train/x/train/", "train/x/test/", "train/y/train/", "test/x/"], "train/x"),
+    ],
+)
+def test_splits_inside_classes_are_refused(tmp_path, files, folder):
+    make(tmp_path, *files)
+    with pytest.raises(DataError, match="splits inside a class") as caught:
+        opened(tmp_path)
+    assert f"Folder '{tmp_path / folder}' holds" in str(caught.value)
+    assert f"folder:{tmp_path / folder} to read" in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("seg_train", "seg_test")])
+def test_the_only_class_of_a_split_one_level_deeper_is_a_class(tmp_path, names):
+    train, test = names
+    make(tmp_path, f"{train}/{train}/cat/", f"{train}/{train}/dog/", f"{test}/{test}/cat/")
+    source = opened(tmp_path, "splits")
+    assert splits(source) == {"train": ["cat", "cat", "dog", "dog"], "test": ["cat", "cat"]}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("May 2021", "June 2022"),
+        ("2021-Sept", "2022 january"),
+        ("3 May 2021", "December 24, 2021"),
+        ("Photos from 2019", "Photos from 2020"),
+        ("summer_2021", "2021Q4"),
+    ],
+)
+def test_months_and_seasons_of_years_are_dates(tmp_path, names):
+    source = opened(make(tmp_path, *(f"{name}/" for name in names)))
+    assert source.class_names is None
+    assert any("named after dates" in note for note in source.notes)
+
+
+@pytest.mark.parametrize("names", [("BMW 2010", "Audi 2008"), ("may", "march"), ("marches 2020", "mays 2021")])
+def test_other_words_before_years_are_classes(tmp_path, names):
+    assert sorted(opened(make(tmp_path, *(f"{name}/" for name in names))).class_names) == sorted(names)

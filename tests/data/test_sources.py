@@ -583,6 +583,31 @@ def test_a_damaged_npz_is_refused(tmp_path, damage):
         opened(f"npz:{path}")
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("a.png", "write folder:"), ("a.csv", "write csv:"), ("a.npy", "numpy.savez")]
+)
+def test_another_file_than_an_npz_is_refused_with_what_to_write(tmp_path, name, said):
+    path = tmp_path / name
+    if name == "a.npy":
+        np.save(path, np.zeros(3))
+    else:
+        Image.new("RGB", (4, 4)).save(path, "PNG")
+    with pytest.raises(DataError, match=rf"a\..* cannot be read as an \.npz .*{said}") as error:
+        opened(f"npz:{path}")
+    assert "allow_pickle" not in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_of_npz_images_that_are_not_finite_are_named(tmp_path, part, value):
+    stored = np.random.default_rng(0).random((9, 3, 8, 8), dtype=np.float32)
+    damaged = stored.copy()
+    damaged[5, 1, 2, 3] = value
+    name = save_npz(tmp_path / "x.npz", **{"train_images": stored, f"{part}_images": damaged})
+    with pytest.raises(DataError, match=rf"Sample 5 of the {part} split has values that are NaN"):
+        module(name)
+
+
 def test_a_damaged_npz_is_closed(tmp_path):
     path = tmp_path / "x.npz"
     save_npz(path, train_images=np.zeros((50, 8, 8), dtype=np.uint8))
@@ -1111,3 +1136,17 @@ def test_a_label_that_is_no_class_is_not_taken_for_an_unreadable_image():
         ConfigurationError, match=r"The label of image 1 is not a class: .* but got 0.5; correct the label"
     ):
         dataset.without_unreadable()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_whose_images_are_all_unreadable_is_refused(tmp_path, split):
+    for part in ("train", "val"):
+        for name in "ab":
+            file = tmp_path / part / name / "0.png"
+            file.parent.mkdir(parents=True)
+            file.write_bytes(b"") if part == split else Image.new("RGB", (6, 6), name == "a").save(file)
+    data = DIETDataModule(f"folder:{tmp_path}", image_size=6, drop_unreadable=True)
+    with pytest.raises(
+        DataError, match=rf"None of the 2 images of a split can be read, the first is 0 \(.*{split}.a.0\.png"
+    ):
+        data.setup()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from diet_lightning.transforms.convert import (
     PixelFormat,
     channels_last,
     infer_value_range,
+    to_tensor,
     to_unit,
 )
 
@@ -165,6 +167,8 @@ def test_a_range_of_values_holds_all_of_them_and_is_not_empty(a, b, integers):
         (-1000, 3000, True, (-1000, 3000)),  # Hounsfield units
         (0.0, 1.0, False, (0, 1)),
         (0.02, 0.9, False, (0, 1)),
+        (0.02, 0.3, False, (0.02, 0.3)),  # 72 of 256 levels, if 0 to 1 counted
+        (0.3, 0.3, False, (0, 1)),
         (0.0, 255.0, False, (0, 255)),
         (-2.1, 2.6, False, (-2.1, 2.6)),  # normalised
         (0.0, 2.5, False, (0.0, 2.5)),
@@ -225,3 +229,18 @@ def test_the_position_of_channels_is_found_where_one_reading_is_sensible(shape, 
 def test_fewer_channels_than_pixels_are_found_on_either_side(channels, height, width):
     assert channels_last((channels, height, width)) is False
     assert channels_last((height, width, channels)) is True
+
+
+@pytest.mark.parametrize(
+    ("value", "cure"),
+    [
+        (b"\x89PNG", "PIL.Image.open(io.BytesIO(value))"),
+        ("cat.png", "csv:FILE"),
+        ({"bytes": b"", "path": None}, "cast_column(name, datasets.Image())"),
+        ([[1]], "with_format('numpy')"),
+        (3, "convert it in the data set"),
+    ],
+)
+def test_other_types_of_samples_are_refused_with_what_to_do(value, cure):
+    with pytest.raises(TypeError, match=f"but got {type(value).__name__}: .*{re.escape(cure)}"):
+        to_tensor(value)

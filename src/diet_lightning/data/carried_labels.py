@@ -151,7 +151,7 @@ def _relabelled(dataset: SampleDataset, column: Any, labels: Tensor | None) -> S
         labels = torch.full((len(dataset),), NO_LABEL)
     if len(labels) != len(dataset):
         raise DataError(f"Expected one label per sample, but got {len(labels)} labels for {len(dataset)} samples.")
-    with suppress(DataError):
+    with suppress(DataError, ValueError):  # listed labels that are no classes
         if (own := dataset.labels) is not None and torch.equal(own, labels):
             return dataset
     if isinstance(dataset, MapDataset):

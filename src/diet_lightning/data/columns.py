@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diet_lightning.data.read_config import ReadConfig
+from diet_lightning.data.split_names import words_of
 from diet_lightning.errors import ConfigurationError, DataError
+from diet_lightning.utilities.text import first_few
 
 INPUT_KEYS = ("image", "img", "input", "pixel_values")
 LABEL_KEYS = ("label", "labels", "target", "targets", "fine_label", "class", "cls")
 PICTURE_KEYS = (*INPUT_KEYS, "picture", "photo", "jpg", "jpeg", "png", "webp")  # the last are those of WebDataset
+LABEL_WORDS = frozenset({*LABEL_KEYS, "category", "classes", "categories", "species"})
+LISTS = ("List", "LargeList", "Sequence", "list")  # types of features that hold several values
 STORED = {"bytes", "path"}  # fields of an image that was written without Hugging Face's features
 
 
@@ -43,9 +47,11 @@ def choose_columns(features: Mapping[str, Any], read: ReadConfig, owner: str) ->
     image = image or (images[0] if len(images) == 1 else None)
     if image is None:
         problem = f"several columns of images, {images}" if images else "no column of images"
-        raise DataError(
-            f"{_upper(owner)} has the columns {sorted(features)}, but {problem}: set `read.image_column` to one of them."
-        )
+        lists = [name for name, kind in features.items() if type(kind).__name__ in LISTS]
+        cure = f"set `read.image_column` to one of {images}" if images else "set `read.image_column` to one of them"
+        if lists and not images:
+            cure = f"put one image of each list in {lists} into a column of its own, by map"
+        raise DataError(f"{_upper(owner)} has the columns {sorted(features)}, but {problem}: {cure}.")
     _tell("Images are", image, images, "image_column", notes)
 
     label, others = label_column(features, read.label_column, image)
@@ -53,6 +59,10 @@ def choose_columns(features: Mapping[str, Any], read: ReadConfig, owner: str) ->
         _tell("Labels are", label, others, "label_column", notes)
     elif others:
         notes.append(f"Columns {others} could be the labels, so none is used; set read.label_column to one of them.")
+    elif rest := [name for name, kind in features.items() if name != image and not is_image(kind)]:
+        notes.append(
+            f"No column is read as labels; if one of {first_few(map(repr, rest))} holds them, set read.label_column to its name."
+        )
     return image, label, notes
 
 
@@ -68,7 +78,8 @@ def label_column(
     """
     classes = [name for name, kind in features.items() if type(kind).__name__ == "ClassLabel"]
     named = [name for name in _named(features, LABEL_KEYS) if not is_image(features[name]) and name != image]
-    candidates = list(dict.fromkeys([*named, *classes]))
+    alike = [n for n, kind in features.items() if LABEL_WORDS & {*words_of(n)} and not is_image(kind) and n != image]
+    candidates = list(dict.fromkeys([*named, *classes, *alike]))
     if given is not None:
         return given, candidates
     return (candidates[0] if named or len(classes) == 1 else None), candidates

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
 import os
 import re
 from collections.abc import Container, Iterable
@@ -12,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diet_lightning.data.class_names import number_of
+from diet_lightning.data.csv_table import CHECKED_ROWS, SEPARATORS, Table, absolute, exists, read_table
 from diet_lightning.data.file_sources import image_file_source
 from diet_lightning.data.image_files import ImageFiles
 from diet_lightning.data.labels import encode_labels, is_missing
@@ -22,7 +20,6 @@ from diet_lightning.data.split_names import SPLIT_NAMES, split_of
 from diet_lightning.errors import ConfigurationError, DataError
 from diet_lightning.utilities.text import first_few
 
-DELIMITERS = ",;\t"
 # names of columns in lower case, without spaces, dashes and underscores; the first that a table has is taken
 IMAGE_NAMES = (
     *("path", "imagepath", "imgpath", "filepath", "filename", "imagefile", "imagefilename", "imagename", "file"),
@@ -33,46 +30,6 @@ LABEL_NAMES = (
     *("classid", "labelid", "categoryid", "species", "diagnosis"),
 )
 SPLIT_COLUMNS = ("split", "subset", "partition", "set")
-CHECKED_ROWS = 20  # from which the delimiter and a column of paths are found
-
-
-class _Table(NamedTuple):
-    """Rows of a file.
-
-    Attributes:
-        file: The file.
-        header: Names of the columns; empty without a header.
-        rows: Cells of the rows below the header.
-        lines: The line in which each row ends.
-    """
-
-    file: str
-    header: list[str]
-    rows: list[list[str]]
-    lines: list[int]
-
-    def cells(self, column: int) -> list[str]:
-        """The cells of a column, without spaces around them.
-
-        Raises:
-            DataError: If a row is too short.
-        """
-        for row, line in zip(self.rows, self.lines, strict=True):
-            if len(row) <= column:
-                raise DataError(
-                    f"Line {line} of table '{self.file}' has {len(row)} column(s), but column {self.title(column)} is read: "
-                    "complete the line."
-                )
-        return [row[column].strip() for row in self.rows]
-
-    def title(self, column: int) -> str:
-        """Name of a column, or its number without a header."""
-        return repr(self.header[column]) if self.header else str(column + 1)
-
-    @property
-    def width(self) -> int:
-        """Number of columns."""
-        return len(self.header or self.rows[0])
 
 
 class _Columns(NamedTuple):
@@ -89,7 +46,7 @@ def csv_source(path: str, options: SourceOptions) -> Source:
     if not file.is_file():
         raise DataError(f"Source table {path!r} {what_is_wrong(file, 'a table of paths and labels')}")
     folder = os.path.dirname(os.path.abspath(file))
-    table = _read(str(file), folder)
+    table = read_table(str(file), folder)
     columns = _columns(table, folder, options.read)
     paths = _paths(table, columns.image, folder)
     notes = [_columns_note(table, columns)]
@@ -101,60 +58,17 @@ def csv_source(path: str, options: SourceOptions) -> Source:
     return image_file_source(files, encoded.class_names, [*notes, *encoded.notes], options)
 
 
-def _read(file: str, folder: str) -> _Table:
-    try:
-        data = Path(file).read_bytes()
-        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-        delimiter = max(DELIMITERS, key=lambda each: _width(text, each))  # the first of several with the same width
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        rows, lines = [], []
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                rows.append(row)
-                lines.append(reader.line_num)
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise DataError(
-            f"Table '{file}' cannot be read: {error}; save it as comma-separated values in UTF-8."
-        ) from error
-    if not rows:
-        raise DataError(f"Table '{file}' is empty: write a line with the path and the label of each image.")
-    if any(_exists(cell, folder) for cell in rows[0]):
-        return _Table(file, [], rows, lines)
-    if len(rows) == 1:
-        raise DataError(
-            f"Table '{file}' has one line, which names no file below '{folder}': write a line with the path and the label of "
-            "each image, with paths relative to the folder of the table."
-        )
-    return _Table(file, [cell.strip() for cell in rows[0]], rows[1:], lines[1:])
-
-
-def _width(text: str, delimiter: str) -> int:
-    """The smallest number of columns in the first rows."""
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    return min((len(row) for row in itertools.islice(filter(any, rows), CHECKED_ROWS)), default=0)
-
-
-def _absolute(cell: str, folder: str) -> str:
-    """The path of a cell; a path with backslashes is also tried with slashes."""
-    path = os.path.normpath(os.path.join(folder, cell.strip()))
-    return path if "\\" not in cell or os.path.exists(path) else _absolute(cell.replace("\\", "/"), folder)
-
-
-def _exists(cell: str, folder: str) -> bool:
-    return bool(cell.strip()) and "\0" not in cell and os.path.isfile(_absolute(cell, folder))
-
-
-def _columns(table: _Table, folder: str, read: ReadConfig) -> _Columns:
+def _columns(table: Table, folder: str, read: ReadConfig) -> _Columns:
     """The columns of paths, labels and splits, by their names or what they hold."""
     image = _chosen(table, "image_column", read.image_column, IMAGE_NAMES)
     if image is None:
         sample = table.rows[:CHECKED_ROWS]
-        held = [n for n in range(table.width) if all(len(row) > n and _exists(row[n], folder) for row in sample)]
+        held = [n for n in range(table.width) if all(len(row) > n and exists(row[n], folder) for row in sample)]
         if len(held) != 1:
             raise DataError(
                 f"Table '{table.file}' has the columns {_titles(table, range(table.width))}, of which "
                 f"{'several hold' if held else 'none holds'} paths of files below '{folder}': name one 'path', or set "
-                "read.image_column; columns are separated by commas, semicolons or tabs."
+                f"read.image_column. Columns are separated by {SEPARATORS}."
             )
         image = held[0]
     label = _chosen(table, "label_column", read.label_column, LABEL_NAMES, {image})
@@ -166,7 +80,7 @@ def _columns(table: _Table, folder: str, read: ReadConfig) -> _Columns:
 
 
 def _chosen(
-    table: _Table, option: str, name: str | None, known: Iterable[str], taken: Container[int] = ()
+    table: Table, option: str, name: str | None, known: Iterable[str], taken: Container[int] = ()
 ) -> int | None:
     """The column of the name that was asked for, else the first of the known names.
 
@@ -186,7 +100,7 @@ def _chosen(
     return next((titles[each] for each in known if each in titles), None)
 
 
-def _split_column(table: _Table, taken: Container[int | None]) -> int | None:
+def _split_column(table: Table, taken: Container[int | None]) -> int | None:
     """The column whose cells are all names of splits; with a header, it is named after splits too."""
     named = [n for n in range(table.width) if not table.header or _plain(table.header[n]) in SPLIT_COLUMNS]
     for column in named:
@@ -203,11 +117,11 @@ def _plain(title: str) -> str:
     return re.sub(r"[\W_]+", "", title.lower())
 
 
-def _titles(table: _Table, columns: Iterable[int]) -> str:
+def _titles(table: Table, columns: Iterable[int]) -> str:
     return f"[{first_few(map(table.title, columns))}]"
 
 
-def _columns_note(table: _Table, columns: _Columns) -> str:
+def _columns_note(table: Table, columns: _Columns) -> str:
     said = [f"column {table.title(columns.image)} of '{table.file}' as images"]
     said += [] if columns.label is None else [f"{table.title(columns.label)} as labels"]
     said += [] if columns.split is None else [f"{table.title(columns.split)} as splits"]
@@ -217,20 +131,20 @@ def _columns_note(table: _Table, columns: _Columns) -> str:
     return f"Read {', '.join(said)}{labels}; set read.image_column and read.label_column{others} to read other columns."
 
 
-def _paths(table: _Table, column: int, folder: str) -> list[str]:
+def _paths(table: Table, column: int, folder: str) -> list[str]:
     """The files.
 
     Raises:
         DataError: If one is missing or named twice.
     """
     cells = table.cells(column)
-    missing = [(cell, line) for cell, line in zip(cells, table.lines, strict=True) if not _exists(cell, folder)]
+    missing = [(cell, line) for cell, line in zip(cells, table.lines, strict=True) if not exists(cell, folder)]
     if missing:
         raise DataError(
             f"Table '{table.file}' names {len(missing):,} file(s) that do not exist, the first in line {missing[0][1]}: "
             f"{missing[0][0]!r}; write paths relative to '{folder}', with their endings."
         )
-    paths = [_absolute(cell, folder) for cell in cells]
+    paths = [absolute(cell, folder) for cell in cells]
     first: dict[str, int] = {}
     again = [n for n, path in enumerate(paths) if first.setdefault(path, n) != n]
     if again:
@@ -241,13 +155,21 @@ def _paths(table: _Table, column: int, folder: str) -> list[str]:
     return paths
 
 
-def _labels(table: _Table, column: int | None, notes: list[str]) -> list[Any] | None:
+def _labels(table: Table, column: int | None, notes: list[str]) -> list[Any] | None:
     """The label of each row, None without one; integers as texts without a fraction. Tells how many rows have none."""
     if column is None:
         return None
     cells: list[Any] = [None if is_missing(cell) else cell for cell in table.cells(column)]
     numbers = [None if cell is None else number_of(cell) for cell in cells]
     if numbers.count(None) == (count := cells.count(None)):
+        spellings: dict[Any, dict[str, None]] = {}
+        for cell, number in zip(cells, numbers, strict=True):
+            spellings.setdefault(number, {})[str(cell)] = None
+        if same := [" and ".join(map(repr, each)) for each in spellings.values() if len(each) > 1]:
+            notes.append(
+                f"Labels of '{table.file}' that are the same number are one class: {first_few(same)}; add a letter to labels that "
+                "are not numbers."
+            )
         cells = [str(int(n)) if n is not None and n == int(n) else n for n in numbers]
         cells = [None if cell is None or is_missing(cell) else cell for cell in cells]
         count = cells.count(None)
@@ -259,7 +181,7 @@ def _labels(table: _Table, column: int | None, notes: list[str]) -> list[Any] | 
     return cells
 
 
-def _rows_of_splits(table: _Table, column: int | None) -> dict[str, list[int]]:
+def _rows_of_splits(table: Table, column: int | None) -> dict[str, list[int]]:
     """Split → its rows.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from diet_lightning.transforms.convert import PixelFormat, is_wide, native, orie
 
 Pages = Literal["first", "channels"]
 ALPHA = (1, 2)  # TIFF's extra samples that are transparency
-BLACK_IS_ZERO, RGB = 1, 2  # TIFF's photometric interpretations that need no conversion
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # TIFF's photometric interpretations that are read here
+UNSIGNED, SIGNED = 1, 2  # TIFF's formats of integers
+NO_LOG = logging.NullHandler()
 NEEDS_EXTRA = "its bands, bits or pages need more than Pillow: pip install 'diet-lightning[images]'"
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations of images whose width and height are exchanged
 TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -69,7 +72,7 @@ def read_values(
     if not isinstance(image, str | Path | BinaryIO) and not hasattr(image, "read"):
         return pixels.to_values(image) if isinstance(image, Image.Image) else to_tensor(image)
     try:
-        opened = Image.open(image)
+        opened = _open(image)
     except UnidentifiedImageError:
         if not _is_tiff(image):
             raise
@@ -102,7 +105,7 @@ def read_header(image: Any) -> Header:
         values = to_tensor(image)
         return Header((values.shape[-1], values.shape[-2]), str(values.dtype).removeprefix("torch."))
     try:
-        with Image.open(image) as opened:
+        with _open(image) as opened:
             if opened.format != "TIFF" or not _loses(opened):
                 return _header(opened)
     except UnidentifiedImageError:
@@ -114,6 +117,12 @@ def read_header(image: Any) -> Header:
         return Header(
             (page.imagewidth, page.imagelength), mode, len(file.pages), page.dtype != np.uint8, _has_alpha(page)
         )
+
+
+def _open(file: Any) -> Image.Image:
+    """A file that Pillow reads; its log of TIFF files that another reader takes is not printed where nobody set up logs."""
+    logging.getLogger("PIL").addHandler(NO_LOG)  # added once
+    return Image.open(file)
 
 
 def _header(image: Image.Image) -> Header:
@@ -132,22 +141,28 @@ def _pages(image: Image.Image) -> int:
 
 
 def _loses(image: Image.Image) -> bool:
-    """Whether Pillow would read fewer bits or bands than the file has."""
+    """Whether Pillow would read fewer bits or bands than the file has, or other values."""
     if not (tile := getattr(image, "tile", None)):
         return False
     args = tile[0][3]
     rawmode = args if isinstance(args, str) else args[0] if args else ""
     deep = ";16" in str(rawmode) and not is_wide(image.mode)
     tags = getattr(image, "tag_v2", {})
-    return deep or int(tags.get(277, 1)) > len(image.getbands())  # SamplesPerPixel
+    bits, kind = (tags.get(tag, (1,))[0] for tag in (258, 339))  # BitsPerSample, SampleFormat
+    white_is_zero = tags.get(262) == WHITE_IS_ZERO and is_wide(image.mode)  # PhotometricInterpretation
+    wraps = (bits, kind) in ((8, SIGNED), (32, UNSIGNED))
+    bands = int(tags.get(277, 1))  # SamplesPerPixel
+    return deep or white_is_zero or wraps or bands > len(image.getbands())
 
 
 def _frames(image: Image.Image, pixels: PixelFormat) -> Tensor:
-    gray = PixelFormat("gray", pixels.background)
+    """All frames as channels: one of each frame if all of the file are gray, else three."""
     frames = []
     for page in range(_pages(image)):
         image.seek(page)
-        frames.append(gray.to_values(image.copy()))
+        frames.append(pixels.to_values(image.copy()))
+    if all(bool((frame == frame[:1]).all()) for frame in frames):
+        frames = [frame[:1] for frame in frames]
     return torch.cat(frames)
 
 
@@ -212,12 +227,17 @@ def _tiff_values(file: Any, pixels: PixelFormat, pages: Pages) -> Tensor:
 def _bands(page: Any) -> NDArray[Any]:
     """The bands of a page, ``(C, H, W)``."""
     orientation = page.tags["Orientation"].value if "Orientation" in page.tags else 1
-    if int(page.photometric) not in (BLACK_IS_ZERO, RGB) or int(orientation) != 1 or page.dtype.kind not in "uifb":
+    photometric = int(page.photometric)
+    inverted = photometric == WHITE_IS_ZERO and page.samplesperpixel == 1 and page.dtype.kind == "u"
+    known = inverted or photometric in (BLACK_IS_ZERO, RGB)
+    if not known or int(orientation) != 1 or page.dtype.kind not in "uifb":
         raise ValueError(
-            f"a TIFF with photometric interpretation {int(page.photometric)}, orientation {int(orientation)} and values of "
+            f"a TIFF with photometric interpretation {photometric}, orientation {int(orientation)} and values of "
             f"{page.dtype} is not supported with this number of bands, bits or pages; convert it to bands of black-is-zero"
         )
     values = page.asarray()
+    if inverted:
+        values = values.dtype.type(2**page.bitspersample - 1) - values
     if page.axes == "YXS":
         values = values.transpose(2, 0, 1)
     elif page.axes == "YX":

@@ -18,7 +18,7 @@ from diet_lightning.data.labelled_files import number_classes
 from diet_lightning.data.labels import encode_labels
 from diet_lightning.data.layouts import folder_layout
 from diet_lightning.data.listing import list_images
-from diet_lightning.data.path_hints import require_folder
+from diet_lightning.data.path_hints import require_folder, what_is_wrong
 from diet_lightning.data.source import Source, SourceOptions
 from diet_lightning.data.split_names import SPLIT_NAMES, split_of
 from diet_lightning.errors import DataError
@@ -79,11 +79,16 @@ def image_file_source(
 
 def npz_source(path: str, options: SourceOptions) -> Source:
     """Arrays under MedMNIST's keys: ``train_images``, ``train_labels``, and the same for val and test."""
+    file = Path(path).expanduser()
+    if not zipfile.is_zipfile(file):
+        wrong = what_is_wrong(file, "an .npz file")
+        if file.is_file() and file.suffix.lower() in ("", ".npz", ".npy"):
+            wrong = "is another file: write one by numpy.savez(FILE, train_images=…, train_labels=…)."
+        raise DataError(f"Source file {path!r} cannot be read as an .npz of plain arrays: it {wrong}")
     try:
-        with Path(path).expanduser().open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        # a single array is not a context manager: TypeError, or AttributeError on Python 3.10
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"Source file {path!r} cannot be read as an .npz of plain arrays: {error}.") from error
     roles, ignored = _roles(arrays, path)
     if "train_images" not in roles:

@@ -47,6 +47,15 @@ class Tree:
                 totals[parts[0]] = totals.get(parts[0], 0) + count
         return totals
 
+    @cached_property
+    def children(self) -> dict[tuple[str, ...], list[str]]:
+        """Components below this folder → names of the folders right below that folder which hold images in or below them."""
+        found: dict[tuple[str, ...], dict[str, None]] = {}
+        for parts, count in self.counts.items():
+            for depth in range(len(parts) if count else 0):
+                found.setdefault(parts[:depth], {})[parts[depth]] = None
+        return {parts: list(names) for parts, names in found.items()}
+
     @property
     def filled(self) -> list[str]:
         """The folders right below this one that hold images."""

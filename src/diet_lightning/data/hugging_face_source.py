@@ -107,6 +107,8 @@ def _load(name: str, options: SourceOptions, notes: list[str]) -> dict[str, Any]
             f"Source 'hf:{name}' needs the datasets package: pip install 'diet-lightning[hf]'."
         ) from error
     try:
+        if (Path(name).expanduser() / "state.json").is_file():  # written by `save_to_disk`
+            return {"train": datasets.load_from_disk(str(Path(name).expanduser()))}
         if not name.startswith("parquet:"):
             return _our_splits(name, datasets.load_dataset(name, cache_dir=options.root), notes)
         # one by one, as the test split may lack columns, such as that of the labels

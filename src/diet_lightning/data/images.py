@@ -261,7 +261,10 @@ class ImageDataset(SampleDataset):
         """Decodes every image once and leaves out those that fail.
 
         Returns:
-            The data set of the readable images, and one line for each that was left out.
+            The data set of the readable images, and one line for each other.
+
+        Raises:
+            DataError: If none can be read.
         """
         keep, dropped = [], []
         for index, error in enumerate(map_threaded(self._error_of, len(self), "checking images")):
@@ -269,6 +272,10 @@ class ImageDataset(SampleDataset):
                 keep.append(index)
             else:
                 dropped.append(error)
+        if not keep:
+            raise DataError(
+                f"None of the {len(self)} images of a split can be read, the first is {dropped[0]}; replace or remove the files."
+            )
         return self.subset(keep), dropped
 
     def _error_of(self, index: int) -> str | None:

@@ -190,9 +190,10 @@ def _rows(column: list[Any] | NDArray[Any]) -> NDArray[Any] | None:
         raise _NotClasses("Labels that are lists of different lengths are multi-label")
     empty = (math.nan,) * (width := lengths.pop())
     try:
-        return np.array([empty if value is None else value for value in column], np.float64)
+        rows = np.array([empty if value is None else value for value in column], np.float64)
     except (TypeError, ValueError) as error:
         raise _NotClasses(f"Labels that are lists of {width} values are not classes") from error
+    return rows if rows.ndim == 2 else _rows(rows)
 
 
 def _from_one_hot(rows: Mapping[str, NDArray[Any]], notes: list[str]) -> dict[str, list[Any]]:

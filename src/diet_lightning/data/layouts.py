@@ -12,18 +12,25 @@ from diet_lightning.data.batch import NO_LABEL
 from diet_lightning.data.folder_tree import Tree
 from diet_lightning.data.labelled_files import LabelledFiles
 from diet_lightning.data.listing import Listing
-from diet_lightning.data.split_names import SPLIT_NAMES, hinted_split, split_of
+from diet_lightning.data.split_names import SPLIT_NAMES, hinted_split, split_of, words_of
 from diet_lightning.errors import DataError
 from diet_lightning.utilities.text import decodable, first_few
 
 YEAR = r"(?:19|20)\d\d"
-DATE = re.compile(
-    rf"{YEAR}|{YEAR}[-_. ]?(?:0?[1-9]|1[0-2])(?:[-_. ]?(?:[0-2]?\d|3[01]))?|(?:\d\d?[-_. ])?\d\d?[-_. ]{YEAR}"
+SEASON = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|"
+    r"nov(?:ember)?|dec(?:ember)?|q[1-4]|spring|summer|autumn|fall|winter)"
 )
-# folders of pictures beside folders of pictures that describe them
+DATE = re.compile(
+    rf"(?:photos from )?{YEAR}|{YEAR}[-_. ]?(?:0?[1-9]|1[0-2])(?:[-_. ]?(?:[0-2]?\d|3[01]))?|(?:\d\d?[-_. ])?\d\d?[-_. ]{YEAR}"
+    rf"|(?:\d\d?[-_. ]*)?{SEASON}[-_., ]*(?:\d\d?[-_., ]+)?{YEAR}|{YEAR}[-_., ]*{SEASON}(?:[-_., ]*\d\d?)?",
+    re.IGNORECASE,
+)
+# words in the names of folders of pictures beside folders of pictures that describe them
 PICTURES = frozenset({"image", "images", "img", "imgs", "jpegimages", "photos", "pictures"})
 DESCRIPTIONS = frozenset(
-    {"annotation", "annotations", "gt", "groundtruth", "labels", "mask", "masks", "segmentation", "segmentations"}
+    {"ann", "annotation", "annotations", "gt", "groundtruth", "label", "labels", "mask", "masks", "segmentation"}
+    | {"segmentations"}
 )
 
 
@@ -109,7 +116,10 @@ def _choice(tree: Tree) -> Choice:
     filled = [parts for parts, count in tree.counts.items() if count]
     if filled == [()]:
         return Choice(False, "they lie in no folders below it")
-    _check_masks(tree)
+    for parts, names in tree.children.items():
+        folder = Tree(tree.listing, (*tree.parts, *parts))
+        _check_masks(folder, names)
+        _check_inner_splits(folder, names)
     if () in filled:
         return Choice(False, "they lie right in it and in folders below it")
     around = Path(tree.name).resolve().name  # of 2021/05, 2021/06 the year
@@ -121,15 +131,26 @@ def _choice(tree: Tree) -> Choice:
     return Choice(True)
 
 
-def _check_masks(tree: Tree) -> None:
+def _check_masks(tree: Tree, names: list[str]) -> None:
     """Raises an error where folders of images and of masks may lie beside each other."""
-    words = {re.sub(r"[\W_]+", "", name.lower()): name for name in tree.filled}
-    pictures, descriptions = words.keys() & PICTURES, words.keys() & DESCRIPTIONS
+    words = {name: {*words_of(name), re.sub(r"[\W_]+", "", name.lower())} for name in names}
+    descriptions = [name for name in names if words[name] & DESCRIPTIONS]
+    pictures = [name for name in names if words[name] & PICTURES and name not in descriptions]
     if pictures and descriptions:
-        names = [words[word] for word in sorted(pictures)]
         raise DataError(
-            f"Source folder '{tree.name}' holds '{names[0]}' beside '{words[min(descriptions)]}', which may hold masks: write "
-            f"folder:{tree.child(names[0]).name}, or set read.layout to classes or flat to train on all of them."
+            f"Source folder '{tree.name}' holds '{pictures[0]}' beside '{descriptions[0]}', which may hold masks: write "
+            f"folder:{tree.child(pictures[0]).name}, or set read.layout to classes or flat to train on all of them."
+        )
+
+
+def _check_inner_splits(tree: Tree, names: list[str]) -> None:
+    """Raises an error where a folder inside the training images has splits of its own."""
+    splits = {name: split for name in names if (split := split_of(name))}
+    if "train" in splits.values() and len({*splits.values()}) > 1:
+        raise DataError(
+            f"Folder '{tree.name}' holds {_listed([*splits])}, which may be splits inside a class or a data set of several: "
+            f"write folder:{tree.name} to read this folder alone, put the folders of splits above those of the classes, or "
+            "set read.layout to classes or flat to train on all of them."
         )
 
 
@@ -242,7 +263,8 @@ def _splits(root: Tree, tree: Tree, folders: dict[str, str], layout: str) -> Lay
     for each in trees.values():
         if not sum(each.counts.values()):
             raise DataError(each.no_images())
-    classes = {name.casefold() for each in trees.values() if len(each.filled) > 1 for name in each.filled}
+    deepest = [_entered(each) for each in trees.values()]
+    classes = {name.casefold() for each in deepest if len(each.filled) > 1 for name in each.filled}
     inner = {split: _entered(each, names_of_classes=classes) for split, each in trees.items()}
     choice = _choice(inner["train"])
     splits = {split: each.files(choice.are_classes) for split, each in inner.items()}

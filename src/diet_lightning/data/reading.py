@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Literal, get_args
 
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -219,11 +220,12 @@ class SplitReader(ABC):
         return self._pipeline.augmented(stored, (self.seed, draw), 1, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """N, the fingerprint of the training data and their order, and how images are scaled and normalised."""
+        """N, source and fingerprint of the training data and their order, and how images are scaled and normalised."""
         self.setup()
         return {
             "num_samples": self.num_samples,
             "fingerprint": self._fingerprint,
+            "source": self.source,
             "mean": self._pipeline.mean,
             "std": self._pipeline.std,
             "value_range": None if self.read.value_range is None else list(self.read.value_range),
@@ -234,7 +236,7 @@ class SplitReader(ABC):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the scaling and normalisation of the checkpoint, and compares the data when training resumes.
+        """Restores scaling and normalisation; warns of other training samples where training does not resume.
 
         Raises:
             CheckpointError: If N, the samples or the batch size differ: every row of the head belongs to one sample, and
@@ -253,9 +255,16 @@ class SplitReader(ABC):
         if self.mean is None and len(state_dict.get("mean", [])) == len(self._pipeline.mean):
             # images in memory or in a cache have their own statistics, images decoded on the fly have ImageNet's
             self._pipeline.normalize_by(state_dict["mean"], state_dict["std"])
-        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+        if self.trainer is None:
+            return
+        if self.trainer.state.fn == TrainerFn.FITTING:
             self.require_same_data(state_dict)
             self._require_same_batches(state_dict)
+        elif state_dict["fingerprint"] != self._fingerprint and state_dict["source"] == self.source != "from_datasets":
+            rank_zero_warn(
+                f"The training samples of source {self.source!r} are not those of the checkpoint: some were replaced, added, "
+                "removed or moved. What is computed is of the present samples."
+            )
 
     def _require_same_batches(self, state_dict: Mapping[str, Any]) -> None:
         before, world = state_dict["batch_size"], self._ranks()[0]

@@ -32,6 +32,10 @@ def hinted_split(name: str) -> str | None:
     Args:
         name: Name of a folder.
     """
-    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
-    found = {_SPLIT_OF[word] for word in words if word in _SPLIT_OF}
+    found = {_SPLIT_OF[word] for word in words_of(name) if word in _SPLIT_OF}
     return split_of(name) or (found.pop() if len(found) == 1 else None)
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a name in lower case: ``test`` and ``a`` of ``testA`` and of ``test_a2``."""
+    return re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())

@@ -27,18 +27,21 @@ def image_notes(headers: Sequence[Header], read: ReadConfig) -> list[str]:
             "read.background for another color."
         )
     several = sum(header.pages > 1 for header in headers)
-    if several and read.pages == "first":
-        notes.append(
-            f"{_share(several, headers)} have several pages or frames, of which the first is read; set read.pages to "
-            "channels to read all."
+    if several:
+        how = (
+            "of which the first is read; set read.pages to channels to read all"
+            if read.pages == "first"
+            else "each of which becomes one channel if it is gray, else three; set read.pages to first to read the first"
         )
+        notes.append(f"{_share(several, headers)} have several pages or frames, {how}.")
     are_floats = {header.mode.startswith(("F", "float")) for header in headers if header.wide}
     if len(are_floats) == 2:
         notes.append(
             "Some images of more than 8 bits hold integers and others floats, and one range scales both: store them alike, or "
             "look at them with `diet data` and set read.value_range."
         )
-    if headers and read.color != "gray" and all(header.is_gray for header in headers):
+    stacked = several and read.pages == "channels"
+    if headers and read.color != "gray" and not stacked and all(header.is_gray for header in headers):
         decided = "get three equal channels; set read.color to gray for one"
         if read.color == "auto":
             decided = "have one channel; set read.color to rgb for three equal ones"

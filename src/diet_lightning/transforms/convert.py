@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import Any, Literal
 
 import numpy as np
@@ -15,13 +15,17 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 WIDE_MODES = ("I", "F")  # and those that begin with "I;16": more than 8 bits
-CURES: dict[Any, str] = {  # of samples that are not decoded
-    bytes: "decode it in the data set, PIL.Image.open(io.BytesIO(value))",
-    (str, Path): "open the file in the data set, PIL.Image.open(path)",
-    dict: 'decode it in the data set; one of Hugging Face does after dataset.cast_column("image", datasets.Image())',
-    (list, tuple): "convert it in the data set, numpy.asarray(value), or choose one of several",
-}
 INTEGER_MAXIMA = (1, 255, 1023, 4095, 16383, 65535)  # of 1, 8, 10, 12, 14 and 16 bits
+CURES: dict[tuple[type, ...], str] = {  # types of samples → how to make images of them
+    (bytes, bytearray): "decode it in the data set, as PIL.Image.open(io.BytesIO(value))",
+    (str, PathLike): "open it in the data set, as PIL.Image.open(path), or use csv:FILE with a table of paths",
+    (Mapping,): "for a data set of Hugging Face, decode the column: cast_column(name, datasets.Image())",
+    (
+        list,
+        tuple,
+    ): "convert it in the data set, numpy.asarray(value), one of Hugging Face by with_format('numpy'), or choose one "
+    "of several images",
+}
 OPERATIONS = {  # EXIF orientation → what makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -131,14 +135,15 @@ def infer_value_range(low: float, high: float, integers: bool) -> tuple[float, f
         integers: Whether the values are of an integer type.
 
     Returns:
-        ``(0, 1)`` for values that are in this range already; 0 and the largest value of 8, 10, 12, 14 or 16 bits if the
-        data use at least half of it; else the smallest and largest value themselves.
+        0 and the largest value of 1, 8, 10, 12, 14 or 16 bits if the data use at least half of it, are integers of 8 bits or
+        have a single value of 0 to 1; else the smallest and largest value themselves.
     """
     if low >= 0.0:
-        if high <= 1.0:
-            return 0.0, 1.0
         largest = next((each for each in INTEGER_MAXIMA if high <= each), None)
-        if largest is not None and (high - low >= largest / 2 or (integers and largest == 255)):
+        used = high - low
+        if largest is not None and (
+            used >= largest / 2 or (used == 0 and largest == 1) or (integers and largest <= 255)
+        ):
             return 0.0, float(largest)
     return low, high if high > low else low + 1.0
 
