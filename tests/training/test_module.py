@@ -126,7 +126,7 @@ def test_a_second_fit_with_another_n_asks_for_a_new_module(make_trainer):
     module = DIETModule(TinyNet())
     make_trainer(max_epochs=1).fit(module, image_data())
     with pytest.raises(
-        ConfigurationError, match=r"num_samples=48, but .* has 20 samples: make a new DIETModule for other"
+        ConfigurationError, match=r"num_samples=48, but .* has 20 samples: make a new module for other data"
     ):
         make_trainer(max_epochs=1).fit(module, image_data(20))
 

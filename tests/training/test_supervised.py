@@ -129,7 +129,10 @@ class Unlisted(Dataset):
         return images(1, seed=index)[0], self.wrong if index == self.missing else index % 4
 
 
-def test_every_training_sample_needs_a_label(make_trainer):
+def test_every_training_sample_needs_a_label(make_trainer, monkeypatch):
+    monkeypatch.setattr(
+        "diet_lightning.data.carried_labels.READ_TO_LABEL", 0
+    )  # labels of too many samples to be read first
     labels = torch.arange(48) % 4
     labels[[11, 30]] = -1
     data = DIETDataModule.from_datasets(TensorDataset(images(), labels), batch_size=16)
@@ -145,7 +148,10 @@ def test_every_training_sample_needs_a_label(make_trainer):
             make_trainer().fit(supervised(num_classes=4), unlisted)
 
 
-def test_classes_must_be_known(make_trainer):
+def test_classes_must_be_known(make_trainer, monkeypatch):
+    monkeypatch.setattr(
+        "diet_lightning.data.carried_labels.READ_TO_LABEL", 0
+    )  # labels of too many samples to be read first
     unlabelled = DIETDataModule.from_datasets(TensorDataset(images()), batch_size=16)
     with pytest.raises(ConfigurationError, match="training data list none: add labels, set `num_classes`"):
         make_trainer().fit(supervised(), unlabelled)

@@ -112,6 +112,7 @@ class DIETModule(CheckpointedModule):
             # registered now, so that `module.to(...)` and optimisers see it; its dimension needs an input
             self._modules["backbone"] = backbone  # type: ignore[assignment]
         rows = self.hparams[self.rows_argument]
+        self._given_rows = rows is not None
         if rows is not None and input_shape is not None:
             self._build(rows, input_shape)
 
@@ -135,10 +136,12 @@ class DIETModule(CheckpointedModule):
         argument, noun = self.rows_argument, self.class_noun
         known, found = self.hparams[argument], getattr(self._data, argument, None)
         if self._is_fitting and known is not None and found not in (None, known):
-            raise ConfigurationError(
-                f"{argument}={known}, but the data module has {found} {noun}: make a new {type(self).__name__} for other data, and "
-                f"leave `{argument}` out to read it from them."
+            cure = (
+                f"leave `{argument}` out to read it from the data"
+                if self._given_rows
+                else "make a new module for other data"
             )
+            raise ConfigurationError(f"{argument}={known}, but the data module has {found} {noun}: {cure}.")
         count = found if known is None else known
         shape = self.hparams["input_shape"] or getattr(self._data, "input_shape", None)
         if self._data is not None:
