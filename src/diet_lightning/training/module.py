@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
@@ -243,9 +244,7 @@ class DIETModule(CheckpointedModule):
     def count_epochs(self) -> float:
         """Epochs of the run; fractional if `max_steps` ends it within an epoch."""
         trainer = self.trainer
-        if trainer.num_training_batches == float(
-            "inf"
-        ):  # with `max_steps` alone Lightning has not set up the loader yet
+        if trainer.num_training_batches == math.inf:  # with `max_steps` alone the loader has not been set up yet
             trainer.fit_loop.setup_data()
         steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
         return trainer.estimated_stepping_batches / max(1, steps)
