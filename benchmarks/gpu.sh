@@ -4,7 +4,7 @@
 #     bash benchmarks/gpu.sh OUT [--cifar FOLDER] [--device cpu] [--smoke]
 #
 # --cifar: folder of CIFAR-10's parquet files (train*.parquet, test*.parquet below it); without it that part is left out.
-# --smoke: tiny sizes, which with `--device cpu` run anywhere in less than a minute.
+# --smoke: tiny sizes, which with `--device cpu` take half a minute on two free cores.
 #
 # OUT receives tests.jsonl, and throughput, large_n and cifar as .jsonl and .png, each line as soon as it is measured, and
 # log.txt. Each part has its own time limit and may fail without the others. The network is not used: packages that are
@@ -93,7 +93,8 @@ part() {
 }
 
 test_files=$(grep -lE 'each_device|ON_GPU|CUDA\b' tests/*/test_*.py)
-pytest=("$python" -m pytest -q -p no:cacheprovider -p gpu_report -o "addopts=--strict-markers --import-mode=importlib")
+pytest=("$python" -m pytest -q -p no:cacheprovider -p gpu_report -o filterwarnings=default
+    -o "addopts=--strict-markers --import-mode=importlib")
 throughput=("$python" benchmarks/throughput.py --device "$device" --precision bf16-mixed --rounds 1)
 large_n=("$python" benchmarks/large_n.py --device "$device" --moment-bits 32 8 --head)
 accuracy() {
@@ -105,20 +106,22 @@ accuracy() {
 }
 
 if [[ $smoke ]]; then
-    part throughput 150 throughput.jsonl "${throughput[@]}" --backbone resnet8 --size 8 --num-samples 256 --batch-size 32 \
+    part throughput 240 throughput.jsonl "${throughput[@]}" --backbone resnet8 --size 8 --num-samples 256 --batch-size 32 \
         --workers 0 --warmup 1 --steps 2 --threads 1 --cases backbone diet &
-    part large_n 150 large_n.jsonl "${large_n[@]}" dense fused sampled --num-samples 1000 4000 --backbone resnet8 --image-size 8 \
+    part large_n 240 large_n.jsonl "${large_n[@]}" dense fused sampled --num-samples 1000 4000 --backbone resnet8 --image-size 8 \
         --batch-size 32 --steps 2 &
-    part tests 150 '' "${pytest[@]}" -k "float64_does and not cuda" tests/objective/test_heads.py &
-    accuracy 150 --seconds 3 --backbone resnet8 --batch-size 32 &
+    part tests 240 '' "${pytest[@]}" -k "float64_does and not cuda" tests/objective/test_heads.py &
+    accuracy 240 --seconds 3 --backbone resnet8 --batch-size 32 &
     wait
 else
-    throughput+=(--workers 16 --batch-size 256 --warmup 8 --steps 25)
-    part "throughput resnet18" 50 throughput.jsonl "${throughput[@]}" --backbone resnet18 --num-samples 50000
-    part "throughput resnet50" 50 throughput.jsonl "${throughput[@]}" --backbone resnet50 --size 224 --num-samples 4096
-    part "throughput vit_small" 50 throughput.jsonl "${throughput[@]}" --backbone timm/vit_small_patch16_224 --size 224 \
-        --num-samples 4096
-    part large_n 135 large_n.jsonl "${large_n[@]}" fused sampled dense --num-samples 10000 100000 1000000 4000000 \
+    # the workers deliver 16 batches at a time, so the steps are multiples of 16, all within one epoch
+    throughput+=(--workers 16 --diet-workers 0)
+    photos=(--size 224 --num-samples 8448 --batch-size 128 --warmup 16 --steps 48)
+    part "throughput resnet18" 45 throughput.jsonl "${throughput[@]}" --backbone resnet18 --num-samples 50000 \
+        --batch-size 256 --warmup 32 --steps 128
+    part "throughput resnet50" 62 throughput.jsonl "${throughput[@]}" --backbone resnet50 "${photos[@]}"
+    part "throughput vit_small" 62 throughput.jsonl "${throughput[@]}" --backbone timm/vit_small_patch16_224 "${photos[@]}"
+    part large_n 120 large_n.jsonl "${large_n[@]}" fused sampled dense --num-samples 10000 100000 1000000 4000000 \
         --batch-size 256 --precision bf16-mixed --steps 8
     # the tests are small beside the training, and use other parts of the machine; so that all ends in time they run at once
     accuracy 238 --seconds 222 &

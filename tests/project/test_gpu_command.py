@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def run(out, *options, **environment):
     command = ["bash", ROOT / "benchmarks/gpu.sh", out, "--device", "cpu", "--smoke", *options]
     env = {**os.environ, "PYTHON": sys.executable, **environment}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=250)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=290)
 
 
 def lines_of(file):

@@ -52,7 +52,10 @@ def test_a_step_with_probe_and_guard_does_not_wait_for_the_device(make_trainer, 
 
 
 @pytest.mark.parametrize("kind", ["dense", "fused"])
-def test_a_compiled_module_trains_as_the_plain_one_does(make_trainer, kind):
+def test_a_compiled_module_trains_as_the_plain_one_does(make_trainer, kind, monkeypatch):
+    # AdamW's first steps have the size of the rate, so that rounding to 10 bits changes their signs
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
     def trained(**options):
         seed_everything(0, verbose=False)
         module = DIETModule("resnet8", head=HeadConfig(kind), **options)
