@@ -1,9 +1,10 @@
 """Time and memory of training steps through `Trainer.fit` at a large N, compared with the memory estimate.
 
 Images are generated from the index, so no files are read. The same run with 1,000 samples comes first: its peak memory is
-the backbone's, and the difference to the large run is the head's. Prints one JSON line.
+the backbone's, and the difference to the large run is the head's. Prints one JSON line per run.
 
     python benchmarks/large_n.py --num-samples 1281167 --head fused
+    python benchmarks/large_n.py --num-samples 10000 100000 --head dense fused sampled --moment-bits 32 8
     python benchmarks/large_n.py --num-samples 1281167 --head dense --backbone resnet50 --image-size 224 --precision bf16-mixed
 """
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from diet_lightning import DIETDataModule, DIETModule, HeadConfig
+from diet_lightning.errors import ConfigurationError
 from diet_lightning.objective.memory_estimate import estimate_memory
 
 
@@ -53,14 +55,14 @@ class Clock(Callback):
         self.seconds.append(time.perf_counter() - self.start)
 
 
-def fit(args: argparse.Namespace, count: int) -> tuple[float, float, int]:
+def fit(args: argparse.Namespace, count: int, head: HeadConfig) -> tuple[float, float, int]:
     data = DIETDataModule.from_datasets(
         GeneratedImages(count, args.image_size),
         batch_size=args.batch_size,
         strength=args.strength,
         num_workers=args.workers,
     )
-    module, clock = DIETModule(args.backbone, head=HeadConfig(args.head, moment_bits=args.moment_bits)), Clock()
+    module, clock = DIETModule(args.backbone, head=head), Clock()
     trainer = Trainer(
         accelerator=args.device,
         devices=1,
@@ -80,9 +82,10 @@ def fit(args: argparse.Namespace, count: int) -> tuple[float, float, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num-samples", type=int, default=1_281_167)
-    parser.add_argument("--head", default="fused", choices=["dense", "fused", "sampled"])
-    parser.add_argument("--moment-bits", type=int, default=32, choices=[8, 32])
+    parser.add_argument("--num-samples", type=int, nargs="+", default=[1_281_167])
+    # `sharded` is the dense head in one process
+    parser.add_argument("--head", nargs="+", default=["fused"], choices=["dense", "fused", "sampled"])
+    parser.add_argument("--moment-bits", type=int, nargs="+", default=[32], choices=[8, 32], help="8 for fused only")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -92,19 +95,32 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--device", default="gpu" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    fit(args, 1000)  # warm-up: memory that a process allocates once counts for neither run
-    backbone_mb, _, dim = fit(args, 1000)
-    peak_mb, seconds, dim = fit(args, args.num_samples)
+    heads = [
+        HeadConfig(kind, moment_bits=bits)
+        for kind in args.head
+        for bits in args.moment_bits
+        if bits == 32 or kind == "fused"
+    ]
+    fit(args, 1000, heads[0])  # warm-up: memory that a process allocates once counts for neither run
+    backbone_mb, _, _ = fit(args, 1000, heads[0])
+    for count in args.num_samples:
+        for head in heads:
+            line = {"num_samples": count, "head": head.kind, "moment_bits": head.moment_bits}
+            try:
+                line |= measure(args, count, head, backbone_mb)
+            except (ConfigurationError, torch.OutOfMemoryError) as error:  # too large for the device
+                line["error"] = str(error).splitlines()[0]
+            print(json.dumps(line), flush=True)
+
+
+def measure(args: argparse.Namespace, count: int, head: HeadConfig, backbone_mb: float) -> dict[str, object]:
+    peak_mb, seconds, dim = fit(args, count, head)
     device = "cuda" if args.device in ("gpu", "cuda") else "cpu"
     width = 4 if "32" in args.precision else 2
-    run = {"product_bytes": width, "device": device, "moment_bits": args.moment_bits}
-    estimate = estimate_memory(args.head, args.num_samples, dim, args.batch_size, **run)
-    line = {
-        **{
-            name: getattr(args, name)
-            for name in ("num_samples", "head", "backbone", "image_size", "batch_size", "moment_bits")
-        },
-        "precision": args.precision,
+    run = {"product_bytes": width, "device": device, "moment_bits": head.moment_bits}
+    estimate = estimate_memory(head.kind, count, dim, args.batch_size, **run)
+    return {
+        **{name: getattr(args, name) for name in ("backbone", "image_size", "batch_size", "precision")},
         "embed_dim": dim,
         "step_s": round(seconds, 3),
         "peak_mb": round(peak_mb),
@@ -115,7 +131,6 @@ def main() -> None:
         "hardware": hardware(torch.device(device)),
         "torch": torch.__version__,
     }
-    print(json.dumps(line))
 
 
 if __name__ == "__main__":

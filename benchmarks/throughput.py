@@ -6,7 +6,8 @@ with probe, loggers and progress bar through `Trainer.fit`; `algorithm1`, a plai
 backbone. `diet_without_probe`, `_logger`, `_bar` and `_all`, if requested, switch these parts off.
 
 Every case runs in a separate process, in turn, `--rounds` times; `images_per_s` is the median over all timed steps.
-`peak_mb` is the peak memory of the process beyond its memory after all imports. Prints one JSON line per case.
+`peak_mb` is the peak memory of the process beyond its memory after all imports. Prints one JSON line per case, as soon as
+its last round has ended.
 
     python benchmarks/throughput.py --backbone resnet18 --num-samples 50000
     python benchmarks/throughput.py --backbone resnet8 --size 8 --batch-size 128 --num-samples 1347 --workers 0 2
@@ -67,8 +68,8 @@ class PILImages(Dataset[Any]):
 class Clock(Callback):
     """Records the time at which each step ends."""
 
-    def __init__(self, steps: int) -> None:
-        self.steps, self.times = steps, []
+    def __init__(self, warmup: int, steps: int) -> None:
+        self.first, self.last, self.times = warmup, warmup + steps, []
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         self.tick(trainer.strategy.root_device)
@@ -76,13 +77,13 @@ class Clock(Callback):
 
     def tick(self, device: torch.device) -> None:
         # an accelerator is synchronised only at the first and the last timed step
-        if device.type == "cuda" and len(self.times) in (0, self.steps):
+        if device.type == "cuda" and len(self.times) in (self.first, self.last):
             torch.cuda.synchronize()
         self.times.append(time.perf_counter())
 
     @property
     def done(self) -> bool:
-        return len(self.times) > self.steps
+        return len(self.times) > self.last
 
 
 def ours(args: argparse.Namespace, images: Tensor, clock: Clock) -> None:
@@ -172,8 +173,9 @@ def child(args: argparse.Namespace) -> None:
     warnings.filterwarnings("ignore")
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
-    images = torch.randint(0, 256, (args.num_samples, 3, args.size, args.size), dtype=torch.uint8)
-    clock = Clock(args.warmup + args.steps)
+    shape = (args.num_samples, 3, args.size, args.size)
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))  # faster than torch's
+    clock = Clock(args.warmup, args.steps)
     with Peak(torch.device(args.device)) as peak:
         (ours if args.case.startswith("diet") else by_hand)(args, images, clock)
     times = clock.times[args.warmup :]
@@ -196,6 +198,7 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, nargs="+", default=[2], help="numbers of loader processes, each of which is measured"
     )
+    parser.add_argument("--diet-workers", type=int, nargs="+", help="the same for diet, if other than --workers")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -206,10 +209,18 @@ def main() -> None:
     if args.case:
         child(args)
         return
-    jobs = [(case, n) for case in args.cases for n in (args.workers if case != "backbone" else [0])]
+
+    def workers_of(case: str) -> list[int]:
+        if case == "backbone":
+            return [0]
+        return args.diet_workers or args.workers if case.startswith("diet") else args.workers
+
+    cases = sorted(args.cases, key=lambda case: case != "backbone")
+    jobs = [(case, n) for case in cases for n in workers_of(case)]
     seconds: dict[Any, list[float]] = {job: [] for job in jobs}
     peaks: dict[Any, list[float]] = {job: [] for job in jobs}
-    for _ in range(args.rounds):
+    floor = None
+    for number in range(1, args.rounds + 1):
         for case, workers in jobs:
             command = [sys.executable, *sys.argv, "--case", case, "--workers", str(workers)]
             done = subprocess.run(command, capture_output=True, text=True)
@@ -218,23 +229,24 @@ def main() -> None:
             found = json.loads(done.stdout.splitlines()[-1])
             seconds[case, workers] += found["seconds"]
             peaks[case, workers].append(found["peak_mb"])
-    rates = {job: args.batch_size / statistics.median(times) for job, times in seconds.items()}
-    floor = next((rate for (case, _), rate in rates.items() if case == "backbone"), None)
-    for case, workers in jobs:
-        line = {
-            "case": case,
-            "images_per_s": round(rates[case, workers], 1),
-            "of_backbone": round(rates[case, workers] / floor, 3) if floor else None,
-            "peak_mb": round(statistics.median(peaks[case, workers])),
-            "workers": workers,
-            **{name: getattr(args, name) for name in ("device", "precision", "backbone", "size", "num_samples")},
-            **{name: getattr(args, name) for name in ("batch_size", "strength", "compile")},
-            "timed_steps": len(seconds[case, workers]),
-            "hardware": hardware(torch.device(args.device)),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-        }
-        print(json.dumps(line), flush=True)
+            if number < args.rounds:
+                continue
+            rate = args.batch_size / statistics.median(seconds[case, workers])
+            floor = rate if case == "backbone" else floor  # the first case, where it is measured
+            line = {
+                "case": case,
+                "images_per_s": round(rate, 1),
+                "of_backbone": round(rate / floor, 3) if floor else None,
+                "peak_mb": round(statistics.median(peaks[case, workers])),
+                "workers": workers,
+                **{name: getattr(args, name) for name in ("device", "precision", "backbone", "size", "num_samples")},
+                **{name: getattr(args, name) for name in ("batch_size", "strength", "compile")},
+                "timed_steps": len(seconds[case, workers]),
+                "hardware": hardware(torch.device(args.device)),
+                "torch": torch.__version__,
+                "torchvision": torchvision.__version__,
+            }
+            print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from diet_lightning import DIETDataModule
+
+ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+CUDA = pytest.param("cuda", marks=ON_GPU)
+each_device = pytest.mark.parametrize("device", ["cpu", CUDA])  # the same test, on each
 
 
 def images(count: int = 48, channels: int = 3, side: int = 8, seed: int = 0) -> Tensor:
@@ -37,6 +42,12 @@ class TinyNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.convolution(x).relu().mean(dim=(2, 3)))
+
+
+def assert_near(found: Tensor, exact: Tensor, start: Tensor, bound: float) -> None:
+    """Asserts that the distance to the exact weights is less than `bound` times the way there from the start."""
+    deviation = (found.cpu().double() - exact).norm() / (exact - start).norm()
+    assert deviation < bound, deviation
 
 
 TWO_RANKS = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from diet_lightning import (
     SupervisedModule,
     default_callbacks,
 )
+from diet_lightning.data.batch import DatumBatch
 from diet_lightning.errors import ConfigurationError
 
 
@@ -34,6 +37,19 @@ def test_backbone_is_bitwise_the_same_with_and_without_probes(make_trainer):
     for name, value in without.state_dict().items():
         assert torch.equal(value, beside.state_dict()[name]), name
     assert not torch.equal(probes[0].classifier.weight, probes[1].classifier.weight)
+
+
+def test_a_step_does_not_wait_for_the_device():
+    """On the device `meta` numbers cannot be read, so that a step which waits for one of them fails."""
+    device, probe = torch.device("meta"), OnlineLinearProbe(num_classes=10)
+    module = SimpleNamespace(embed_dim=12, device=device)
+    strategy = SimpleNamespace(reduce=lambda tensor, reduce_op: tensor)
+    trainer = SimpleNamespace(accumulate_grad_batches=2, is_last_batch=False, strategy=strategy)
+    probe.on_fit_start(trainer, module)
+    batch = DatumBatch(*(torch.zeros(16, dtype=torch.int64, device=device) for _ in range(3)))
+    for step in range(4):
+        outputs = {"features": torch.zeros(16, 12, device=device)}
+        probe.on_train_batch_end(trainer, module, outputs, batch, step)
 
 
 class Replay(Callback):

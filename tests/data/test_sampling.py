@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from helpers import each_device
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -240,6 +241,20 @@ def test_batches_cut_out_of_arrays_are_the_collated_ones(count, batch_size, epoc
     assert len(ours) == len(theirs)
     for one, other in zip(ours, theirs, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@each_device
+@pytest.mark.parametrize("asked", [None, True])
+def test_batches_of_arrays_on_the_device_are_those_of_the_memory(device, asked):
+    arrays = ArrayDataset(torch.arange(40)[:, None] * 7, torch.arange(40) % 3)
+    placed, dataset = to_device_if_fits(arrays, torch.device(device), asked), IndexedDataset(arrays)
+    assert placed.inputs.device.type == device
+    ours, theirs = (
+        MemoryLoader(each, dataset, 16, sampler=EpochSampler(dataset, 16, seed=3)) for each in (placed, arrays)
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        assert {each.device.type for each in one} == {device}
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(one, other, strict=True))
 
 
 def test_arrays_stay_where_an_accelerator_has_no_room_with_one_warning(monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import TinyNet, image_data
+from helpers import CUDA, TinyNet, assert_near, each_device, image_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Callback, seed_everything
@@ -24,11 +24,14 @@ from diet_lightning.training.trainer_checks import check_head
 STEPS = 20
 
 
-def trained(head_class, autocast=None, accumulate=1, steps=STEPS, **options):
+def trained(head_class, autocast=None, accumulate=1, steps=STEPS, device="cpu", exact=False, **options):
     """A linear map and a head, trained for some steps at a warming-up and cooling-down rate; weights and losses."""
     torch.manual_seed(0)
     inputs, net = torch.randn(64, 12), torch.nn.Linear(12, 6)
     head = head_class(64, 6, 0.7, **options)
+    inputs, net, head = (each.to(device) for each in (inputs, net, head))
+    if exact:
+        inputs, net, head = inputs.double(), net.double(), head.double()
     optimizer = torch.optim.AdamW(
         [{"params": net.parameters()}, {"params": head.parameters(), "weight_decay": 0.1, "eps": 1e-6}], lr=1e-2
     )
@@ -40,7 +43,8 @@ def trained(head_class, autocast=None, accumulate=1, steps=STEPS, **options):
         optimizer.zero_grad()
         for part in range(accumulate):
             index = torch.randint(64, (8,), generator=torch.Generator().manual_seed(step * accumulate + part))
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast is not None):
+            index = index.to(device)
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=autocast is not None):
                 loss = head(net(inputs[index]), index) / accumulate
             loss.backward()
             losses.append(loss.item())
@@ -56,15 +60,39 @@ def small_chunks(monkeypatch):
         monkeypatch.setattr(f"diet_lightning.objective.{room}.chunk_rows", lambda batch, embed_dim, device: 17)
 
 
+@each_device
+@pytest.mark.parametrize(
+    ("kind", "options", "bound"),
+    [
+        (DatumHead, {}, 1e-5),
+        (FusedHead, {}, 1e-5),
+        (FusedHead, {"moment_bits": 8}, 0.1),
+        (SampledHead, {"num_sampled": 64}, 1e-5),  # all rows
+        (ShardedHead, {}, 1e-5),
+    ],
+    ids=["dense", "fused", "fused 8 bits", "sampled", "sharded"],
+)
+def test_every_kind_trains_as_float64_does_on_the_cpu(kind, options, bound, device, alone, monkeypatch):
+    monkeypatch.setattr(ShardedHead, "is_sharded", True)  # with its messages, though of one rank
+    start, _, _, _ = trained(DatumHead, steps=0, exact=True)
+    exact, exact_net, _, exact_losses = trained(DatumHead, exact=True)
+    head, net, _, losses = trained(kind, device=device, **options)
+    assert head.weight.device.type == device
+    assert_near(head.weight, exact.weight, start.weight, bound)
+    torch.testing.assert_close(net.weight.cpu().double(), exact_net.weight, rtol=bound, atol=bound / 10)
+    np.testing.assert_allclose(losses, exact_losses, rtol=bound)
+
+
 # in 16 bits the gradients of several batches are rounded apart or together: test_low_precision.py bounds the difference
+@each_device
 @pytest.mark.parametrize(("autocast", "accumulate"), [(None, 1), (None, 3), (torch.bfloat16, 1)])
 @pytest.mark.parametrize("options", [{}, {"normalize_rows": True, "normalize_features": True, "temperature": 0.2}])
-def test_fused_steps_as_adamw_does(autocast, accumulate, options, monkeypatch):
+def test_fused_steps_as_adamw_does(autocast, accumulate, options, monkeypatch, device):
     if autocast is not None:
         # the same gradients for both, so that what differs is the step
         monkeypatch.setattr("diet_lightning.objective.loss.PLAIN_LOGITS", 0)
-    dense, dense_net, dense_optimizer, dense_losses = trained(DatumHead, autocast, accumulate, **options)
-    fused, fused_net, fused_optimizer, fused_losses = trained(FusedHead, autocast, accumulate, **options)
+    dense, dense_net, dense_optimizer, dense_losses = trained(DatumHead, autocast, accumulate, device=device, **options)
+    fused, fused_net, fused_optimizer, fused_losses = trained(FusedHead, autocast, accumulate, device=device, **options)
     torch.testing.assert_close(fused.weight, dense.weight, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(fused_net.weight, dense_net.weight, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(fused_losses, dense_losses, rtol=1e-6)
@@ -76,17 +104,18 @@ def test_fused_steps_as_adamw_does(autocast, accumulate, options, monkeypatch):
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-7)
 
 
-def stepped(head_class, scale, steps=STEPS, **options):
+def stepped(head_class, scale, steps=STEPS, device="cpu", **options):
     """W after AdamW's steps on fixed embeddings, and the largest change of a number in one step."""
     torch.manual_seed(0)
     features, head = torch.rand(16, len(scale)) * scale, head_class(700, len(scale), **options)
+    features, head = features.to(device), head.to(device)
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2)
     if hasattr(head, "attach"):
         head.attach(optimizer)
     moved = 0.0
     for step in range(steps):
         before = head.weight.detach().clone()
-        index = torch.randint(700, (16,), generator=torch.Generator().manual_seed(step))
+        index = torch.randint(700, (16,), generator=torch.Generator().manual_seed(step)).to(device)
         optimizer.zero_grad()
         head(features, index).backward()
         optimizer.step()
@@ -94,12 +123,14 @@ def stepped(head_class, scale, steps=STEPS, **options):
     return head, optimizer, moved
 
 
+@each_device
 @pytest.mark.parametrize("scale", [torch.ones(100), torch.logspace(0, -4, 100)], ids=["even", "four decades"])
-def test_moments_in_8_bits_move_w_about_as_in_32(scale):
+def test_moments_in_8_bits_move_w_about_as_in_32(scale, device):
     (dense, _, most), (eight, optimizer, most_8) = (
-        stepped(kind, scale, **options) for kind, options in ((DatumHead, {}), (FusedHead, {"moment_bits": 8}))
+        stepped(kind, scale, device=device, **options)
+        for kind, options in ((DatumHead, {}), (FusedHead, {"moment_bits": 8}))
     )
-    start = stepped(DatumHead, scale, steps=0)[0].weight
+    start = stepped(DatumHead, scale, steps=0, device=device)[0].weight
     assert most_8 < 2 * most  # a second moment that is rounded to 0 makes it thousands of times as much
     deviation = (eight.weight - dense.weight).norm() / (dense.weight - start).norm()
     assert 1e-4 < deviation < 0.1, deviation
@@ -174,26 +205,30 @@ def test_sampled_of_all_rows_steps_as_adamw_does(accumulate):
 
 
 @pytest.fixture
-def alone(tmp_path):
+def alone(tmp_path, device):
     """A process group of one."""
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    there = {"device_id": torch.device(device, 0)} if device == "cuda" else {}
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{tmp_path}/meet", rank=0, world_size=1, **there)
     yield
     dist.destroy_process_group()
 
 
+@each_device
 @pytest.mark.parametrize("unit_rows", [False, True])
-def test_sharded_over_one_rank_is_the_dense_loss(alone, tmp_path, unit_rows):
-    head = ShardedHead(30, 4, 0.6, normalize_rows=unit_rows).double()
-    features, index = torch.randn(5, 4).double().requires_grad_(), torch.tensor([0, 29, 29, 7, 3])
+def test_sharded_over_one_rank_is_the_dense_loss(alone, tmp_path, unit_rows, device):
+    head = ShardedHead(30, 4, 0.6, normalize_rows=unit_rows).double().to(device)
+    features = torch.randn(5, 4, device=device).double().requires_grad_()
+    index = torch.tensor([0, 29, 29, 7, 3], device=device)
     losses = _ShardedLoss.apply(features, head.weight, index, head, torch.float64)
-    weights = torch.rand(5).double()
+    weights = torch.rand(5, device=device).double()
     ours = torch.autograd.grad((losses * weights).sum(), (features, head.weight))
     exact = datum_cross_entropy(features, head.weight, index, 0.6, "none", unit_rows)
     theirs = torch.autograd.grad((exact * weights).sum(), (features, head.weight))
     torch.testing.assert_close(losses, exact)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other)
-    assert torch.equal(head.state_to_save(head.weight.detach(), tmp_path), head.weight)
+    assert torch.equal(head.state_to_save(head.weight.detach(), tmp_path), head.weight.cpu())
 
 
 def test_fused_trains_on_frozen_embeddings_too():
@@ -299,14 +334,17 @@ def test_sampled_draws_as_many_as_asked_for_each_once_and_evenly():
     assert (seen - sizes.mean() / 60).abs().max() < 4.5 * (0.25 / len(draws)) ** 0.5
 
 
+@each_device
 @pytest.mark.parametrize("unit", [False, True])
-def test_sampled_of_all_rows_is_exact(unit):
+def test_sampled_of_all_rows_is_exact(unit, device):
     torch.manual_seed(0)
     options = {"label_smoothing": 0.6, "normalize_rows": unit, "normalize_features": unit}
-    sampled, dense = SampledHead(50, 4, num_sampled=50, **options), DatumHead(50, 4, **options)
+    sampled, dense = (
+        head.to(device) for head in (SampledHead(50, 4, num_sampled=50, **options), DatumHead(50, 4, **options))
+    )
     dense.load_state_dict({"weight": sampled.weight.detach().clone()})
     sampled.attach(torch.optim.AdamW(sampled.parameters()))
-    inputs, index = torch.randn(7, 4), torch.tensor([0, 49, 3, 3, 3, 20, 1])
+    inputs, index = torch.randn(7, 4, device=device), torch.tensor([0, 49, 3, 3, 3, 20, 1], device=device)
     gradients = []
     for head in (sampled, dense):
         features = inputs.clone().requires_grad_()
@@ -358,13 +396,14 @@ class StopAfter(Callback):
 # -- in a Trainer ------------------------------------------------------------------------------------------------------
 
 
+@each_device
 @pytest.mark.parametrize("kind", ["fused", "sharded"])
-def test_kind_changes_nothing_but_the_memory(make_trainer, kind):
+def test_kind_changes_nothing_but_the_memory(make_trainer, kind, device):
     modules = {}
     for name in ("dense", kind):
         seed_everything(2, verbose=False)
         modules[name] = DIETModule(TinyNet(), head=HeadConfig(name, 3e-3, 0.2, 1e-7))
-        trainer = make_trainer(max_epochs=2, accumulate_grad_batches=2)
+        trainer = make_trainer(max_epochs=2, accumulate_grad_batches=2, accelerator=device)
         trainer.fit(modules[name], image_data(52))
         group = trainer.optimizers[0].param_groups[1]
         assert (group["name"], group["weight_decay"], group["eps"]) == ("head", 0.2, 1e-7)
@@ -372,6 +411,26 @@ def test_kind_changes_nothing_but_the_memory(make_trainer, kind):
     dense = modules["dense"].state_dict()
     for name, value in modules[kind].state_dict().items():
         torch.testing.assert_close(value, dense[name], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["dense", "fused", "sampled", "sharded"])
+@pytest.mark.parametrize(
+    ("device", "precision"),
+    [("cpu", "bf16-mixed"), *(pytest.param("cuda", name, marks=CUDA.marks) for name in ("bf16-mixed", "16-mixed"))],
+)
+def test_a_run_in_16_bits_stays_near_one_in_float64(make_trainer, kind, device, precision):
+    if precision == "16-mixed" and kind in ("fused", "sampled"):
+        kind = "dense"  # the others refuse the loss scaler, see below
+
+    def fit(kind, lr=1e-2, **options):
+        seed_everything(2, verbose=False)
+        module = DIETModule(TinyNet(dropout=0.0), head=HeadConfig(kind), lr=lr)
+        make_trainer(max_epochs=4, **options).fit(module, image_data(52, strength=0))
+        return module
+
+    start = fit("dense", lr=0.0, precision="64-true").head.weight.detach()
+    exact = fit("dense", precision="64-true").head.weight.detach()
+    assert_near(fit(kind, accelerator=device, precision=precision).head.weight, exact, start, 0.1)
 
 
 @pytest.mark.parametrize("start", ["dense", "fused", "sharded"])

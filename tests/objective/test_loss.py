@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from helpers import each_device
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diet_lightning.errors import ConfigurationError, DataError
@@ -35,24 +36,29 @@ chunks = st.one_of(st.none(), st.integers(1, 12))
 reductions = st.sampled_from(["mean", "sum", "none"])
 
 
+@each_device
+@settings(deadline=None)  # the first call on a GPU loads its libraries
 @given(sizes, st.integers(2, 9), sizes, st.floats(0, 0.99), chunks, reductions, st.booleans(), st.integers(0, 1000))
-def test_loss_and_gradients_equal_numpy_in_float64(batch, count, dim, smoothing, chunk, reduction, unit_rows, seed):
+def test_loss_and_gradients_equal_numpy_in_float64(
+    device, batch, count, dim, smoothing, chunk, reduction, unit_rows, seed
+):
     rng = np.random.default_rng(seed)
     features, weight = rng.normal(size=(batch, dim)), rng.normal(size=(count, dim))
     index = rng.integers(0, count, size=batch)  # may repeat
     shares = {"mean": np.full(batch, 1 / batch), "sum": np.ones(batch), "none": rng.normal(size=batch)}[reduction]
-    f, w = (torch.tensor(array, requires_grad=True) for array in (features, weight))
-    loss = datum_cross_entropy(f, w, torch.tensor(index), smoothing, reduction, unit_rows, chunk)
+    f, w = (torch.tensor(array, requires_grad=True, device=device) for array in (features, weight))
+    index_there, shares_there = torch.tensor(index, device=device), torch.tensor(shares, device=device)
+    loss = datum_cross_entropy(f, w, index_there, smoothing, reduction, unit_rows, chunk)
     assert loss.shape == ((batch,) if reduction == "none" else ())
-    (loss * torch.tensor(shares) if reduction == "none" else loss).sum().backward()
-    value = (loss.detach() * torch.tensor(shares)).sum() if reduction == "none" else loss.detach()
+    (loss * shares_there if reduction == "none" else loss).sum().backward()
+    value = (loss.detach() * shares_there).sum() if reduction == "none" else loss.detach()
     norm = np.linalg.norm(weight, axis=1, keepdims=True) if unit_rows else 1.0
     expected, by_features, by_rows = reference(features, weight / norm, index, smoothing, shares)
     if unit_rows:  # the chain rule through w / |w|
         rows = weight / norm
         by_rows = (by_rows - rows * (rows * by_rows).sum(axis=1, keepdims=True)) / norm
     for ours, theirs in zip((value, f.grad, w.grad), (expected, by_features, by_rows), strict=True):
-        np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(ours.cpu().numpy(), theirs, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("unit_rows", [False, True])
@@ -79,9 +85,10 @@ def test_extreme_logits_do_not_overflow(scale, chunk):
     assert torch.isfinite(weight.grad).all()
 
 
+@each_device
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("loss_scale", [1.0, 2.0**16])
-def test_16_bit_products_are_within_their_rounding(monkeypatch, dtype, loss_scale):
+def test_16_bit_products_are_within_their_rounding(monkeypatch, dtype, loss_scale, device):
     # as on a CPU that multiplies 16-bit numbers by itself; elsewhere the products are float32 ones
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
     torch.manual_seed(0)
@@ -89,14 +96,14 @@ def test_16_bit_products_are_within_their_rounding(monkeypatch, dtype, loss_scal
     exact = reference(features.double().numpy(), weight.double().numpy(), index.numpy(), 0.8)
     errors = {}
     for chunk in (None, 700):
-        f, w = features.clone().requires_grad_(), weight.clone().requires_grad_()
-        with torch.autocast("cpu", dtype=dtype):
-            loss = datum_cross_entropy(f, w, index, chunk_size=chunk)
+        f, w = (each.to(device, copy=True).requires_grad_() for each in (features, weight))
+        with torch.autocast(device, dtype=dtype):
+            loss = datum_cross_entropy(f, w, index.to(device), chunk_size=chunk)
         assert loss.dtype == torch.float32
         (loss * loss_scale).backward()
         found = (loss.detach(), f.grad / loss_scale, w.grad / loss_scale)
         errors[chunk] = [
-            np.abs(ours.double().numpy() - theirs).max() / np.abs(theirs).max()
+            np.abs(ours.double().cpu().numpy() - theirs).max() / np.abs(theirs).max()
             for ours, theirs in zip(found, exact, strict=True)
         ]
     rounding = torch.finfo(dtype).eps
@@ -116,14 +123,15 @@ def test_a_cpu_that_emulates_16_bits_multiplies_in_float32(monkeypatch):
             )
 
 
+@each_device
 @pytest.mark.parametrize("chunk", [None, 4])
-def test_compiles_into_one_graph(chunk):
+def test_compiles_into_one_graph(chunk, device):
     compiled = torch.compile(datum_cross_entropy, fullgraph=True, backend="aot_eager")
     gradients = []
     for function in (compiled, datum_cross_entropy):
         torch.manual_seed(0)
-        features, weight = torch.randn(3, 4, requires_grad=True), torch.randn(9, 4, requires_grad=True)
-        function(features, weight, torch.tensor([0, 3, 3]), chunk_size=chunk).backward()
+        features, weight = (torch.randn(count, 4, device=device, requires_grad=True) for count in (3, 9))
+        function(features, weight, torch.tensor([0, 3, 3], device=device), chunk_size=chunk).backward()
         gradients.append((features.grad, weight.grad))
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs)

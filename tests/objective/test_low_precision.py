@@ -27,6 +27,7 @@ import sys
 
 import pytest
 import torch
+from helpers import each_device
 from torch import Tensor
 
 from diet_lightning.objective import DatumHead, FusedHead
@@ -93,7 +94,7 @@ class Reference:
 
 def rounding(features: Tensor, weight: Tensor) -> float:
     """Half the distance from 1 to the next number, of the dtype that the products are computed in here."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(features.device.type, torch.bfloat16):
         return float(torch.finfo(compute_dtype(features, weight)).eps / 2)
 
 
@@ -115,7 +116,7 @@ def by_autograd(
     features: Tensor, weight: Tensor, index: Tensor, chunk_size: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     features, weight = features.clone().requires_grad_(), weight.clone().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(features.device.type, torch.bfloat16):
         loss = datum_cross_entropy(features, weight, index, EPSILON, chunk_size=chunk_size)
     loss.backward()
     return loss.detach(), features.grad, weight.grad
@@ -123,14 +124,14 @@ def by_autograd(
 
 def fused(features: Tensor, weight: Tensor, index: Tensor, parts: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """The gradient of W is never held: it is read off AdamW's first moment after the first step."""
-    head = FusedHead(*weight.shape, EPSILON)
+    head = FusedHead(*weight.shape, EPSILON).to(weight.device)
     head.weight.data.copy_(weight)
     optimizer = torch.optim.AdamW(head.parameters())
     head.attach(optimizer)
     features = features.clone().requires_grad_()
     losses = []
     for f, i in zip(features.chunk(parts), index.chunk(parts), strict=True):
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(f.device.type, torch.bfloat16):
             losses.append(head(f, i) / parts)
         losses[-1].backward()
     optimizer.step()
@@ -152,11 +153,14 @@ def share_of_bound(found: tuple[Tensor, Tensor, Tensor], reference: Reference) -
     }
 
 
+@each_device
 @pytest.mark.parametrize("way", [plain, chunked, fused, fused_in_four_parts])
 @pytest.mark.parametrize("size", SIZES)
-def test_loss_and_gradients_are_within_the_bound(size, way):
+def test_loss_and_gradients_are_within_the_bound(size, way, device):
     batch = make_batch(*size)
-    shares = share_of_bound(way(*batch), Reference(*batch, rounding(*batch[:2])))
+    there = [each.to(device) for each in batch]
+    found = [each.cpu() for each in way(*there)]
+    shares = share_of_bound(found, Reference(*batch, rounding(*there[:2])))
     assert max(shares.values()) <= 1.0, shares
     # nor is the bound so wide that it says nothing: some number comes near it
     assert max(shares.values()) >= 0.01, shares
@@ -210,6 +214,8 @@ def test_numerics_hold_on_the_instruction_set(onednn, aten):
         "-m",
         "pytest",
         "-q",
+        "-m",
+        "not gpu",
         "--noconftest",
         "-p",
         "no:cacheprovider",

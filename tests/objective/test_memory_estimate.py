@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import TinyNet, image_data
+from helpers import TinyNet, each_device, image_data
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
@@ -26,8 +26,9 @@ LARGE_N = Path(__file__).parents[2] / "benchmarks/large_n.py"
 
 
 @pytest.mark.slow
+@each_device
 @pytest.mark.parametrize(("kind", "bits"), [("dense", 32), ("fused", 32), ("fused", 8), ("sampled", 32)])
-def test_estimate_is_what_a_run_takes(kind, bits):
+def test_estimate_is_what_a_run_takes(kind, bits, device):
     command = [sys.executable, LARGE_N, "--num-samples", "300000", "--backbone", "resnet8", "--image-size", "8"]
     options = [
         "--batch-size",
@@ -35,7 +36,7 @@ def test_estimate_is_what_a_run_takes(kind, bits):
         "--steps",
         "2",
         "--device",
-        "cpu",
+        device,
         "--head",
         kind,
         "--moment-bits",
@@ -46,8 +47,9 @@ def test_estimate_is_what_a_run_takes(kind, bits):
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=250, env=env)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert 0.9 <= found["head_over_estimate"] <= 1.1, found
-    estimate = estimate_memory(kind, 300_000, 128, 32, moment_bits=bits)
+    # a CPU's is the resident memory of the process, which other things change too
+    assert abs(found["head_over_estimate"] - 1.0) <= (0.1 if device == "cpu" else 0.05), found
+    estimate = estimate_memory(kind, 300_000, 128, 32, moment_bits=bits, device=device)
     assert f"Head, {kind}, N=300,000 × K=128: {estimate} on each device." in done.stderr
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import TinyNet, image_data
+from helpers import TinyNet, each_device, image_data
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -25,12 +25,22 @@ EPOCHS = 4
 STEPS = 4  # per epoch: 52 samples, 3 batches of 16 and one of 4
 
 
-def fit(make_trainer, *callbacks, ckpt_path=None, workers=0, **options):
+@pytest.fixture(autouse=True)
+def deterministic():
+    """Ends what `deterministic=True` of a Trainer sets for the process."""
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def fit(make_trainer, *callbacks, ckpt_path=None, workers=0, device="cpu", **options):
     """A run with dropout and every augmentation; returns the module and the probe."""
     seed_everything(1, verbose=False)
     module, probe = DIETModule(TinyNet()), OnlineLinearProbe()
     data = image_data(52, num_workers=workers, seed=3)
-    trainer = make_trainer(max_epochs=EPOCHS, callbacks=[probe, *callbacks], enable_checkpointing=True, **options)
+    if device == "cuda":  # sums of atomic additions would depend on their order
+        options["deterministic"] = True
+    options = {"max_epochs": EPOCHS, "enable_checkpointing": True, "accelerator": device, **options}
+    trainer = make_trainer(callbacks=[probe, *callbacks], **options)
     trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
     return module, probe
 
@@ -47,22 +57,27 @@ def every_epoch(folder, **options):
     return ModelCheckpoint(folder, "{epoch}", save_top_k=-1, **options)
 
 
+@each_device
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("options", [{"save_on_train_epoch_end": True}, {}], ids=["epoch end", "Lightning's default"])
-def test_resumed_after_an_epoch(make_trainer, tmp_path, options, workers):
-    whole = fit(make_trainer, every_epoch(tmp_path, **options), workers=workers)
-    resumed = fit(make_trainer, every_epoch(tmp_path / "b"), ckpt_path=tmp_path / "epoch=1.ckpt", workers=workers)
+def test_resumed_after_an_epoch(make_trainer, tmp_path, options, workers, device):
+    run = {"workers": workers, "device": device}
+    whole = fit(make_trainer, every_epoch(tmp_path, **options), **run)
+    resumed = fit(make_trainer, every_epoch(tmp_path / "b"), ckpt_path=tmp_path / "epoch=1.ckpt", **run)
     assert_same(whole, resumed)
-    assert_same(whole, fit(make_trainer, every_epoch(tmp_path / "c")))  # neither do the workers matter
+    # neither do the workers matter, nor whether the data are on the device, where they are without workers
+    assert_same(whole, fit(make_trainer, every_epoch(tmp_path / "c"), device=device))
 
 
+@each_device
 @pytest.mark.parametrize("workers", [0, 2])
-def test_resumed_within_an_epoch_from_a_step_checkpoint(make_trainer, tmp_path, workers):
+def test_resumed_within_an_epoch_from_a_step_checkpoint(make_trainer, tmp_path, workers, device):
+    run = {"workers": workers, "device": device}
     steps = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=1)
-    whole = fit(make_trainer, steps, workers=workers)
+    whole = fit(make_trainer, steps, **run)
     for step in (STEPS + 2, 2 * STEPS):
         again = ModelCheckpoint(tmp_path / str(step), "{step}", save_top_k=-1, every_n_train_steps=1)
-        resumed = fit(make_trainer, again, ckpt_path=tmp_path / f"step={step}.ckpt", workers=workers)
+        resumed = fit(make_trainer, again, ckpt_path=tmp_path / f"step={step}.ckpt", **run)
         assert_same(whole, resumed)
 
 

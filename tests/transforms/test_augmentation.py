@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from helpers import each_device
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -215,9 +216,10 @@ def reference_apply(image, p, strength, out, kernel=3):
     return image
 
 
+@each_device
 @pytest.mark.parametrize("strength", [0, 1, 2, 3])
 @pytest.mark.parametrize("channel", [1, 2, 3, 4])
-def test_each_strength_applies_torchvisions_operations_in_order_to_each_image(strength, channel):
+def test_each_strength_applies_torchvisions_operations_in_order_to_each_image(strength, channel, device):
     augmentation = BatchAugmentation(strength, jitter_p=0.6, gray_p=0.4, blur_p=0.5, blur_kernel=5)
     images, out = random_images(3, 24, channel, 13, 11), (9, 10)
     if strength == 0:
@@ -227,7 +229,7 @@ def test_each_strength_applies_torchvisions_operations_in_order_to_each_image(st
         reference_apply(image, AugmentationParameters(*(field[n] for field in parameters)), strength, out, kernel=5)
         for n, image in enumerate(images)
     ]
-    ours = augmentation.apply(images, parameters, out)
+    ours = augmentation.apply(images.to(device), parameters, out).cpu()
     torch.testing.assert_close(ours, torch.stack(expected), rtol=0, atol=1e-5)
     assert 0.0 <= ours.min() <= ours.max() <= 1.0 + EXACT
     if strength >= 2 and channel in (1, 3):  # the colours did take part

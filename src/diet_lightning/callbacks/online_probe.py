@@ -107,7 +107,7 @@ class OnlineLinearProbe(SplitAccuracy):
             loss = F.cross_entropy(logits, label, ignore_index=NO_LABEL, reduction="sum")
             torch.autograd.backward(loss)
         self._metrics["train"].update(logits.detach(), label)
-        self._count = self._count.to(label.device) + (label != NO_LABEL).sum()
+        self._count = self._count + (label != NO_LABEL).sum()  # on the labels' device
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch:
             gradients: Any = [parameter.grad for parameter in self.classifier.parameters()]
             summed = torch.cat([parameters_to_vector(gradients), self._count.float().reshape(1)])

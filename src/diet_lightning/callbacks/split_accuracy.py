@@ -9,12 +9,39 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassStatScores
+from torchmetrics import Metric, MetricCollection
 
 from diet_lightning.callbacks.split_callback import SplitCallback, originals
 from diet_lightning.data.batch import NO_LABEL, DatumBatch
 from diet_lightning.errors import ConfigurationError
+
+
+class _TopK(Metric):
+    """Counts the labelled samples whose label is among the `k` largest logits, and all labelled samples, over the ranks.
+
+    Unlike torchmetrics' own metrics with `ignore_index` it does not select the labelled samples: an accelerator would have to
+    be waited for to know their number.
+    """
+
+    full_state_update = False
+    correct: Tensor
+    labelled: Tensor
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.k = k
+        for name in ("correct", "labelled"):
+            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, label: Tensor) -> None:
+        """Adds a batch: logits ``(B, classes)`` and labels ``(B,)``."""
+        best = logits.argmax(1, keepdim=True) if self.k == 1 else logits.topk(self.k).indices
+        self.correct += (best == label[:, None]).sum()  # NO_LABEL is not among them
+        self.labelled += (label != NO_LABEL).sum()
+
+    def compute(self) -> Tensor:
+        """Both counts, shape ``(2,)``."""
+        return torch.stack([self.correct, self.labelled])
 
 
 class SplitAccuracy(SplitCallback):
@@ -89,12 +116,7 @@ class SplitAccuracy(SplitCallback):
         if split in self._unlabelled:
             return
         classes = self.num_classes or 0
-        metrics: dict[str, Any] = {  # not MulticlassAccuracy, which is 0 without labels
-            f"top{k}": MulticlassStatScores(
-                classes, top_k=k, average="micro", ignore_index=NO_LABEL, validate_args=False
-            )
-            for k in ((1, 5) if classes > 5 else (1,))
-        }
+        metrics: dict[str, Any] = {f"top{k}": _TopK(k) for k in ((1, 5) if classes > 5 else (1,))}
         self._metrics[split] = MetricCollection(metrics, compute_groups=False).to(pl_module.device)
 
     def _check_labels(self, label: Tensor) -> None:
@@ -124,7 +146,7 @@ class SplitAccuracy(SplitCallback):
         """
         if split not in self._metrics:
             return
-        for name, (correct, _, _, _, labelled) in self._metrics.pop(split).compute().items():  # of all ranks
+        for name, (correct, labelled) in self._metrics.pop(split).compute().items():  # of all ranks
             if labelled == 0 and split != "train":
                 if not pl_module.trainer.sanity_checking:  # which reads a few samples only
                     self._leave_out(split)

@@ -153,7 +153,7 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     hue = from_red.addcmul_(not_red, hue.sub_(from_red))
     hue.div_(chroma.clamp_(min=torch.finfo(images.dtype).tiny)).add_(6.0 * shift[:, None, None])
     # HSV to RGB in closed form: channel n is low + chroma * clamp(|k| - 1, 0, 1), k = n + hue in [-3, 3) modulo 6
-    k = hue[:, None] + torch.tensor([3.0, 1.0, -1.0], device=images.device)[:, None, None]
+    k = hue[:, None] + torch.arange(3.0, -2.0, -2.0, device=images.device)[:, None, None]
     k.sub_((k / 6.0).round_(), alpha=6.0).abs_().sub_(1.0).clamp_(0.0, 1.0)
     return torch.addcmul(low[:, None], chroma[:, None], k)
 

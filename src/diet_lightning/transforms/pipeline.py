@@ -168,7 +168,9 @@ class InputPipeline:
                 stored = part if part.dtype == torch.uint8 else _unit_range(part)  # the crop scales bytes
                 images = self._normalised(self.augmentation.apply(stored, drawn, out, cropped))
                 if self.augmentation.strength >= 3:
-                    images = apply_masked(erase_boxes, images, drawn.erase[:, 2] > 0, [drawn.erase.to(images.device)])
+                    images = apply_masked(
+                        erase_boxes, images, drawn.erase[:, 2] > 0, [drawn.erase.to(images.device, non_blocking=True)]
+                    )
                 made[n : n + chunk] = images
         return made
 
