@@ -111,7 +111,7 @@ if [[ $smoke ]]; then
     part large_n 240 large_n.jsonl "${large_n[@]}" dense fused sampled --num-samples 1000 4000 --backbone resnet8 --image-size 8 \
         --batch-size 32 --steps 2 &
     part tests 240 '' "${pytest[@]}" -k "float64_does and not cuda" tests/objective/test_heads.py &
-    accuracy 240 --seconds 3 --backbone resnet8 --batch-size 32 &
+    accuracy 240 --seconds 1 --backbone resnet8 --batch-size 32 --precision 32-true &
     wait
 else
     # the workers deliver 16 batches at a time, so the steps are multiples of 16, all within one epoch

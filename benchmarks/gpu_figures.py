@@ -30,10 +30,11 @@ def draw_throughput(out: Path) -> None:
     for axis, (name, lines) in zip(axes[0], networks.items(), strict=True):
         bars = axis.barh([line["case"] for line in lines], [line["images_per_s"] for line in lines], color=COLOURS[0])
         axis.bar_label(bars, [f"{line['of_backbone']:.2f}" for line in lines], padding=3)
-        axis.margins(x=0.15)
+        axis.margins(x=0.2)
         axis.invert_yaxis()
-        axis.set_xlabel("images per second; ratio to the backbone alone")
-        axis.set_title(name)
+        axis.set_xlabel("images per second")
+        axis.set_title(name, fontsize="medium")
+    figure.suptitle("Whole steps; the number is the ratio to the backbone alone")
     save_figure(figure, out / "throughput.png")
 
 
