@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ def map_threaded(
         return [function(n) for n in range(start, min(start + block, count))]
 
     bar = tqdm(total=count, initial=first, desc=description, leave=False, disable=count - first < LONG)
-    with ThreadPoolExecutor() as pool, bar:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, bar:  # more threads would wait for Python's lock
         for start in range(first, count, AHEAD * block):
             for results in pool.map(compute, range(start, min(start + AHEAD * block, count), block)):
                 yield from results
