@@ -154,6 +154,23 @@ def test_the_size_of_an_evaluated_image_is_torchvisions(height, width, side):
     assert covering_size((height, width), (side, side)) == tuple(tv.resize(image, [side]).shape[1:])
 
 
+@pytest.mark.parametrize("size", [(375, 500), (501, 333), (1023, 767)])
+def test_a_file_decoded_at_a_smaller_scale_is_evaluated_as_the_whole_file(tmp_path, size):
+    image = picture(*size)
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "0.jpg", quality=95)
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "1.png")
+    for side in (64, 40, 24):
+        data = DIETDataModule(f"folder:{tmp_path}", image_size=side, mean=[0.0] * 3, std=[1.0] * 3, holdout=0.0)
+        reduced, full = next(data.eval_batches("train")).input.double() * 255
+        # the grid of the reduced image is longer by less than a pixel of it, which is 1 / 1.5 of an output pixel at most
+        slopes = torch.cat([full.diff(dim=d).abs().flatten() for d in (1, 2)])
+        assert (reduced - full).abs().max() <= 4.0 + slopes.max() / 1.5
+        assert (reduced - full).abs().mean() <= 2.0 + slopes.mean() / 1.5
+        assert [tuple(each.shape[1:]) for each in data.raw_samples("train", [0, 1]).input] == [
+            Whole((side, side)).stored_size(size)
+        ] * 2
+
+
 def test_very_long_images_are_cut_before_they_are_resized():
     image = torch.randint(0, 256, (3, 2, 30000), dtype=torch.uint8)
     fit = Fit((64, 64))

@@ -167,7 +167,7 @@ class Whole(Geometry):
         middle = self._middle(image.shape[1:])
         if middle != tuple(image.shape[1:]):
             image = tv.center_crop(image, list(middle))
-        stored = self.stored_size(middle)
+        stored = self.stored_size(size)  # the sides of a reduced image are rounded, and so is their ratio
         return image if stored == middle else tv.resize(image, list(stored), antialias=True)
 
     def stored_size(self, size: Size) -> tuple[int, int]:
