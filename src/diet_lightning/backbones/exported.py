@@ -171,7 +171,7 @@ def sum_channels(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> dic
 
 
 def first_difference(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> str | None:
-    """Name and shapes of the first weight that `there` or `here` lacks or that differs in shape; None if there is no such weight."""
+    """Name and shapes of the first weight that `there` or `here` lacks or that differs in shape; None if all agree."""
     theirs, ours = ({name: tuple(value.shape) for name, value in each.items()} for each in (there, here))
     for name in {**theirs, **ours}:
         if theirs.get(name) != ours.get(name):

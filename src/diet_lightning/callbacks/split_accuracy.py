@@ -69,7 +69,7 @@ class SplitAccuracy(SplitCallback):
         """Logits of embeddings ``(B, K)`` in float32, shape ``(B, classes)``."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds the number of classes and a split without labels, before anything is trained; a fit starts anew.
+        """Finds the number of classes and a split without labels, before anything is trained; a fit starts over.
 
         Raises:
             ConfigurationError: If `enabled` is True and the training samples or those of the split have no labels.

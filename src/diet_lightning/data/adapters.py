@@ -150,9 +150,7 @@ class MapDataset(SampleDataset):
                     f"Sample {index} has {len(image)} channels, but sample {indices[0]} has {len(images[0])}: convert them "
                     "alike."
                 )
-        if geometry is not None:
-            images = [geometry.apply(n, image, image.shape[1:]) for n, image in enumerate(images)]
-        return join_images(images), torch.tensor(labels)
+        return join_images(images) if geometry is None else geometry.stacked(images), torch.tensor(labels)
 
     def subset(self, indices: Sequence[int]) -> SampleDataset:
         """The samples at `indices`, in that order."""
